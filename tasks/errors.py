@@ -1,0 +1,79 @@
+"""What can go wrong, told for the operator: what happened, where, what it means, what to do."""
+
+from collections.abc import Sequence
+
+
+class HarborHaError(Exception):
+    """Base of every error that this software raises on purpose.
+
+    Args:
+        what: what happened, one sentence.
+        where: the node, file or service that it happened on.
+        meaning: what it means for the site.
+        remedy: what the operator does about it.
+    """
+
+    def __init__(self, what: str, *, where: str = "", meaning: str = "", remedy: str = "") -> None:
+        self.what = what
+        self.where = where
+        self.meaning = meaning
+        self.remedy = remedy
+        super().__init__(what, where, meaning, remedy)
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        if self.meaning:
+            text += f" {self.meaning}"
+        if self.remedy:
+            text += f" -> {self.remedy}"
+        return text
+
+
+class HostUnreachable(HarborHaError):
+    """A node did not answer over SSH; it may be dead, or only unreachable from here."""
+
+
+class HostKeyChanged(HarborHaError):
+    """A node answered with another host key than the pinned one."""
+
+
+class LoginRefused(HarborHaError):
+    """A node answered but did not accept the user or the key."""
+
+
+class RemoteTimeout(HarborHaError):
+    """A remote command did not end within its time limit; whether it had an effect is not known."""
+
+
+class RemoteCommandFailed(HarborHaError):
+    """A remote command ended with a non-zero exit status.
+
+    Attributes:
+        exit_status: the status, -1 when the command was killed by a signal.
+        stderr: what it wrote to its standard error, at most 4,000 characters.
+    """
+
+    def __init__(self, command: str, where: str, exit_status: int, stderr: str) -> None:
+        self.command = command
+        self.exit_status = exit_status
+        self.stderr = stderr[-4000:]
+        detail = self.stderr.strip() or "it wrote nothing to its standard error"
+        HarborHaError.__init__(self, f"`{command}` ended with status {exit_status}: {detail}", where=where)
+        # Exceptions are pickled by Prefect when a task's state crosses a process.
+        self.args = (command, where, exit_status, stderr)
+
+
+class Refused(HarborHaError):
+    """A rule said no. A normal result: nothing was changed.
+
+    Attributes:
+        reasons: every reason, each with what to do about it.
+    """
+
+    def __init__(self, what: str, reasons: Sequence[str]) -> None:
+        self.reasons = list(reasons)
+        HarborHaError.__init__(self, what)
+        self.args = (what, self.reasons)
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.what} Nothing was changed.", *(f"  - {reason}" for reason in self.reasons)])
