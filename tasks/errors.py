@@ -1,6 +1,7 @@
 """What can go wrong, told for the operator: what happened, where, what it means, what to do."""
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class HarborHaError(Exception):
@@ -20,6 +21,10 @@ class HarborHaError(Exception):
         self.remedy = remedy
         super().__init__(what, where, meaning, remedy)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Prefect pickles the exception of a failed task; the default way cannot pass keyword arguments.
+        return _revive, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
         if self.meaning:
@@ -27,6 +32,12 @@ class HarborHaError(Exception):
         if self.remedy:
             text += f" -> {self.remedy}"
         return text
+
+
+def _revive(kind: type[HarborHaError], args: tuple[Any, ...], state: dict[str, Any]) -> HarborHaError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class HostUnreachable(HarborHaError):
@@ -45,6 +56,10 @@ class RemoteTimeout(HarborHaError):
     """A remote command did not end within its time limit; whether it had an effect is not known."""
 
 
+class RemoteConnectionLost(HarborHaError):
+    """The connection broke in the middle; whether the command had an effect is not known."""
+
+
 class RemoteCommandFailed(HarborHaError):
     """A remote command ended with a non-zero exit status.
 
@@ -59,8 +74,6 @@ class RemoteCommandFailed(HarborHaError):
         self.stderr = stderr[-4000:]
         detail = self.stderr.strip() or "it wrote nothing to its standard error"
         HarborHaError.__init__(self, f"`{command}` ended with status {exit_status}: {detail}", where=where)
-        # Exceptions are pickled by Prefect when a task's state crosses a process.
-        self.args = (command, where, exit_status, stderr)
 
 
 class Refused(HarborHaError):
@@ -73,7 +86,6 @@ class Refused(HarborHaError):
     def __init__(self, what: str, reasons: Sequence[str]) -> None:
         self.reasons = list(reasons)
         HarborHaError.__init__(self, what)
-        self.args = (what, self.reasons)
 
     def __str__(self) -> str:
         return "\n".join([f"{self.what} Nothing was changed.", *(f"  - {reason}" for reason in self.reasons)])

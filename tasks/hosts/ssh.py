@@ -1,0 +1,194 @@
+"""One pooled, authenticated SSH connection a host, with the host key pinned."""
+
+import base64
+import contextlib
+import io
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import paramiko
+
+from blocks import SshHost
+from tasks.errors import HostKeyChanged, HostUnreachable, LoginRefused, RemoteConnectionLost
+
+CONNECT_TIMEOUT_S = 5.0
+# sshd's default MaxSessions is 10 channels a connection; the eleventh is refused, not queued.
+MAX_CHANNELS = 8
+KEEPALIVE_S = 5
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where and as whom to log in; hashable, so that it is the pool's key."""
+
+    name: str
+    address: str
+    port: int
+    user: str
+    host_key: str
+    private_key: str
+
+    def __repr__(self) -> str:
+        return f"Target({self.user}@{self.address}:{self.port})"
+
+
+def target_of(node: SshHost) -> Target:
+    """Take the connection's settings out of a node's block."""
+    return Target(
+        name=node.name,
+        address=node.address,
+        port=node.port,
+        user=node.user,
+        host_key=node.host_key.strip(),
+        private_key=node.private_key.get_secret_value(),
+    )
+
+
+class Connection:
+    """A connection that is opened when it is first used and opened again when it broke.
+
+    Args:
+        target: where to log in.
+        via: another host to go through, for the case that the direct path is cut.
+    """
+
+    def __init__(self, target: Target, via: "Connection | None" = None) -> None:
+        self.target = target
+        self.via = via
+        self._client: paramiko.SSHClient | None = None
+        self._lock = threading.Lock()
+        self._channels = threading.BoundedSemaphore(MAX_CHANNELS)
+
+    @contextlib.contextmanager
+    def channel(self, timeout: float) -> Iterator[paramiko.Channel]:
+        """Lend a session channel; at most MAX_CHANNELS at once.
+
+        Raises:
+            HostUnreachable, HostKeyChanged, LoginRefused: no connection could be made.
+        """
+        with self._channels:
+            channel = self._open_channel(timeout)
+            try:
+                yield channel
+            finally:
+                channel.close()
+
+    def close(self) -> None:
+        """Close the connection; the next use opens it again."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+    def _open_channel(self, timeout: float) -> paramiko.Channel:
+        # Nothing was sent yet, so a second attempt over a fresh connection cannot repeat an effect.
+        # A pooled connection whose host lost power looks alive until it is used.
+        for attempt in (1, 2):
+            transport = self._transport()
+            try:
+                return transport.open_session(timeout=min(timeout, CONNECT_TIMEOUT_S))
+            except (paramiko.SSHException, EOFError, OSError) as error:
+                self.close()
+                if attempt == 2:
+                    raise HostUnreachable(
+                        f"The SSH connection broke while a session was opened ({error}).",
+                        where=self.target.name,
+                        meaning="The machine may be down, overloaded or cut off.",
+                        remedy=f"Try `ssh {self.target.user}@{self.target.address}` from the orchestrator.",
+                    ) from error
+        raise AssertionError("unreachable")
+
+    def _transport(self) -> paramiko.Transport:
+        with self._lock:
+            if self._client is not None:
+                transport = self._client.get_transport()
+                if transport is not None and transport.is_active():
+                    return transport
+                self._client.close()
+            self._client = self._connect()
+            transport = self._client.get_transport()
+            if transport is None:
+                raise RemoteConnectionLost("The SSH connection closed at once.", where=self.target.name)
+            transport.set_keepalive(KEEPALIVE_S)
+            return transport
+
+    def _connect(self) -> paramiko.SSHClient:
+        target = self.target
+        client = paramiko.SSHClient()
+        kind, _, rest = target.host_key.partition(" ")
+        known = paramiko.PKey.from_type_string(kind, _base64(rest))
+        client.get_host_keys().add(_known_name(target), kind, known)
+        client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        try:
+            client.connect(
+                target.address,
+                port=target.port,
+                username=target.user,
+                pkey=paramiko.PKey.from_private_key(io.StringIO(target.private_key)),
+                timeout=CONNECT_TIMEOUT_S,
+                banner_timeout=CONNECT_TIMEOUT_S,
+                auth_timeout=CONNECT_TIMEOUT_S,
+                channel_timeout=CONNECT_TIMEOUT_S,
+                look_for_keys=False,
+                allow_agent=False,
+                sock=self._tunnel(),
+            )
+        except Exception as error:
+            client.close()
+            raise _explained(error, target) from error
+        return client
+
+    def _tunnel(self) -> "paramiko.Channel | None":
+        if self.via is None:
+            return None
+        transport = self.via._transport()
+        try:
+            return transport.open_channel(
+                "direct-tcpip",
+                (self.target.address, self.target.port),
+                ("127.0.0.1", 0),
+                timeout=CONNECT_TIMEOUT_S,
+            )
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise HostUnreachable(
+                f"{self.via.target.name} could not reach it either ({error}).", where=self.target.name
+            ) from error
+
+
+def _base64(key_and_comment: str) -> bytes:
+    return base64.b64decode(key_and_comment.split()[0])
+
+
+def _known_name(target: Target) -> str:
+    return target.address if target.port == 22 else f"[{target.address}]:{target.port}"
+
+
+def _explained(error: Exception, target: Target) -> Exception:
+    where = target.name
+    if isinstance(error, HostUnreachable):
+        return error
+    if isinstance(error, paramiko.BadHostKeyException) or "not found in known_hosts" in str(error):
+        return HostKeyChanged(
+            f"{target.address} answered with another host key than the pinned one.",
+            where=where,
+            meaning="The machine was reinstalled, or somebody answers in its place. Nothing was sent to it.",
+            remedy=f"Compare with `ssh-keyscan {target.address}` over a path you trust; then correct "
+            "host_key in the site file and apply it again.",
+        )
+    if isinstance(error, paramiko.AuthenticationException):
+        return LoginRefused(
+            f"{target.address} did not accept the key for user {target.user}.",
+            where=where,
+            meaning="The machine is up; the key or the user in the site file is wrong.",
+            remedy=f"Put the public key into {target.user}'s authorized_keys, or correct the site file.",
+        )
+    if isinstance(error, OSError | EOFError | paramiko.SSHException | socket.timeout):
+        return HostUnreachable(
+            f"No SSH answer from {target.address}:{target.port} ({error or type(error).__name__}).",
+            where=where,
+            meaning="It may be down, or only unreachable from here.",
+            remedy="Check power, address, firewall and sshd.",
+        )
+    return error
