@@ -1,0 +1,222 @@
+"""Closure: whether the bucket holds every blob that the dumped database refers to.
+
+Three sorted streams are merged, none is held: a million blobs cost a million steps and no memory.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+# Layers that Docker never uploads: clients fetch them from their vendor.
+FOREIGN_LAYER = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+# Harbor's garbage collector has taken these; the row goes after the file.
+DELETING = "deleting"
+NAMED_AT_MOST = 1000
+
+
+class OutOfOrder(Exception):
+    """A stream is not sorted by digest; merging it would report blobs as missing that are not."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeededBlob:
+    """A blob as the dumped database knows it.
+
+    Attributes:
+        size: bytes; None where only a reference and no `blob` row exists.
+        proxied: only artifacts of proxy-cache projects refer to it; those may never have fetched it.
+        pulled: Unix time of the last pull of an artifact that uses it, 0 when never.
+    """
+
+    digest: str
+    size: int | None
+    content_type: str = ""
+    status: str = ""
+    proxied: bool = False
+    pulled: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A blob as the bucket's listing knows it."""
+
+    digest: str
+    size: int
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownBlob:
+    """A blob as it was when its content was hashed on the way into the bucket."""
+
+    digest: str
+    size: int
+    crc64: int
+    etag: str = ""
+
+
+class State(StrEnum):
+    """What closure found for one blob."""
+
+    PRESENT = "present"
+    EXEMPT = "exempt"
+    MISSING = "missing"
+    WRONG_SIZE = "wrong-size"
+    CHANGED = "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One needed blob and what the bucket has of it."""
+
+    blob: NeededBlob
+    state: State
+    stored: StoredBlob | None = None
+    known: KnownBlob | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ClosureResult:
+    """The sum of all checks. Lists name at most 1,000 digests each; the counts are exact.
+
+    Attributes:
+        missing_in_bucket: not in the bucket but at the source: copy again.
+        missing_at_source: in neither; damage that is older than this backup.
+        wrong: wrong size, or changed since it was hashed.
+        exempt: not needed, by reason.
+    """
+
+    present: int
+    present_bytes: int
+    missing_in_bucket: tuple[str, ...]
+    missing_in_bucket_count: int
+    missing_at_source: tuple[str, ...]
+    missing_at_source_count: int
+    wrong: tuple[str, ...]
+    wrong_count: int
+    exempt: dict[str, int]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the backup can serve every image that its source could serve."""
+        return self.missing_in_bucket_count == 0 and self.wrong_count == 0
+
+
+def exemption(blob: NeededBlob) -> str | None:
+    """Why a blob need not be in the bucket, or None when it must be."""
+    if blob.content_type == FOREIGN_LAYER:
+        return "foreign layer"
+    if blob.status == DELETING:
+        return "being deleted by garbage collection"
+    if not blob.digest.startswith("sha256:"):
+        return "not addressed by sha256"
+    return None
+
+
+def compare(
+    needed: Iterable[NeededBlob], stored: Iterable[StoredBlob], known: Iterable[KnownBlob] = ()
+) -> Iterator[Checked]:
+    """Judge every needed blob against the bucket, in order of digest.
+
+    Args:
+        needed: from the dump, sorted by digest, no digest twice.
+        stored: from the bucket's listing, sorted by digest.
+        known: from the index of an earlier backup and from this run's uploads, sorted by digest.
+
+    Raises:
+        OutOfOrder: a stream is not sorted.
+    """
+    listing = _Cursor(stored, "the bucket's listing")
+    index = _Cursor(known, "the index of blobs")
+    for blob in _sorted(needed, "the database's list of blobs"):
+        found, before = listing.seek(blob.digest), index.seek(blob.digest)
+        yield _check(blob, found, before)
+
+
+def _check(blob: NeededBlob, stored: StoredBlob | None, known: KnownBlob | None) -> Checked:
+    reason = exemption(blob)
+    if stored is None:
+        if reason is None and blob.proxied:
+            reason = "of a proxy cache, perhaps never fetched"
+        return Checked(blob, State.EXEMPT if reason else State.MISSING, reason=reason or "")
+    if reason is not None:
+        return Checked(blob, State.EXEMPT, stored, known, reason)
+    if blob.size is not None and stored.size != blob.size:
+        text = f"{stored.size} bytes in the bucket, {blob.size} in the database"
+        return Checked(blob, State.WRONG_SIZE, stored, known, text)
+    if known is not None and (stored.size != known.size or (known.etag and stored.etag != known.etag)):
+        return Checked(blob, State.CHANGED, stored, known, "another object than the one that was hashed")
+    return Checked(blob, State.PRESENT, stored, known)
+
+
+def conclude(checks: Iterable[Checked], at_source: Callable[[str], bool]) -> ClosureResult:
+    """Add up.
+
+    Args:
+        checks: what `compare` yields.
+        at_source: says whether Harbor's storage has a blob; asked only for those that the bucket lacks.
+    """
+    present = present_bytes = 0
+    named: dict[str, list[str]] = {"bucket": [], "source": [], "wrong": []}
+    counts: Counter[str] = Counter()
+    exempt: Counter[str] = Counter()
+    for check in checks:
+        if check.state is State.PRESENT and check.stored is not None:
+            present += 1
+            present_bytes += check.stored.size
+            continue
+        if check.state is State.EXEMPT:
+            exempt[check.reason] += 1
+            continue
+        kind = "wrong"
+        if check.state is State.MISSING:
+            kind = "bucket" if at_source(check.blob.digest) else "source"
+        counts[kind] += 1
+        if len(named[kind]) < NAMED_AT_MOST:
+            named[kind].append(check.blob.digest)
+    return ClosureResult(
+        present=present,
+        present_bytes=present_bytes,
+        missing_in_bucket=tuple(named["bucket"]),
+        missing_in_bucket_count=counts["bucket"],
+        missing_at_source=tuple(named["source"]),
+        missing_at_source_count=counts["source"],
+        wrong=tuple(named["wrong"]),
+        wrong_count=counts["wrong"],
+        exempt=dict(exempt),
+    )
+
+
+class _HasDigest(Protocol):
+    @property
+    def digest(self) -> str: ...
+
+
+B = TypeVar("B", bound=_HasDigest)
+
+
+def _sorted(items: Iterable[B], what: str) -> Iterator[B]:
+    """Pass a stream on, and refuse it where it is not sorted or names a digest twice."""
+    last = ""
+    for item in items:
+        if item.digest <= last:
+            raise OutOfOrder(f"{what} is not sorted: {item.digest} after {last}")
+        last = item.digest
+        yield item
+
+
+class _Cursor(Generic[B]):
+    """A sorted stream that is only ever read forwards."""
+
+    def __init__(self, items: Iterable[B], what: str) -> None:
+        self._items = _sorted(items, what)
+        self._head: B | None = next(self._items, None)
+
+    def seek(self, digest: str) -> B | None:
+        """The item with this digest, or None; everything before it is passed over."""
+        while self._head is not None and self._head.digest < digest:
+            self._head = next(self._items, None)
+        return self._head if self._head is not None and self._head.digest == digest else None
