@@ -1,0 +1,181 @@
+"""The site's first database: created once, recognised ever after by its system identifier."""
+
+import base64
+import json
+
+from blocks import HarborSite
+from tasks.errors import HarborHaError
+from tasks.hosts.connection import Host
+from tasks.hosts.programs import program
+from tasks.outcome import Outcome, changed, unchanged
+from tasks.postgres.layout import PASSFILE, STATE_DIR, Layout, layout_of
+from tasks.postgres.settings import configuration, host_based_authentication, merged_hba, passfile
+from tasks.postgres.sql import execute
+
+_START_S = 60.0
+
+
+class ClusterNotOurs(HarborHaError):
+    """A data directory holds a database that this site did not create."""
+
+
+def create(site: HarborSite, host: Host) -> Outcome:
+    """Create the site's cluster on the node that becomes the first primary; never a second time.
+
+    The intent is written first: a run that was killed in the middle of initdb finds it and knows that the
+    half-made directory is its own.
+
+    Raises:
+        ClusterNotOurs: the directory holds a database without our record.
+    """
+    layout = layout_of(site)
+    answer = host.python(program("cluster_create"), {**_names(layout), "site": site.name}, timeout=120)
+    if answer["state"] == "foreign":
+        raise ClusterNotOurs(
+            f"{layout.data} holds the database {answer['sysid']}, which this site did not create.",
+            where=host.name,
+            meaning="It was not touched.",
+            remedy="Move it away, or choose another postgres.data_dir, if it may go.",
+        )
+    detail = f"cluster {layout.major}/{layout.cluster}, system identifier {answer['sysid']}"
+    return (changed if answer["state"] == "created" else unchanged)(detail, sysid=answer["sysid"])
+
+
+def configure(site: HarborSite, host: Host) -> Outcome:
+    """Write settings, host entries and pass file; reload or restart only what changed."""
+    layout = layout_of(site)
+    existing = host.read(f"{layout.conf}/pg_hba.conf") or b""
+    hba = merged_hba(existing.decode(), host_based_authentication(site))
+    owner = "postgres:postgres"
+    secret = host.put(PASSFILE, passfile(site, host.name), mode=0o600, owner=owner)
+    entries = host.put(f"{layout.conf}/pg_hba.conf", hba, mode=0o640, owner=owner)
+    settings = host.put(
+        f"{layout.conf}/conf.d/10-harbor-ha.conf", configuration(site, host.name), owner=owner
+    )
+    written = [name for name, did in (("settings", settings), ("hba", entries), ("pass file", secret)) if did]
+    return changed(f"wrote {', '.join(written)}") if written else unchanged("settings and hba as configured")
+
+
+def start(site: HarborSite, host: Host) -> Outcome:
+    """Start the cluster, or bring a running one to its configuration; proven by an answer to SQL.
+
+    systemd's exit status proves nothing here: Debian's unit hides a failed start.
+
+    Raises:
+        RemoteCommandFailed: the server did not start; the end of its log is in the message.
+    """
+    layout = layout_of(site)
+    answer = host.python(program("cluster_start"), _names(layout), timeout=_START_S + 10)
+    if answer["state"] == "failed":
+        raise HarborHaError(
+            f"PostgreSQL did not start: {answer['log']}",
+            where=host.name,
+            meaning="The node has no database server.",
+            remedy=f"Read /var/log/postgresql/postgresql-{layout.major}-{layout.cluster}.log on the node.",
+        )
+    if answer["state"] == "running":
+        return unchanged("PostgreSQL runs with its configuration")
+    return changed(f"PostgreSQL {answer['state']}")
+
+
+def create_roles(site: HarborSite, host: Host) -> Outcome:
+    """Create the roles and the database on the primary, and set passwords that do not match any more."""
+    postgres = site.postgres
+    rows = execute(
+        site,
+        host,
+        _ROLES,
+        application=postgres.application.user,
+        application_password=postgres.application.password.get_secret_value(),
+        replication=postgres.replication.user,
+        replication_password=postgres.replication.password.get_secret_value(),
+        rewind=postgres.rewind.user,
+        rewind_password=postgres.rewind.password.get_secret_value(),
+    )
+    made = [row[0] for row in rows if row and row[0]]
+    present = execute(site, host, "SELECT 1 FROM pg_database WHERE datname = :'name'", name=postgres.database)
+    if not present:
+        execute(
+            site,
+            host,
+            'CREATE DATABASE :"name" OWNER :"owner" TEMPLATE template0 ENCODING \'UTF8\'',
+            name=postgres.database,
+            owner=postgres.application.user,
+        )
+        made.append(f"database {postgres.database}")
+    return changed(f"created {', '.join(made)}") if made else unchanged("roles and database are there")
+
+
+def wrong_passwords(site: HarborSite, host: Host) -> list[str]:
+    """Log in as every role over TCP and list those whose password is not the configured one."""
+    roles = (site.postgres.application, site.postgres.replication, site.postgres.rewind)
+    databases = (site.postgres.database, "postgres", "postgres")
+    payload = [
+        [role.user, role.password.get_secret_value(), database]
+        for role, database in zip(roles, databases, strict=True)
+    ]
+    port = str(layout_of(site).port)
+    refused: list[str] = host.python(
+        program("role_login"), {"roles": payload, "port": port, "host": host.address}
+    )
+    return refused
+
+
+def set_passwords(site: HarborSite, host: Host) -> Outcome:
+    """Bring the passwords of the roles to the configured ones; only those that do not log in are touched."""
+    stale = wrong_passwords(site, host)
+    for role in (site.postgres.application, site.postgres.replication, site.postgres.rewind):
+        if role.user in stale:
+            execute(
+                site,
+                host,
+                "ALTER ROLE :\"name\" PASSWORD :'password'",
+                name=role.user,
+                password=role.password.get_secret_value(),
+            )
+    return changed(f"set the password of {', '.join(stale)}") if stale else unchanged("all roles log in")
+
+
+def read_configuration(site: HarborSite, host: Host) -> bytes:
+    """Pack the node's configuration directory, for a standby to start from the same."""
+    layout = layout_of(site)
+    packed = host.run(["sh", "-c", 'tar -C "$1" -cf - . | base64 -w0', "sh", layout.conf])
+    return base64.b64decode(packed.stdout)
+
+
+def _names(layout: Layout) -> dict[str, object]:
+    return {
+        "major": str(layout.major),
+        "cluster": layout.cluster,
+        "data": layout.data,
+        "conf": layout.conf,
+        "bin": layout.bin,
+        "port": str(layout.port),
+        "unit": layout.unit,
+        "record": layout.record,
+        "state_dir": STATE_DIR,
+        "log": f"/var/log/postgresql/postgresql-{layout.major}-{layout.cluster}.log",
+        "limit_s": _START_S,
+    }
+
+
+def as_record(site: str, sysid: str) -> str:
+    """Render the record by which a node knows whose database it holds."""
+    return json.dumps({"site": site, "system_identifier": sysid}) + "\n"
+
+
+# The rewind role needs no superuser: these four functions are what pg_rewind reads a source with.
+_ROLES = """
+SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', :'application', :'application_password')
+ WHERE NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = :'application') \\gexec
+SELECT format('CREATE ROLE %I LOGIN REPLICATION PASSWORD %L', :'replication', :'replication_password')
+ WHERE NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = :'replication') \\gexec
+SELECT NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = :'rewind') AS absent \\gset
+SELECT format('CREATE ROLE %I LOGIN PASSWORD %L', :'rewind', :'rewind_password') WHERE :'absent' \\gexec
+\\if :absent
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_ls_dir(text, boolean, boolean),
+  pg_catalog.pg_stat_file(text, boolean), pg_catalog.pg_read_binary_file(text),
+  pg_catalog.pg_read_binary_file(text, bigint, bigint, boolean) TO :"rewind";
+SELECT 'roles';
+\\endif
+"""

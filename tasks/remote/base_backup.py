@@ -1,0 +1,94 @@
+"""Runs on a node: base backup beside the data directory, verified, swapped in; nothing is removed before."""
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import time
+from typing import Any, Dict, List, Optional
+
+
+def as_postgres(argv: List[str], limit: float) -> "subprocess.CompletedProcess[bytes]":
+    """Run a program of PostgreSQL as its user."""
+    return subprocess.run(
+        ["runuser", "-u", "postgres", "--"] + argv,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=limit,
+        cwd="/",
+    )
+
+
+def problem(text: str, remedy: str) -> Dict[str, Any]:
+    """Say what went wrong; nothing was swapped."""
+    return {"problem": text, "remedy": remedy}
+
+
+def backup(p: Dict[str, Any]) -> Dict[str, Any]:
+    """Copy, verify, swap."""
+    data, new = p["data"], p["data"] + ".new"
+    parent = os.path.dirname(data)
+    os.makedirs(parent, exist_ok=True)
+    shutil.rmtree(new, ignore_errors=True)
+    free = shutil.disk_usage(parent).free
+    if free < p["needed_bytes"]:
+        return problem(
+            "%s has %d MB free and the copy needs %d MB." % (parent, free >> 20, p["needed_bytes"] >> 20),
+            "Make room; a copy beside the old directory is what makes this step safe.",
+        )
+    postgres = pwd.getpwnam("postgres")
+    os.mkdir(new, 0o700)
+    os.chown(new, postgres.pw_uid, postgres.pw_gid)
+    # host= given again wins over the one in the string: the copy comes from the primary that was observed.
+    argv = [
+        p["bin"] + "/pg_basebackup",
+        "-D",
+        new,
+        "-d",
+        "%s host=%s port=%s" % (p["conninfo"], p["primary"], p["port"]),
+    ]
+    argv += ["-w", "-X", "stream", "-S", p["slot"], "--checkpoint=fast"]
+    done = as_postgres(argv, p["limit_s"])
+    if done.returncode != 0:
+        return problem(
+            "pg_basebackup failed: " + done.stdout.decode()[-1500:].strip(), "Read the message; run again."
+        )
+    done = as_postgres([p["bin"] + "/pg_verifybackup", "-q", new], p["limit_s"])
+    if done.returncode != 0:
+        return problem("The copy is not whole: " + done.stdout.decode()[-1500:].strip(), "Run again.")
+    return {"kept": swap(p, new, postgres.pw_uid, postgres.pw_gid)}
+
+
+def swap(p: Dict[str, Any], new: str, uid: int, gid: int) -> Optional[str]:
+    """Make the copy a standby and the data directory; return where the old one is kept."""
+    data = p["data"]
+    # ALTER SYSTEM of the primary would override the node's own conninfo and slot.
+    for name in ("postgresql.auto.conf", "standby.signal"):
+        with open(os.path.join(new, name), "w"):
+            pass
+        os.chown(os.path.join(new, name), uid, gid)
+        os.chmod(os.path.join(new, name), 0o600)
+    os.makedirs(p["state_dir"], 0o700, exist_ok=True)
+    subprocess.run(["sync", "-f", new], timeout=600, check=True)
+    kept = None
+    if os.path.exists(data):
+        subprocess.run(["systemctl", "stop", p["unit"]], timeout=120)
+        if os.path.exists(data + "/postmaster.pid"):
+            sys.exit("the server of %s is still running" % data)
+        if os.listdir(data):
+            kept = "%s.kept.%s" % (data, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
+            os.rename(data, kept)
+        else:
+            os.rmdir(data)
+    with open(p["record"] + ".tmp", "w") as target:
+        target.write(p["record_text"])
+        target.flush()
+        os.fsync(target.fileno())
+    os.rename(new, data)
+    os.replace(p["record"] + ".tmp", p["record"])
+    return kept
+
+
+print(json.dumps(backup(json.load(sys.stdin))))

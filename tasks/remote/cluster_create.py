@@ -1,0 +1,68 @@
+"""Runs on a node: create the site's cluster once; recognise it ever after.
+
+The intent is on disk before initdb starts, so that a run that was killed in its middle is told from a
+foreign database, and the half-made directory from one that holds data.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any, Dict, Optional, Tuple
+
+
+def system_identifier(p: Dict[str, Any]) -> Optional[str]:
+    """Return the identifier in the data directory; None when there is no readable database."""
+    if not os.path.exists(p["data"] + "/global/pg_control"):
+        return None
+    argv = [p["bin"] + "/pg_controldata", p["data"]]
+    text = subprocess.run(argv, stdout=subprocess.PIPE, timeout=20).stdout.decode()
+    found = [line.split(":", 1)[1].strip() for line in text.splitlines() if "system identifier" in line]
+    return found[0] if found else None
+
+
+def write(path: str, value: Any) -> None:
+    """Write JSON so that a crash leaves the old file or the new one."""
+    with open(path + ".tmp", "w") as target:
+        json.dump(value, target)
+        target.flush()
+        os.fsync(target.fileno())
+    os.replace(path + ".tmp", path)
+
+
+def set_aside(p: Dict[str, Any]) -> None:
+    """Clear away what an interrupted initdb of ours left: it was never started and holds nothing."""
+    quiet = subprocess.DEVNULL
+    subprocess.run(["pg_dropcluster", p["major"], p["cluster"]], timeout=60, stdout=quiet, stderr=quiet)
+    if os.path.exists(p["data"]) and os.listdir(p["data"]):
+        os.rename(p["data"], "%s.unfinished.%d" % (p["data"], time.time()))
+
+
+def create(p: Dict[str, Any]) -> Tuple[str, Optional[str]]:
+    """Return the state (`present`, `foreign`, `created`) and the system identifier."""
+    intent = p["state_dir"] + "/creating.json"
+    os.makedirs(p["state_dir"], 0o700, exist_ok=True)
+    here = system_identifier(p)
+    if os.path.exists(p["record"]):
+        with open(p["record"]) as source:
+            if json.load(source)["system_identifier"] == here:
+                return "present", here
+    if os.path.exists(intent):
+        set_aside(p)
+    elif os.path.exists(p["data"]) and os.listdir(p["data"]):
+        return "foreign", here or "in an unreadable state"
+    write(intent, {"data": p["data"]})
+    os.makedirs(os.path.dirname(p["data"]), exist_ok=True)
+    argv = ["pg_createcluster", "-d", p["data"], "-p", p["port"], "-e", "UTF8", "--locale", "C.UTF-8"]
+    argv += ["--start-conf", "auto", p["major"], p["cluster"], "--", "--data-checksums"]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100)
+    if done.returncode != 0:
+        sys.exit(done.stdout.decode())
+    write(p["record"], {"site": p["site"], "system_identifier": system_identifier(p)})
+    os.unlink(intent)
+    return "created", system_identifier(p)
+
+
+state, sysid = create(json.load(sys.stdin))
+print(json.dumps({"state": state, "sysid": sysid}))

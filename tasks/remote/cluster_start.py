@@ -1,0 +1,83 @@
+"""Runs on a node: start the cluster, or bring a running one to the configuration on disk.
+
+systemd's exit status proves nothing: Debian's unit hides a failed start. An answer to SQL does.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any, Dict, Optional, Tuple
+
+PENDING = "SELECT count(*) FROM pg_settings WHERE pending_restart"
+LOADED = "SELECT extract(epoch FROM pg_conf_load_time())"
+
+
+def ask(p: Dict[str, Any], query: str) -> Optional[str]:
+    """Return the one value of a query; None when the server does not answer."""
+    argv = [
+        "runuser",
+        "-u",
+        "postgres",
+        "--",
+        "psql",
+        "-XAtq",
+        "-p",
+        p["port"],
+        "-d",
+        "postgres",
+        "-c",
+        query,
+    ]
+    env = dict(os.environ, PGCONNECT_TIMEOUT="3")
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20, cwd="/", env=env)
+    return done.stdout.decode().strip() if done.returncode == 0 else None
+
+
+def systemctl(p: Dict[str, Any], verb: str) -> None:
+    """Run systemctl on the cluster's unit; what it achieved is asked afterwards."""
+    quiet = subprocess.DEVNULL
+    subprocess.run(["systemctl", verb, p["unit"]], timeout=p["limit_s"], stdout=quiet, stderr=quiet)
+
+
+def answers(p: Dict[str, Any]) -> bool:
+    """Wait for the server to answer."""
+    deadline = time.time() + p["limit_s"]
+    while time.time() < deadline:
+        if ask(p, "SELECT 1") == "1":
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def start(p: Dict[str, Any]) -> Tuple[str, str]:
+    """Return the state (`running`, `started`, `reloaded`, `restarted`, `failed`) and the log's end on failure."""
+    files = [p["conf"] + "/conf.d/10-harbor-ha.conf", p["conf"] + "/pg_hba.conf"]
+    newest = max(os.stat(path).st_mtime for path in files)
+    loaded = ask(p, LOADED)
+    if loaded is None:
+        systemctl(p, "start")
+        return ("started", "") if answers(p) else ("failed", log_end(p))
+    if float(loaded) >= newest:
+        return "running", ""
+    systemctl(p, "reload")
+    deadline = time.time() + 10
+    while time.time() < deadline and float(ask(p, LOADED) or 0) < newest:
+        time.sleep(0.05)
+    if ask(p, PENDING) == "0":
+        return "reloaded", ""
+    systemctl(p, "restart")
+    return ("restarted", "") if answers(p) else ("failed", log_end(p))
+
+
+def log_end(p: Dict[str, Any]) -> str:
+    """Return the last lines of the server's log."""
+    if not os.path.exists(p["log"]):
+        return "it has no log"
+    with open(p["log"], errors="replace") as source:
+        return source.read()[-1500:]
+
+
+state, log = start(json.load(sys.stdin))
+print(json.dumps({"state": state, "log": log}))
