@@ -1,0 +1,18 @@
+"""Where a node keeps what a second orchestrator must find: JSON files of root's, mode 0600."""
+
+from tasks.postgres.layout import STATE_DIR
+
+# Names of the files in there without `.json`; the probe returns all of them by these names.
+OPERATION = "operation"  # the open or last operation: tasks/operation/record.py
+LOCK = "lock"  # who works on the site right now
+ACCEPTED = (
+    "accepted"  # {"primary", "timeline", "system_identifier"}: the accepted primary, for the boot guard
+)
+PAUSED = "paused"  # {"reason", "since", "by"}: nothing that an alert starts may act
+LAST_PRIMARY = "last_primary"  # {"node", "timeline", "lsn", "at"}: the last position seen by `check`
+DURABILITY = "durability"  # {"state": "SYNC"|"ASYNC"|"ASYNC_DEGRADED", "lsn", "at"}
+
+
+def path_of(name: str) -> str:
+    """Return the path of a state file on a node."""
+    return f"{STATE_DIR}/{name}.json"

@@ -1,0 +1,67 @@
+"""Look at one node in one round trip."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from blocks import HarborSite
+from tasks import clock
+from tasks.errors import HarborHaError
+from tasks.hosts.connection import Host
+from tasks.postgres.facts import NodeFacts
+from tasks.postgres.facts_parser import parse_answer
+from tasks.postgres.facts_query import FACTS_QUERY
+from tasks.postgres.layout import STATE_DIR, layout_of, peers_of
+
+# The slowest honest answer is a psql that gives up on a hanging server after 2.5 s.
+PROBE_LIMIT_S = 4.0
+
+
+@cache
+def probe_source() -> str:
+    """Return the program that is sent to the node."""
+    return (Path(__file__).parent.parent / "remote" / "node_probe.py").read_text(encoding="utf-8")
+
+
+def probe_request(site: HarborSite, node_name: str) -> dict[str, Any]:
+    """Say what the probe is to look at on a node; plain data without secrets."""
+    node, layout = site.node(node_name), layout_of(site)
+    return {
+        "limit_s": PROBE_LIMIT_S,
+        "runs_postgres": node.runs_postgres,
+        "runs_harbor": node.runs_harbor,
+        "bin_dir": layout.bin,
+        "conf_dir": layout.conf,
+        "unit": layout.unit,
+        "data_dir": layout.data,
+        "socket_dir": "/var/run/postgresql",
+        "port": layout.port,
+        "database": site.postgres.database,
+        "query": FACTS_QUERY,
+        "nas_path": site.nas.path,
+        "install_dir": site.harbor.install_dir,
+        "https_port": site.harbor.https_port,
+        "hostname": site.harbor.hostname,
+        "state_dir": STATE_DIR,
+        "peers": [[peer.name, peer.address, layout.port] for peer in peers_of(site, node_name)],
+    }
+
+
+def probe(site: HarborSite, host: Host, *, path: str = "direct") -> NodeFacts:
+    """Look at one node in one round trip; changes nothing there.
+
+    Args:
+        site: the site.
+        host: the node, as reached over `path`.
+        path: the name of that path, for the evidence.
+
+    Returns:
+        The facts. A node that cannot be reached, or whose answer cannot be read, is a result too: its
+        `error` says why and `reachable_by` is empty.
+    """
+    started = clock.now()
+    try:
+        answer = host.python(probe_source(), probe_request(site, host.name), timeout=PROBE_LIMIT_S + 4)
+        return parse_answer(host.name, answer, started, clock.now(), path)
+    except (HarborHaError, ValueError, KeyError, TypeError) as error:
+        return NodeFacts(host.name, started, error=f"{path}: {error}")
