@@ -1,0 +1,71 @@
+"""Configuration of the lab's Redis and load balancer. The texts are pure."""
+
+from pathlib import Path
+
+from lab.topology import HOSTNAME, NODES, Topology
+
+ADMIN_PORT = 9999
+BACKEND = "harbor"
+
+# The pair takes clients; the third node is for the disaster and is enabled through the admin socket.
+_IN_SERVICE = ("node-a", "node-b")
+
+
+def redis_conf(password: str) -> str:
+    """Settings of the shared Redis: a password, and a disk, since Harbor keeps its job queue there."""
+    return f"bind 0.0.0.0\nport 6379\nrequirepass {password}\ndir /data\nappendonly yes\n"
+
+
+def haproxy_cfg(lab: Topology) -> str:
+    """Settings of the load balancer: TCP on 443, and a health check that reads Harbor's body.
+
+    Harbor answers its health check with status 200 whatever it found, so a check that looks at the status keeps a
+    node without a database in service. The certificate is not verified: the check asks whether, not who.
+    """
+    servers = "".join(
+        f"    server {node} {lab.address(node)}:443 check check-ssl verify none check-sni {HOSTNAME}"
+        f" inter 1s fastinter 400ms downinter 500ms fall 2 rise 2 on-marked-down shutdown-sessions"
+        f"{'' if node in _IN_SERVICE else ' disabled'}\n"
+        for node in NODES
+    )
+    return f"""global
+    log stdout format raw local0 info
+    stats socket ipv4@0.0.0.0:{ADMIN_PORT} level admin
+    stats timeout 30s
+    maxconn 2000
+
+defaults
+    mode tcp
+    log global
+    option tcplog
+    option redispatch
+    retries 3
+    timeout connect 2s
+    timeout check 3s
+    timeout client 15m
+    timeout server 15m
+
+frontend harbor-https
+    bind :443
+    default_backend {BACKEND}
+
+backend {BACKEND}
+    balance roundrobin
+    option httpchk
+    http-check send meth GET uri /api/v2.0/health ver HTTP/1.1 hdr Host {HOSTNAME} hdr Connection close
+    http-check expect status 200
+    http-check expect rstring "status":[[:space:]]*"healthy"
+    http-check expect ! string unhealthy
+{servers}"""
+
+
+def write_settings(lab: Topology, redis_password: str) -> None:
+    """Write the settings where the services' containers mount them from."""
+    _write(lab.directory / "redis" / "redis.conf", redis_conf(redis_password))
+    _write(lab.directory / "haproxy" / "haproxy.cfg", haproxy_cfg(lab))
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    file.touch(mode=0o600)
+    file.write_text(text)

@@ -1,0 +1,367 @@
+"""A lab: a whole site on one machine, and the accidents that can happen to it."""
+
+import fcntl
+import io
+import ipaddress
+import json
+import socket
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab import machines, partition
+from lab.images import Images
+from lab.shell import LabError, docker, run, step
+from lab.topology import LABEL, NODES, ORCHESTRATOR, SERVICES, STATE, Topology, check_name, free_subnet
+
+_BOOT_LIMIT_S = 60.0
+_PORTS = {"redis": 6379, "lb": 9999, "oss": 9000}
+
+
+class Lab:
+    """One lab by name.
+
+    Args:
+        name: the lab's name.
+        subnet: its network; when it is not given, the network it has, else the first free one.
+    """
+
+    def __init__(self, name: str = "demo", subnet: str | None = None) -> None:
+        check_name(name)
+        self.name = name
+        self._wanted_subnet = ipaddress.IPv4Network(subnet) if subnet else None
+
+    @property
+    def topology(self) -> Topology:
+        """Names and addresses of this lab.
+
+        Raises:
+            LabError: the lab was never brought up.
+        """
+        known = _known_subnets().get(self.name)
+        if known is None:
+            raise LabError(f"There is no lab {self.name!r}.", remedy=f"python -m lab --name {self.name} up")
+        return Topology(self.name, known)
+
+    @property
+    def site_file(self) -> Path:
+        """The site file that `up` writes."""
+        return self.topology.site_file
+
+    def node_address(self, machine: str) -> str:
+        """Address of a node, a service, or the orchestrator."""
+        return self.topology.address(machine)
+
+    def up(self) -> Topology:
+        """Bring the lab up; what stands already stays, what was stopped is started.
+
+        Raises:
+            LabError: it did not come up; the message says which part.
+        """
+        from lab import engine, images, keys, services, site_file
+
+        logs = STATE / self.name
+        logs.mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            engine.ensure_engine(logs)
+            topology = self._settle_subnet()
+            built = images.ensure_images()
+            installer = site_file.find_installer()
+            keys.ensure_keys(topology)
+            services.write_settings(topology, keys.secret(topology, "redis-password"))
+            _ensure_network(topology)
+            self._ensure_machines(topology, built)
+            site_file.write_site(topology, installer, images.postgres_major(built))
+        return topology
+
+    def down(self) -> None:
+        """Remove the lab's containers, volumes, network and state; its images stay for the next time."""
+        import shutil
+
+        with self._alone():
+            label = ("--filter", f"label={LABEL}={self.name}")
+            for listing, removal in (
+                (("ps", "-aq"), ("rm", "-f", "-v")),
+                (("volume", "ls", "-q"), ("volume", "rm")),
+                (("network", "ls", "-q"), ("network", "rm")),
+            ):
+                found = docker(*listing, *label).split()
+                if found:
+                    docker(*removal, *found, timeout=120)
+            if self.name in _known_subnets():
+                self.topology.site_file.unlink(missing_ok=True)
+            shutil.rmtree(STATE / self.name, ignore_errors=True)
+
+    def stop(self, machine: str) -> None:
+        """Cut the power of a machine: no shutdown, no goodbye on its connections' behalf.
+
+        Only the processes die. What they had written, but not yet flushed, is still in this machine's page cache
+        and survives, unlike at a real power cut.
+
+        Raises:
+            LabError: the machine does not exist, or still runs.
+        """
+        container = self.topology.container(machine)
+        if self.is_running(machine):
+            # A failure here may mean that it had just stopped by itself: only the state below counts.
+            docker("kill", "--signal", "KILL", container, check=False)
+        deadline = time.monotonic() + 20.0
+        while self.is_running(machine):
+            if time.monotonic() > deadline:
+                raise LabError("It still runs after a power cut.", where=container)
+            time.sleep(0.05)
+
+    def start(self, machine: str, *, wait: bool = True) -> None:
+        """Switch a machine on again: same disk, address and keys; cuts that concern it are in force again.
+
+        Args:
+            machine: its name.
+            wait: return only when it has booted and answers on its port.
+        """
+        topology = self.topology
+        docker("start", topology.container(machine))
+        cuts = partition.recorded(topology)
+        if partition.peers(machine, cuts):
+            self._apply_cuts(machine, cuts)
+        if wait:
+            self._wait_until_ready(machine)
+
+    def is_running(self, machine: str) -> bool:
+        """Whether a machine has power.
+
+        Raises:
+            LabError: there is no such machine, or the engine does not say.
+        """
+        container = self.topology.container(machine)
+        return docker("inspect", "--format", "{{.State.Running}}", container, timeout=15).strip() == "true"
+
+    def cut(self, end: str, other: str) -> None:
+        """Drop every packet between two machines, both ways, also those of the containers on them.
+
+        Args:
+            end: a node, a service or `orchestrator`.
+            other: the other end.
+        """
+        topology = self.topology
+        topology.address(end), topology.address(other)
+        self._set_cuts(lambda cuts: cuts | {partition.ordered(end, other)})
+
+    def heal(self, end: str | None = None, other: str | None = None) -> None:
+        """Take back one cut, or all of them when no ends are given."""
+        gone = {partition.ordered(end, other)} if end and other else None
+        self._set_cuts(lambda cuts: cuts - gone if gone else set())
+
+    def exec(
+        self,
+        machine: str,
+        argv: Sequence[str],
+        *,
+        stdin: str | bytes = b"",
+        timeout: float = 60.0,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command on a machine by the engine, past the network: it works while everything is cut.
+
+        Raises:
+            LabError: it failed (with `check`) or took longer than `timeout` seconds.
+        """
+        command = ["docker", "exec", "-i", self.topology.container(machine), *argv]
+        return run(command, stdin=stdin, timeout=timeout, check=check)
+
+    def recreate(self, *nodes: str) -> None:
+        """Make nodes bare again, as they came from the factory; same addresses and host keys."""
+        from lab import images
+
+        topology = self.topology
+        with self._alone():
+            for node in nodes:
+                docker("rm", "-f", "-v", topology.container(node))
+                docker(
+                    "volume",
+                    "rm",
+                    "-f",
+                    *(topology.volume(f"{node}-{part}") for part in ("docker", "containerd")),
+                )
+            self._ensure_machines(topology, images.ensure_images())
+
+    def empty_shared(self) -> None:
+        """Empty what the nodes share: NAS, Redis and the bucket."""
+        self.exec(
+            "redis",
+            [
+                "sh",
+                "-c",
+                "REDISCLI_AUTH=$(sed -n 's/^requirepass //p' /etc/lab/redis.conf) redis-cli flushall",
+            ],
+        )
+        self.exec("oss", ["find", "/data", "-mindepth", "1", "-delete"])
+        docker("restart", "-t", "1", self.topology.container("oss"))
+        node = next(node for node in NODES if self.is_running(node))
+        self.exec(node, ["find", "/mnt/nas", "-mindepth", "1", "-delete"])
+        self._wait_until_ready("oss")
+
+    def _settle_subnet(self) -> Topology:
+        known = _known_subnets()
+        mine = known.pop(self.name, None)
+        if mine and self._wanted_subnet and mine != self._wanted_subnet:
+            raise LabError(
+                f"The lab {self.name!r} stands on {mine}.",
+                remedy="Take it down first, or leave --subnet out.",
+            )
+        subnet = mine or self._wanted_subnet or free_subnet([*known.values(), *_docker_subnets()])
+        topology = Topology(self.name, subnet)
+        for other, taken in known.items():
+            if taken.overlaps(subnet):
+                raise LabError(f"{subnet} belongs to the lab {other!r}.", remedy="Choose another --subnet.")
+        topology.directory.mkdir(parents=True, exist_ok=True)
+        (topology.directory / "lab.json").write_text(json.dumps({"subnet": str(subnet)}) + "\n")
+        return topology
+
+    def _ensure_machines(self, topology: Topology, built: Images) -> None:
+        standing = machines.states(topology)
+        missing = [machine for machine in NODES | SERVICES if machine not in standing]
+        asleep = [machine for machine, state in standing.items() if not state.running]
+        if missing:
+            with step(f"Create {', '.join(missing)}"):
+                _create(topology, missing, built)
+        with step("Boot and wait until everything answers"):
+            _in_parallel(lambda machine: self.start(machine, wait=False), [*missing, *asleep])
+            _in_parallel(self._wait_until_ready, NODES | SERVICES)
+
+    def _wait_until_ready(self, machine: str) -> None:
+        topology = self.topology
+        deadline = time.monotonic() + _BOOT_LIMIT_S
+        # Nobody can be waited for through a cut.
+        if (partition.ordered(machine, ORCHESTRATOR)) not in partition.recorded(topology):
+            port = _PORTS.get(machine, 22)
+            while not _answers(topology.address(machine), port):
+                if time.monotonic() > deadline or not self.is_running(machine):
+                    said = docker("logs", "--tail", "5", topology.container(machine), check=False)
+                    raise LabError(
+                        f"It does not answer on port {port}. {said}", where=topology.container(machine)
+                    )
+                time.sleep(0.1)
+        if machines.is_node(machine):
+            self._wait_until_booted(machine, deadline)
+
+    def _wait_until_booted(self, node: str, deadline: float) -> None:
+        # Without --wait: it fails at once while D-Bus is not up yet, so that a poll is needed anyway.
+        state = ""
+        while state not in ("running", "degraded"):
+            if time.monotonic() > deadline:
+                raise LabError(f"systemd says {state!r} after {_BOOT_LIMIT_S:.0f} s.", where=node)
+            state = self.exec(node, ["systemctl", "is-system-running"], check=False).stdout.strip()
+            time.sleep(0.1)
+
+    def _set_cuts(self, change: Callable[[set[partition.Cut]], set[partition.Cut]]) -> None:
+        topology = self.topology
+        with self._alone():
+            before = partition.recorded(topology)
+            after = change(before)
+            # First the file: a node that starts meanwhile must come up with the new rules.
+            partition.record(topology, after)
+            touched = sorted({end for cut in before ^ after for end in partition.ends(cut)})
+            _in_parallel(lambda machine: self._apply_cuts(machine, after), touched)
+
+    def _apply_cuts(self, machine: str, cuts: Iterable[partition.Cut]) -> None:
+        if not self.is_running(machine):
+            return
+        addresses = [self.topology.address(peer) for peer in partition.peers(machine, cuts)]
+        self.exec(machine, ["sh"], stdin=partition.script(addresses), timeout=20)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        STATE.mkdir(exist_ok=True)
+        with (STATE / f"{self.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+if TYPE_CHECKING:
+    from lab.keys import KeyPair
+
+
+def _create(topology: Topology, missing: Sequence[str], built: Images) -> None:
+    from lab import keys
+
+    wanted = dict.fromkeys(missing)
+    powers = machines.find_powers(built.node) if NODES.keys() & wanted.keys() else None
+    for purpose in (
+        "nas",
+        "redis",
+        "oss",
+        *(f"{node}-{part}" for node in NODES for part in ("docker", "containerd")),
+    ):
+        docker("volume", "create", "--label", f"{LABEL}={topology.name}", topology.volume(purpose))
+
+    def create(machine: str) -> None:
+        if machine in NODES:
+            assert powers is not None
+            docker("create", *machines.node_arguments(topology, machine, built.node, powers))
+            identity = keys.ssh_pair(topology, f"{machine}-host-key"), keys.ssh_pair(topology, "ssh-key")
+            docker("cp", "-", f"{topology.container(machine)}:/", stdin=_identity(*identity))
+        elif machine == "redis":
+            docker("create", *machines.redis_arguments(topology, built.services))
+        elif machine == "lb":
+            docker("create", *machines.balancer_arguments(topology, built.services))
+        else:
+            rights = keys.OSS_ACCESS_KEY_ID, topology.secrets / "oss-access-key-secret"
+            docker("create", *machines.oss_arguments(topology, built.services, *rights))
+
+    _in_parallel(create, missing)
+
+
+def _identity(host_key: "KeyPair", login_key: "KeyPair") -> bytes:
+    """A tar archive of what makes a bare host this one: its host key, and who may log in."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path, text, mode in (
+            ("etc/ssh/ssh_host_ed25519_key", host_key.private, 0o600),
+            ("etc/ssh/ssh_host_ed25519_key.pub", host_key.public + "\n", 0o644),
+            ("root/.ssh/authorized_keys", login_key.public + "\n", 0o600),
+        ):
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode, entry.mtime = len(text), mode, int(time.time())
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+def _ensure_network(topology: Topology) -> None:
+    if run(["docker", "network", "inspect", topology.network], check=False).returncode:
+        label = ("--label", f"{LABEL}={topology.name}")
+        addresses = ("--subnet", str(topology.subnet), "--gateway", topology.address(ORCHESTRATOR))
+        docker("network", "create", *label, *addresses, topology.network)
+
+
+def _known_subnets() -> dict[str, ipaddress.IPv4Network]:
+    known = {}
+    for file in STATE.glob("*/lab.json"):
+        with suppress(OSError, ValueError):
+            known[file.parent.name] = ipaddress.IPv4Network(json.loads(file.read_text())["subnet"])
+    return known
+
+
+def _docker_subnets() -> list[ipaddress.IPv4Network]:
+    networks = docker("network", "ls", "-q").split()
+    layout = "{{range .IPAM.Config}}{{.Subnet}} {{end}}"
+    subnets = docker("network", "inspect", "--format", layout, *networks).split()
+    return [ipaddress.IPv4Network(subnet) for subnet in subnets if "." in subnet]
+
+
+def _answers(address: str, port: int) -> bool:
+    try:
+        with socket.create_connection((address, port), timeout=1.0) as connection:
+            # sshd speaks first; a port that merely accepts is not a host that can be logged in to.
+            return port != 22 or connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def _in_parallel(work: Callable[[str], None], names: Iterable[str]) -> None:
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(work, names))

@@ -1,0 +1,111 @@
+"""Who is who in a lab: names, addresses and the places where its state is kept. Pure."""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.shell import LabError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+STATE = REPOSITORY / ".lab"
+
+HOSTNAME = "harbor.lab"
+BUCKET = "harbor-backup"
+REGION = "cn-lab"
+ORCHESTRATOR = "orchestrator"
+
+NODES = {"node-a": 11, "node-b": 12, "node-c": 13}
+SERVICES = {"redis": 21, "lb": 22, "oss": 23}
+
+FIRST_SUBNET = ipaddress.IPv4Network("172.30.90.0/24")
+LABEL = "harbor-ha.lab"
+
+
+@dataclass(frozen=True)
+class Topology:
+    """One lab: its name and its network."""
+
+    name: str
+    subnet: ipaddress.IPv4Network
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if self.subnet.prefixlen > 27:
+            raise LabError(
+                f"The subnet {self.subnet} is too small.", remedy="Give a /27 or larger, e.g. a /24."
+            )
+
+    @property
+    def directory(self) -> Path:
+        """Keys, certificates, logs and notes of this lab."""
+        return STATE / self.name
+
+    @property
+    def secrets(self) -> Path:
+        """What the site file refers to as `{file: …}`; mode 0700."""
+        return self.directory / "secrets"
+
+    @property
+    def site_file(self) -> Path:
+        """The site file: `lab/site.yml` for the default lab, beside its state for the others."""
+        return REPOSITORY / "lab" / "site.yml" if self.name == "demo" else self.directory / "site.yml"
+
+    @property
+    def network(self) -> str:
+        """Name of the Docker network."""
+        return f"{self.name}-net"
+
+    def container(self, machine: str) -> str:
+        """Name of the container of a machine.
+
+        Raises:
+            LabError: the lab has no such machine.
+        """
+        if machine not in NODES | SERVICES:
+            raise LabError(
+                f"The lab has no machine {machine!r}.", remedy=f"It has: {', '.join(NODES | SERVICES)}."
+            )
+        return f"{self.name}-{machine}"
+
+    def volume(self, purpose: str) -> str:
+        """Name of a Docker volume."""
+        return f"{self.name}-{purpose}"
+
+    def address(self, machine: str) -> str:
+        """Address of a machine; the orchestrator is this host, seen at the network's gateway.
+
+        Raises:
+            LabError: the lab has no such machine.
+        """
+        if machine == ORCHESTRATOR:
+            return str(self.subnet.network_address + 1)
+        self.container(machine)
+        return str(self.subnet.network_address + (NODES | SERVICES)[machine])
+
+
+def check_name(name: str) -> None:
+    """Refuse a lab name that Docker or a file system could not carry.
+
+    Raises:
+        LabError: with the accepted form.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,20}", name):
+        raise LabError(
+            f"{name!r} cannot be the name of a lab.",
+            remedy="Use at most 21 lower-case letters, digits and dashes, with a letter first.",
+        )
+
+
+def free_subnet(taken: list[ipaddress.IPv4Network]) -> ipaddress.IPv4Network:
+    """The first subnet from 172.30.90.0/24 on that overlaps with nothing that is taken.
+
+    Raises:
+        LabError: thirty labs exist already.
+    """
+    first = int(FIRST_SUBNET.network_address)
+    for offset in range(30):
+        candidate = ipaddress.IPv4Network((first + (offset << 8), 24))
+        if not any(candidate.overlaps(other) for other in taken):
+            return candidate
+    raise LabError("No free subnet was found for this lab.", remedy="Choose one with --subnet.")
