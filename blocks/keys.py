@@ -1,0 +1,99 @@
+"""SSH and age keys as text: do they parse, and what are they."""
+
+import base64
+import binascii
+import io
+import struct
+
+import paramiko
+import pyrage
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+HOST_KEY_TYPES = (
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "ssh-rsa",
+)
+
+
+def private_key_flaw(text: str) -> str | None:
+    """Given the text of a private key, say why SSH cannot use it, or None when it can."""
+    if text.startswith(("ssh-", "ecdsa-")):
+        return "is a public key"
+    try:
+        load_private_key(text)
+    except paramiko.PasswordRequiredException:
+        return "is encrypted with a passphrase"
+    except Exception:  # paramiko raises SSHException, ValueError, binascii.Error… for broken keys
+        return "is not a private key"
+    return None
+
+
+def load_private_key(text: str) -> paramiko.PKey:
+    last: Exception = paramiko.SSHException("no key class")
+    for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
+        try:
+            return kind.from_private_key(io.StringIO(text))
+        except paramiko.PasswordRequiredException:
+            raise
+        except Exception as error:
+            last = error
+    raise last
+
+
+def normal_host_key(line: str) -> str:
+    """Given a `.pub` line or a line of known_hosts, return `TYPE BASE64`; other text is returned as it is."""
+    words = line.split()
+    for position, word in enumerate(words[:2]):
+        if word in HOST_KEY_TYPES and len(words) > position + 1:
+            return f"{word} {words[position + 1]}"
+    return line.strip()
+
+
+def host_key_flaw(line: str) -> str | None:
+    """Given a host key as `TYPE BASE64`, say what is wrong with it, or None."""
+    words = line.split()
+    if not words or words[0] not in HOST_KEY_TYPES:
+        return f"does not begin with a key type ({', '.join(HOST_KEY_TYPES[:2])}, …)"
+    if len(words) != 2:
+        return "is not one key type and one key"
+    try:
+        blob = base64.b64decode(words[1], validate=True)
+        (length,) = struct.unpack(">I", blob[:4])
+        inner = blob[4 : 4 + length].decode("ascii")
+    except (binascii.Error, struct.error, UnicodeDecodeError):
+        return "is cut off or not base64"
+    if inner != words[0]:
+        return f"says {words[0]} but contains a key of type {inner}"
+    try:
+        load_ssh_public_key(line.encode())
+    except Exception:  # cryptography raises ValueError, UnsupportedAlgorithm and others for broken keys
+        return "is not a whole public key"
+    return None
+
+
+def age_recipient_flaw(text: str) -> str | None:
+    """Given an age recipient, say why nothing can be encrypted for it, or None."""
+    if text.startswith("AGE-SECRET-KEY-"):
+        return "is a secret key"
+    try:
+        (pyrage.ssh if text.startswith("ssh-") else pyrage.x25519).Recipient.from_str(text)
+    except Exception:  # pyrage raises RecipientError, or ValueError for other text
+        return "is not an age public key"
+    return None
+
+
+def age_identity_flaw(text: str) -> str | None:
+    """Given the text of an age identity file, say why nothing can be decrypted with it, or None."""
+    keys = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    try:
+        if text.startswith("-----BEGIN"):
+            pyrage.ssh.Identity.from_buffer(text.encode())
+            return None
+        for key in keys:
+            pyrage.x25519.Identity.from_str(key.strip())
+    except Exception:  # pyrage raises IdentityError, or ValueError for other text
+        return "is not an age identity"
+    return None if keys else "is empty"

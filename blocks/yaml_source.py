@@ -1,0 +1,106 @@
+"""YAML read strictly: duplicate keys are mistakes, and every key knows its line."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from blocks.problems import Problem, SiteFileInvalid
+
+
+@dataclass
+class YamlSource:
+    """A YAML document as plain data.
+
+    Attributes:
+        data: the document, of dicts with text keys, lists and scalars.
+        lines: dotted path of a key to its line, 1 for the first.
+        problems: duplicate keys and keys that are not text.
+    """
+
+    data: Any
+    lines: dict[str, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_yaml(path: Path) -> YamlSource:
+    """Read one YAML document from a file. Raise SiteFileInvalid when it is unreadable or not YAML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise _refusal(path, "the file", f"cannot be read: {reason}", "a readable YAML file") from error
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        source = YamlSource(data=None)
+        source.data = None if node is None else _plain(loader, node, "", source, ())
+        return source
+    except yaml.YAMLError as error:
+        raise _syntax_refusal(path, text, error) from error
+    finally:
+        loader.dispose()
+
+
+def _plain(
+    loader: yaml.SafeLoader, node: yaml.Node, path: str, source: YamlSource, above: tuple[yaml.Node, ...]
+) -> Any:
+    if node in above:
+        raise yaml.MarkedYAMLError("an anchor", node.start_mark, "contains itself", node.start_mark)
+    if isinstance(node, yaml.MappingNode):
+        return dict(_pairs(loader, node, path, source, (*above, node)))
+    if isinstance(node, yaml.SequenceNode):
+        return [
+            _plain(loader, item, f"{path}.{i}", source, (*above, node)) for i, item in enumerate(node.value)
+        ]
+    return loader.construct_object(node)
+
+
+def _pairs(
+    loader: yaml.SafeLoader,
+    node: yaml.MappingNode,
+    path: str,
+    source: YamlSource,
+    above: tuple[yaml.Node, ...],
+) -> Iterator[tuple[str, Any]]:
+    for key_node, value_node in node.value:
+        # The text as written: YAML 1.1 reads the key `no` as False and `1` as a number.
+        key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
+        line = key_node.start_mark.line + 1
+        here = f"{path}.{key}" if path else key
+        if here in source.lines:
+            source.problems.append(_duplicate(here, line, source.lines[here]))
+            continue
+        source.lines[here] = line
+        yield key, _plain(loader, value_node, here, source, above)
+
+
+def _duplicate(path: str, line: int, first: int) -> Problem:
+    if path.startswith("nodes.") and path.count(".") == 1:
+        return Problem(
+            path, f"two nodes have this name, the other in line {first}", "one name for each node", line=line
+        )
+    return Problem(path, f"is given twice, first in line {first}", "remove one of the two", line=line)
+
+
+def _syntax_refusal(path: Path, text: str, error: yaml.YAMLError) -> SiteFileInvalid:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    if mark is None:
+        return _refusal(path, "the file", f"is not YAML: {error}", "YAML with spaces for indentation")
+    lines = text.splitlines()
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    where = f"line {mark.line + 1}, column {mark.column + 1}"
+    if "\t" in line[: mark.column + 1]:
+        return _refusal(path, where, "is indented with a tab", "spaces: YAML does not allow tabs")
+    what = " ".join(
+        str(part) for part in (getattr(error, "context", None), getattr(error, "problem", None)) if part
+    )
+    return _refusal(
+        path, where, f"is not YAML: {what}", "check colons, quotes and the indentation around this line"
+    )
+
+
+def _refusal(path: Path, where: str, what: str, right: str) -> SiteFileInvalid:
+    return SiteFileInvalid(str(path), [Problem(where, what, right)])
