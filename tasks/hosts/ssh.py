@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import io
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 import paramiko
 
 from blocks import SshHost
+from blocks.keys import load_private_key
 from tasks.errors import HostKeyChanged, HostUnreachable, LoginRefused, RemoteConnectionLost
 
 CONNECT_TIMEOUT_S = 5.0
@@ -126,7 +126,7 @@ class Connection:
                 target.address,
                 port=target.port,
                 username=target.user,
-                pkey=paramiko.PKey.from_private_key(io.StringIO(target.private_key)),
+                pkey=load_private_key(target.private_key),
                 timeout=CONNECT_TIMEOUT_S,
                 banner_timeout=CONNECT_TIMEOUT_S,
                 auth_timeout=CONNECT_TIMEOUT_S,

@@ -82,12 +82,13 @@ def swap(p: Dict[str, Any], new: str, uid: int, gid: int) -> Optional[str]:
             os.rename(data, kept)
         else:
             os.rmdir(data)
+    # The record first: a directory without one would be taken for a foreign database after a crash here.
     with open(p["record"] + ".tmp", "w") as target:
         target.write(p["record_text"])
         target.flush()
         os.fsync(target.fileno())
-    os.rename(new, data)
     os.replace(p["record"] + ".tmp", p["record"])
+    os.rename(new, data)
     return kept
 
 

@@ -52,7 +52,7 @@ def answers(p: Dict[str, Any]) -> bool:
 
 
 def start(p: Dict[str, Any]) -> Tuple[str, str]:
-    """Return the state (`running`, `started`, `reloaded`, `restarted`, `failed`) and the log's end on failure."""
+    """Return `running`, `started`, `reloaded`, `restarted` or `failed`, and the log's end on failure."""
     files = [p["conf"] + "/conf.d/10-harbor-ha.conf", p["conf"] + "/pg_hba.conf"]
     newest = max(os.stat(path).st_mtime for path in files)
     loaded = ask(p, LOADED)

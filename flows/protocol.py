@@ -1,0 +1,157 @@
+"""A flow's run of steps: one by one or on several nodes at once, each timed and kept for the report."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect.futures import PrefectFuture
+from prefect.logging import get_run_logger
+
+from blocks import HarborSite, load_site
+from tasks.errors import HarborHaError
+from tasks.outcome import Outcome
+from tasks.step import Step
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step on one node, as the report shows it.
+
+    Attributes:
+        begin_s: seconds after the flow's start.
+        outcome: None when the step failed, or was only announced in a dry run.
+    """
+
+    title: str
+    nodes: tuple[str, ...]
+    begin_s: float
+    seconds: float
+    outcome: Outcome | None
+    error: str = ""
+
+
+class StepsFailed(HarborHaError):
+    """Several nodes failed in the same step."""
+
+    def __init__(self, title: str, errors: dict[str, BaseException]) -> None:
+        self.errors = errors
+        texts = "; ".join(f"{node}: {error}" for node, error in errors.items())
+        super().__init__(f"{title} failed on {len(errors)} nodes. {texts}")
+
+
+@dataclass
+class Protocol:
+    """What a flow did so far.
+
+    Args:
+        name: the flow's name.
+        site: the loaded site.
+        dry_run: announce the steps and run none of them.
+    """
+
+    name: str
+    site: HarborSite
+    dry_run: bool = False
+    started: float = field(default_factory=time.monotonic)
+    records: list[StepRecord] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, name: str, site: str, dry_run: bool = False) -> "Protocol":
+        """Load the site and start the clock."""
+        started = time.monotonic()
+        return cls(name, load_site(site), dry_run, started)
+
+    def on(self, step: Step, *nodes: str, **plain: Any) -> Outcome:
+        """Run a step once, with the given nodes as its hosts, and wait for it."""
+        return (
+            self.on_each(step, [nodes[0]], then=nodes[1:], **plain)[nodes[0]]
+            if nodes
+            else self._alone(step, plain)
+        )
+
+    def on_each(
+        self, step: Step, nodes: Sequence[str], *, then: Sequence[str] = (), **plain: Any
+    ) -> dict[str, Outcome]:
+        """Run a step on several nodes at once and wait for all of them.
+
+        Args:
+            step: the step.
+            nodes: one run for each.
+            then: further hosts that every run gets after its own node.
+            plain: further arguments, the same for all.
+
+        Raises:
+            the error of the node that failed, or StepsFailed when several did; the others ran to their end.
+        """
+        hosts = {node: [node, *then] for node in nodes}
+        if self.dry_run:
+            for listed in hosts.values():
+                self._announce(step, listed)
+            return {node: Outcome(False, "not run") for node in nodes}
+        if len(hosts) == 1:
+            return self._settle(
+                step, {node: self._timed(step, listed, plain) for node, listed in hosts.items()}
+            )
+        futures = {
+            node: (time.monotonic(), step.submit(self.site.name, listed, **plain))
+            for node, listed in hosts.items()
+        }
+        return self._settle(step, {node: self._awaited(step, hosts[node], *futures[node]) for node in hosts})
+
+    def total(self) -> float:
+        """Return the seconds since the flow began."""
+        return time.monotonic() - self.started
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many steps changed something and how many found nothing to do."""
+        done = [record.outcome for record in self.records if record.outcome is not None]
+        return sum(outcome.changed for outcome in done), sum(not outcome.changed for outcome in done)
+
+    def _alone(self, step: Step, plain: dict[str, Any]) -> Outcome:
+        if self.dry_run:
+            self._announce(step, [])
+            return Outcome(False, "not run")
+        return self._settle(step, {"": self._timed(step, [], plain)})[""]
+
+    def _announce(self, step: Step, nodes: list[str]) -> None:
+        self.records.append(StepRecord(step.name, tuple(nodes), self.total(), 0.0, None))
+
+    def _timed(self, step: Step, nodes: list[str], plain: dict[str, Any]) -> Outcome | BaseException:
+        begin = time.monotonic()
+        return self._kept(step, nodes, begin, lambda: step(self.site.name, nodes, **plain))
+
+    def _awaited(
+        self, step: Step, nodes: list[str], begin: float, future: PrefectFuture[Outcome]
+    ) -> Outcome | BaseException:
+        return self._kept(step, nodes, begin, future.result)
+
+    def _kept(
+        self, step: Step, nodes: list[str], begin: float, call: Callable[[], Outcome]
+    ) -> Outcome | BaseException:
+        try:
+            outcome = call()
+        except Exception as error:
+            self._record(step, nodes, begin, None, str(error))
+            return error
+        self._record(step, nodes, begin, outcome, "")
+        return outcome
+
+    def _record(
+        self, step: Step, nodes: list[str], begin: float, outcome: Outcome | None, error: str
+    ) -> None:
+        seconds = time.monotonic() - begin
+        record = StepRecord(step.name, tuple(nodes), begin - self.started, seconds, outcome, error)
+        self.records.append(record)
+        where = f" [{', '.join(nodes)}]" if nodes else ""
+        word = "FAILED" if outcome is None else "changed" if outcome.changed else "unchanged"
+        detail = error if outcome is None else outcome.detail
+        get_run_logger().info("%-9s %5.1f s  %s%s: %s", word, seconds, step.name, where, detail)
+
+    def _settle(self, step: Step, results: dict[str, Outcome | BaseException]) -> dict[str, Outcome]:
+        errors = {node: result for node, result in results.items() if isinstance(result, BaseException)}
+        if len(errors) == 1:
+            raise next(iter(errors.values()))
+        if errors:
+            raise StepsFailed(step.name, errors)
+        return {node: result for node, result in results.items() if isinstance(result, Outcome)}

@@ -1,0 +1,191 @@
+"""May bootstrap begin, and which node is the primary: from what was seen, all objections at once."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from blocks import HarborSite
+from blocks.certificates import flaws
+from tasks.errors import Refused
+from tasks.hosts.preflight import DatabaseSeen, NodeSeen
+
+MAX_SKEW_S = 2.0
+# Harbor's images, one generation of upgrades and the logs; PostgreSQL with its WAL.
+MIN_FREE_BYTES = 5 << 30
+# Harbor's documentation asks for 4 GB; the machine's kernel keeps some of it for itself.
+MIN_MEMORY_BYTES = 1500 << 20
+# The boot guard is an ExecCondition, which systemd has since 243.
+MIN_SYSTEMD = 243
+OLDEST = {"debian": 11.0, "ubuntu": 20.04}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who is what.
+
+    Attributes:
+        primary: the node that holds, or will hold, the primary.
+        standbys: the other database nodes.
+        harbor: the nodes that run Harbor, in the order in which they are brought up.
+        first_time: no node holds a database yet.
+    """
+
+    primary: str
+    standbys: tuple[str, ...]
+    harbor: tuple[str, ...]
+    first_time: bool
+
+
+def plan_bootstrap(site: HarborSite, seen: Sequence[NodeSeen], now: datetime) -> Plan:
+    """Decide whether and how to build the site.
+
+    Raises:
+        Refused: with every reason on every node.
+    """
+    objections = [*site_objections(site, now)]
+    for node in seen:
+        objections += [f"{node.name}: {text}" for text in node_objections(site, node)]
+    objections += across_objections(seen)
+    if objections:
+        raise Refused(f"The site {site.name} cannot be built as it is.", objections)
+    return _roles(site, seen)
+
+
+def site_objections(site: HarborSite, now: datetime) -> Iterator[str]:
+    """List what is wrong with the site's own settings by now: a certificate expires after it was applied."""
+    key = site.harbor.certificate_key.get_secret_value()
+    for flaw in flaws(site.harbor.certificate, key, site.harbor.hostname, now):
+        yield f"the TLS {flaw.of}: {flaw.what} -> {flaw.right}"
+
+
+def node_objections(site: HarborSite, node: NodeSeen) -> Iterator[str]:
+    """List what speaks against building on this node, each with what to do about it."""
+    yield from _machine_objections(node)
+    for path, free in node.free_bytes.items():
+        if free < MIN_FREE_BYTES:
+            yield (
+                f"{path} has {free / 1e9:.1f} GB free -> make room for {MIN_FREE_BYTES / 1e9:.0f} GB, "
+                "or choose another directory"
+            )
+    for port, program in node.listeners.items():
+        if not _own_listener(site, node, int(port), program):
+            yield f"port {port} is held by {program} -> stop it, or change the port in the site file"
+    for name, addresses in node.resolves.items():
+        if not addresses:
+            yield f"the name {name} does not resolve -> add it to DNS or to /etc/hosts"
+    if node.nas_mounted is None and not site.nas.source:
+        yield f"nothing is mounted on {site.nas.path} -> mount the NAS there, or give nas.source"
+    if node.redis != "ok":
+        yield (
+            f"Redis at {site.redis.host}:{site.redis.port} says: {node.redis} "
+            "-> check address, password and the allow list of the Redis instance"
+        )
+    for target, answer in node.connects.items():
+        if answer != "ok":
+            yield f"{target} cannot be reached: {answer} -> open it in the security group"
+    if node.postgres_available is False and site.postgres.major not in _PGDG_MAJORS:
+        yield (
+            f"PostgreSQL {site.postgres.major} is in no package repository of this machine "
+            "-> set postgres.major to one that is"
+        )
+    if node.database is not None:
+        yield from _database_objections(site, node.database)
+
+
+# Majors that the PostgreSQL project's repository carries; they are added from there when apt has none.
+_PGDG_MAJORS = range(13, 19)
+
+
+def across_objections(seen: Sequence[NodeSeen]) -> Iterator[str]:
+    """List what does not fit together between nodes."""
+    keys = {node.name: node.secretkey for node in seen if node.secretkey is not None}
+    if len(set(keys.values())) > 1:
+        yield (
+            f"{' and '.join(keys)} hold different secretkeys of Harbor -> find out which one the database was "
+            "written with, and move the other away; a wrong one garbles stored credentials without an error"
+        )
+    sysids = {node.name: node.database.sysid for node in seen if node.database and node.database.sysid}
+    if len(set(sysids.values())) > 1:
+        listed = ", ".join(f"{name} {sysid}" for name, sysid in sysids.items())
+        yield f"the nodes hold different databases ({listed}) -> move the wrong one away"
+    primaries = [node.name for node in seen if _holds(node) and node.database and not node.database.standby]
+    holders = [node.name for node in seen if _holds(node)]
+    if len(primaries) > 1:
+        yield (
+            f"{' and '.join(primaries)} would both start as primary -> run `check`, then `rejoin` the one "
+            "that is behind"
+        )
+    if holders and not primaries:
+        yield f"{' and '.join(holders)} are all standbys -> run `check` and `failover`"
+
+
+def _machine_objections(node: NodeSeen) -> Iterator[str]:
+    oldest = OLDEST.get(node.os_id)
+    if oldest is None or _number(node.os_version) < oldest:
+        yield (
+            f"{node.os_id or 'an unknown system'} {node.os_version} is not supported "
+            "-> Debian 11 or Ubuntu 20.04, or newer"
+        )
+    missing = [name for name, there in node.tools.items() if not there]
+    if missing:
+        yield f"{', '.join(missing)} is missing -> install it"
+    if node.systemd < MIN_SYSTEMD:
+        yield f"systemd {node.systemd} is too old for the boot guard -> {MIN_SYSTEMD} or newer"
+    if node.memory_bytes < MIN_MEMORY_BYTES:
+        yield f"it has {node.memory_bytes / 1e9:.1f} GB of memory -> {MIN_MEMORY_BYTES / 1e9:.1f} GB at the least"
+    if abs(node.skew_s) > MAX_SKEW_S:
+        yield f"its clock is {node.skew_s:+.1f} s off -> set up chrony or systemd-timesyncd"
+
+
+def _database_objections(site: HarborSite, database: DatabaseSeen) -> Iterator[str]:
+    where = site.postgres.data_dir
+    if database.record_site not in (None, site.name):
+        yield f"{where} belongs to the site {database.record_site} -> this node is in two site files"
+    elif database.occupied and database.record_sysid is None and not database.creating:
+        yield (
+            f"{where} holds {_what(database)}, which this site did not create "
+            "-> move it away if it may go; it was not touched"
+        )
+    elif database.sysid is not None and database.record_sysid not in (None, database.sysid):
+        yield (
+            f"{where} holds the database {database.sysid}, the site's is {database.record_sysid} "
+            "-> somebody put another database there; it was not touched"
+        )
+
+
+def _what(database: DatabaseSeen) -> str:
+    return f"the database {database.sysid}" if database.sysid else "files"
+
+
+def _holds(node: NodeSeen) -> bool:
+    database = node.database
+    return database is not None and database.sysid is not None and not database.creating
+
+
+def _own_listener(site: HarborSite, node: NodeSeen, port: int, program: str) -> bool:
+    if port == site.postgres.port:
+        return program == "postgres" and _holds(node)
+    return program == "docker-proxy" and node.harbor_installed
+
+
+def _roles(site: HarborSite, seen: Sequence[NodeSeen]) -> Plan:
+    databases = [node for node in seen if node.database is not None]
+    holding = [
+        node.name for node in databases if _holds(node) and node.database and not node.database.standby
+    ]
+    primary = holding[0] if holding else databases[0].name
+    harbor = [node.name for node in site.nodes if node.runs_harbor]
+    return Plan(
+        primary=primary,
+        standbys=tuple(node.name for node in databases if node.name != primary),
+        harbor=tuple(sorted(harbor, key=lambda name: name != primary)),
+        first_time=not any(_holds(node) for node in databases),
+    )
+
+
+def _number(version: str) -> float:
+    try:
+        return float(version)
+    except ValueError:
+        # Debian testing has no VERSION_ID.
+        return 99.0 if not version else 0.0

@@ -1,0 +1,48 @@
+"""Runs on a node: make sure that the NAS is mounted, now and after a reboot."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any, Dict
+
+
+def mounted(path: str) -> bool:
+    """Whether something is mounted exactly there."""
+    with open("/proc/self/mountinfo") as source:
+        return any(line.split()[4] == path for line in source)
+
+
+def mount(p: Dict[str, Any]) -> Dict[str, Any]:
+    """Add the fstab entry if it is missing and mount."""
+    path = p["path"]
+    if not p["source"]:
+        if mounted(path):
+            return {"changed": False}
+        return {"problem": "Nothing is mounted on %s and nas.source is not set." % path}
+    changed = False
+    entry = "%s %s %s %s,_netdev 0 0" % (p["source"], path, p["type"], p["options"])
+    with open("/etc/fstab") as source:
+        table = source.read()
+    others = [line for line in table.splitlines() if line.split()[1:2] == [path] and not line.startswith("#")]
+    if others and others != [entry]:
+        return {"problem": "/etc/fstab has another entry for %s: %s" % (path, others[0])}
+    if not others:
+        with open("/etc/fstab.harbor-ha.tmp", "w") as target:
+            target.write(table.rstrip("\n") + "\n" + entry + "\n")
+        os.replace("/etc/fstab.harbor-ha.tmp", "/etc/fstab")
+        changed = True
+    if not mounted(path):
+        os.makedirs(path, exist_ok=True)
+        if p["type"].startswith("nfs"):
+            subprocess.run(
+                ["apt-get", "-y", "-qq", "install", "nfs-common"], timeout=100, stdout=subprocess.DEVNULL
+            )
+        done = subprocess.run(["mount", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+        if done.returncode != 0 or not mounted(path):
+            return {"problem": "mount %s failed: %s" % (path, done.stdout.decode().strip())}
+        changed = True
+    return {"changed": changed}
+
+
+print(json.dumps(mount(json.load(sys.stdin))))

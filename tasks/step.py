@@ -1,0 +1,44 @@
+"""A plain function of a site and its hosts becomes a Prefect task that takes their names.
+
+Prefect stores what a task is called with and shows it, so a task takes names and plain values; the site with
+its secrets, and the connections, are looked up inside.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+
+from blocks import load_site
+from tasks.hosts.connection import connect
+from tasks.outcome import Outcome
+
+Step = Task[..., Outcome]
+
+
+def step(function: Callable[..., Outcome], title: str, *, name: str | None = None) -> Step:
+    """Wrap `function(site, *hosts, **plain)` as a task called with `(site_name, node_names, **plain)`.
+
+    Never retried by Prefect: whoever repeats a step looks at the facts first.
+
+    Args:
+        function: does the work and says whether it changed anything.
+        title: what the UI shows; the nodes are added to it.
+        name: the task's name, if not the title.
+    """
+
+    def call(site: str, nodes: list[str], **plain: Any) -> Outcome:
+        loaded = load_site(site)
+        hosts = [connect(loaded.node(node)) for node in nodes]
+        return function(loaded, *hosts, **plain)
+
+    call.__name__ = function.__name__
+    call.__doc__ = function.__doc__
+    return task(
+        name=name or title,
+        task_run_name=title + " {nodes}",
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=0,
+    )(call)
