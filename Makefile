@@ -1,0 +1,53 @@
+# make demo: a whole site on this machine, built and broken before your eyes.  make test: everything.
+# Both do their own set-up on a fresh Debian or Ubuntu; `make clean` takes it all away again.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+LAB_STATE := .lab
+
+.PHONY: demo test test-unit test-lab test-faults lint format lock lab clean venv
+
+demo: lab
+	$(RUN) -m lab demo
+
+test: lab
+	$(RUN) -m pytest tests
+
+test-unit: venv
+	$(RUN) -m pytest tests/unit
+
+test-lab: lab
+	$(RUN) -m pytest tests/lab
+
+lint: venv
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+format: venv
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+venv: $(VENV)/.ready
+
+# The lock names versions and hashes and no address: pip takes them from wherever this machine is set up to.
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@./scripts/find-python "$(PYTHON)" > /dev/null
+	"$$(./scripts/find-python "$(PYTHON)")" -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# System packages and the Docker engine; the lab's own code installs what is missing.
+lab: venv
+	$(RUN) -m lab prepare
+
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --extra test pyproject.toml --output-file requirements.lock
+
+clean:
+	-[ -x $(RUN) ] && $(RUN) -m lab clean
+	rm -rf $(VENV) $(LAB_STATE) lab/site.yml .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
