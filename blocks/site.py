@@ -32,7 +32,8 @@ class HarborSite(Block):
 
     name: str = Field(title="Name", description="Name of the site: lower-case letters, digits and -")
     nodes: list[SshHost] = Field(
-        title="Nodes", description="The machines; two is the normal case, more are allowed"
+        title="Nodes",
+        description="Two or more machines. The Block `<site>-<node>` of each, where there is one, counts",
     )
     postgres: PostgresPair = Field(title="PostgreSQL", description="Primary and standby")
     harbor: HarborRelease = Field(title="Harbor", description="The installation, the same on every node")

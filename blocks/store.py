@@ -16,11 +16,14 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from blocks.problems import SiteUnknown
 from blocks.site import HarborSite
+from blocks.ssh_host import SshHost
 
 logger = logging.getLogger("harbor_ha.site")
 
 LOAD_TIMEOUT_S = 3.0
-"""A failover waits at most this long for Prefect before it takes the copy."""
+"""A failover waits at most this long for Prefect's two answers before it takes the copy."""
+
+_KEPT_APART = "kept in the node's own Block"
 
 _PARTS = ("postgres", "harbor", "redis", "nas", "balancer", "oss", "docker", "failover", "backup")
 
@@ -31,18 +34,22 @@ _lock = threading.Lock()
 def save_site(site: HarborSite) -> None:
     """Save a site as Blocks and as a local copy; what was saved under its name before is replaced.
 
-    Parts are Blocks of their own (`<site>-postgres`, …) that the site refers to, so an edit in the UI takes
-    effect. The nodes are saved inside the site: Prefect keeps references in single fields only, and a node
-    Block that nobody reads would be a trap.
+    Parts are Blocks of their own (`<site>-postgres`, …) that the site refers to, and nodes are Blocks that
+    the site names (`<site>-<node>`), so an edit of any of them in the UI takes effect.
 
     Raises what Prefect's client raises when the server does not answer.
     """
-    # Without this, the parts' references to documents of an earlier save would be kept.
+    # A new object: the caller's keeps its nodes' keys, and no reference to a document of an earlier save.
     fresh = HarborSite.model_validate(site_as_data(site))
     for part in _PARTS:
         block = getattr(fresh, part)
         if block is not None:
             block.save(f"{site.name}-{part}", overwrite=True)
+    for node in fresh.nodes:
+        node.save(_node_block(site.name, node.name), overwrite=True)
+    # Prefect keeps references in single fields only, and hides no secret inside of a list: API and UI would
+    # show the SSH keys of nodes that are saved within the site.
+    fresh.nodes = [node.model_copy(update={"private_key": SecretStr(_KEPT_APART)}) for node in fresh.nodes]
     fresh.save(site.name, overwrite=True)
     write_copy(site)
     remember(site)
@@ -129,40 +136,66 @@ def _plain(value: Any) -> Any:
 
 def _fetch(name: str) -> HarborSite:
     try:
-        found = _read_block(name)
+        found = _read_blocks(name)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
-        reason = type(error).__name__ if isinstance(error, ValidationError | KeyError) else str(error)
-        logger.warning("Prefect did not give the site %s (%s): using the local copy", name, reason)
-        return read_copy(name)
-    if found is None:
-        raise SiteUnknown(f"Prefect knows no site {name}: harbor-ha apply SITE.yml saves one")
-    return found
+        # A ValidationError quotes its input, which holds secrets.
+        reason = (
+            type(error).__name__ if isinstance(error, ValidationError) else str(error) or type(error).__name__
+        )
+    else:
+        if found is None:
+            raise SiteUnknown(f"Prefect knows no site {name}: harbor-ha apply SITE.yml saves one")
+        return found
+    logger.warning("Prefect did not give the site %s (%s): using the local copy", name, reason)
+    return read_copy(name)
 
 
-def _read_block(name: str) -> HarborSite | None:
+def _read_blocks(name: str) -> HarborSite | None:
     """Ask the API itself: Block.load tries six times with back-off, minutes that a failover does not have."""
-    settings = get_current_settings()
-    if not settings.api.url:
+    with _api() as api:
+        slug = HarborSite.get_block_type_slug()
+        answer = api.get(
+            f"block_types/slug/{slug}/block_documents/name/{quote(name, safe='')}",
+            params={"include_secrets": True},
+        )
+        if answer.status_code == 404:
+            return None
+        data = answer.raise_for_status().json()["data"]
+        names = [_node_block(name, node["name"]) for node in data["nodes"]]
+        answer = api.post(
+            "block_documents/filter",
+            json={
+                "block_types": {"slug": {"any_": [SshHost.get_block_type_slug()]}},
+                "block_documents": {"name": {"any_": names}},
+                "include_secrets": True,
+            },
+        )
+        kept_apart = {document["name"]: document["data"] for document in answer.raise_for_status().json()}
+    data["nodes"] = [kept_apart.get(_node_block(name, node["name"]), node) for node in data["nodes"]]
+    site = HarborSite.model_validate(data)
+    for node in site.nodes:
+        if node.private_key.get_secret_value() == _KEPT_APART:
+            raise ValueError(f"the Block {_node_block(name, node.name)} is gone")
+    return site
+
+
+def _node_block(site: str, node: str) -> str:
+    return f"{site}-{node}"
+
+
+def _api() -> httpx.Client:
+    api = get_current_settings().api
+    if not api.url:
         raise ValueError("PREFECT_API_URL is not set")
     headers, auth = {}, None
-    if settings.api.auth_string is not None:
-        user, _, password = settings.api.auth_string.get_secret_value().partition(":")
+    if api.auth_string is not None:
+        user, _, password = api.auth_string.get_secret_value().partition(":")
         auth = httpx.BasicAuth(user, password)
-    elif settings.api.key is not None:
-        headers["Authorization"] = f"Bearer {settings.api.key.get_secret_value()}"
-    slug = HarborSite.get_block_type_slug()
-    response = httpx.get(
-        f"{settings.api.url}/block_types/slug/{slug}/block_documents/name/{quote(name, safe='')}",
-        params={"include_secrets": True},
-        headers=headers,
-        auth=auth,
-        verify=_trusted(),
-        timeout=LOAD_TIMEOUT_S,
+    elif api.key is not None:
+        headers["Authorization"] = f"Bearer {api.key.get_secret_value()}"
+    return httpx.Client(
+        base_url=api.url, headers=headers, auth=auth, verify=_trusted(), timeout=LOAD_TIMEOUT_S / 2
     )
-    if response.status_code == 404:
-        return None
-    response.raise_for_status()
-    return HarborSite.model_validate(response.json()["data"])
 
 
 def _trusted() -> Any:
