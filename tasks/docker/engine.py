@@ -1,0 +1,79 @@
+"""The Docker engine and compose: the distribution's packages, or what the operator installed."""
+
+from dataclasses import dataclass
+
+from blocks import HarborSite
+from tasks.docker.on_node import engine_facts, engine_install, lib
+from tasks.errors import HarborHaError
+from tasks.hosts.connection import Host
+from tasks.node_source import source_of
+from tasks.outcome import Outcome, changed, unchanged
+
+# Harbor's install.sh asks for 17.06 and, from 2.11 on, says 20.10.10.
+OLDEST_ENGINE = (17, 6)
+# The plugin first; Debian 12 has only compose 1. Docker's own repository calls it docker-compose-plugin.
+COMPOSE_CHOICES = ("docker-compose-v2", "docker-compose-plugin", "docker-compose")
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """The Docker engine of a node.
+
+    Attributes:
+        engine: the server's version; "" when it is installed but does not answer; None when there is none.
+        compose_plugin: version of `docker compose`, if there is one.
+        compose_v1: there is a program `docker-compose`.
+        enabled: the engine starts at boot.
+    """
+
+    engine: str | None
+    compose_plugin: str | None
+    compose_v1: bool
+    enabled: bool
+
+    @property
+    def compose(self) -> tuple[str, ...]:
+        """The compose command of this node; empty when there is none."""
+        if self.compose_plugin:
+            return ("docker", "compose")
+        return ("docker-compose",) if self.compose_v1 else ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing has to be installed or started."""
+        return bool(self.engine) and bool(self.compose) and self.enabled
+
+
+def observe(host: Host) -> EngineFacts:
+    """Look at a node's engine and compose, in one round trip."""
+    return EngineFacts(**host.python(source_of(lib, engine_facts), timeout=60))
+
+
+def install(site: HarborSite, host: Host) -> Outcome:
+    """Install the engine and compose where they are missing; what the operator installed stays.
+
+    Raises:
+        HarborHaError: the engine that is there is too old for Harbor, or does not start.
+        RemoteCommandFailed: apt failed; its last lines are in the message.
+    """
+    facts = observe(host)
+    if facts.engine and _numbers(facts.engine) < OLDEST_ENGINE:
+        raise HarborHaError(
+            f"Docker {facts.engine} is too old for Harbor.",
+            where=host.name,
+            remedy="Update Docker on this node.",
+        )
+    if facts.complete:
+        return unchanged(_described(facts))
+    program = source_of(lib, engine_facts, engine_install)
+    host.python(program, {"compose_choices": COMPOSE_CHOICES}, timeout=1300)
+    return changed(_described(observe(host)))
+
+
+def _described(facts: EngineFacts) -> str:
+    compose = f"compose {facts.compose_plugin}" if facts.compose_plugin else "docker-compose"
+    return f"Docker {facts.engine}, {compose}"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
