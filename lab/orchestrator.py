@@ -1,0 +1,190 @@
+"""The orchestrator of a lab: a Prefect server, the process that serves the flows, and their command line.
+
+The same parts as in production (`deployments/systemd`), with SQLite instead of PostgreSQL for the server.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lab.shell import LabError, step, tail
+from lab.topology import REPOSITORY, STATE
+
+# The first start runs the server's migrations: 30 s on two slow cores.
+_SERVER_LIMIT_S = 180.0
+_SERVE_LIMIT_S = 120.0
+
+
+class Orchestrator:
+    """Prefect for one lab.
+
+    Args:
+        lab: the lab's name; everything is kept in its directory.
+        port: the server's port on loopback; when not given, the one it had, else a free one.
+    """
+
+    def __init__(self, lab: str, port: int | None = None) -> None:
+        self.directory = STATE / lab / "orchestrator"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.port = port or self._known_port() or _free_port()
+
+    @property
+    def url(self) -> str:
+        """The address of the Prefect UI."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to talk to this server."""
+        return {
+            **os.environ,
+            "PREFECT_HOME": str(self.directory / "prefect"),
+            "PREFECT_API_URL": f"{self.url}/api",
+            "PREFECT_UI_API_URL": f"{self.url}/api",
+            "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            "HARBOR_HA_HOME": str(self.directory / "home"),
+        }
+
+    def up(self, site_file: Path, site: str) -> None:
+        """Start the server, apply the site file and serve the flows; what runs already stays.
+
+        Raises:
+            LabError: a part did not come up; the end of its log is in the message.
+        """
+        with step(f"Prefect server on {self.url}"):
+            if not self._answers():
+                (self.directory / "port").write_text(str(self.port))
+                self._spawn(
+                    "server", [sys.executable, "-m", "prefect", "server", "start", "--port", str(self.port)]
+                )
+                self._await("server", self._answers, _SERVER_LIMIT_S)
+        with step("site file applied"):
+            self.command("apply", str(site_file))
+        with step("flows served"):
+            if not self._alive("serve"):
+                serve = [sys.executable, "-m", "deployments.cli", "serve", "--site", site]
+                self._spawn("serve", serve)
+                self._await("serve", self._serves, _SERVE_LIMIT_S)
+
+    def down(self) -> None:
+        """Stop both processes, the serving one first."""
+        for name in ("serve", "server"):
+            pid = self._pid(name)
+            if pid is not None and self._alive(name):
+                os.killpg(pid, signal.SIGTERM)
+                deadline = time.monotonic() + 20
+                while self._alive(name) and time.monotonic() < deadline:
+                    time.sleep(0.1)
+                if self._alive(name):
+                    os.killpg(pid, signal.SIGKILL)
+            (self.directory / f"{name}.pid").unlink(missing_ok=True)
+
+    def command(self, *arguments: str, check: bool = True, timeout: float = 3600.0) -> int:
+        """Run `harbor-ha` as an operator would, its output on ours.
+
+        Raises:
+            LabError: it failed, with check.
+        """
+        argv = [sys.executable, "-m", "deployments.cli", *arguments]
+        status = subprocess.run(argv, env=self.environment, cwd=REPOSITORY, timeout=timeout).returncode
+        if check and status:
+            raise LabError(
+                f"`harbor-ha {' '.join(arguments)}` ended with status {status}.", where="orchestrator"
+            )
+        return status
+
+    def api(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Call the Prefect API: GET without a body, POST with one."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"{self.url}/api{path}", data=data, headers={"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+    def _spawn(self, name: str, argv: list[str]) -> None:
+        with (self.directory / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                argv,
+                env=self.environment,
+                cwd=REPOSITORY,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        (self.directory / f"{name}.pid").write_text(str(process.pid))
+
+    def _await(self, name: str, ready: Any, limit: float) -> None:
+        deadline = time.monotonic() + limit
+        while not ready():
+            if not self._alive(name) or time.monotonic() > deadline:
+                log = self.directory / f"{name}.log"
+                raise LabError(f"{name} did not come up: {tail(log)}", where="orchestrator")
+            time.sleep(0.3)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.api("/health"))
+        except OSError:
+            return False
+
+    def _serves(self) -> bool:
+        try:
+            found = self.api("/deployments/filter", {"limit": 50})
+        except OSError:
+            return False
+        return any(
+            deployment["name"] == "bootstrap" and deployment["status"] == "READY" for deployment in found
+        )
+
+    def _pid(self, name: str) -> int | None:
+        try:
+            return int((self.directory / f"{name}.pid").read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _alive(self, name: str) -> bool:
+        pid = self._pid(name)
+        if pid is None:
+            return False
+        # A child that ended and was not waited for would look alive for ever.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def _known_port(self) -> int | None:
+        try:
+            return int((self.directory / "port").read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+
+def _free_port() -> int:
+    for port in (4200, 0):
+        with socket.socket() as probe:
+            # A restarted server may use a port that is still in TIME_WAIT.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise LabError("No free port for the Prefect server.", where="this machine")

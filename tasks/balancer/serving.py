@@ -1,0 +1,24 @@
+"""Both nodes behind the load balancer, as steps."""
+
+from blocks import HarborSite
+from tasks.balancer.balancer import Served, admit_confirmed, balancer_of
+from tasks.outcome import Outcome, changed, unchanged
+
+
+def admit(site: HarborSite, *, node: str, timeout: float = 30.0) -> Outcome:
+    """Have a node served by the load balancer; its own health check must agree.
+
+    Args:
+        timeout: seconds to wait for the check.
+
+    Raises:
+        BalancerError: the node is not served.
+    """
+    balancer = balancer_of(site)
+    if balancer is None:
+        return unchanged("the load balancer is not ours to ask")
+    state = balancer.status().get(node)
+    if state is not None and state.served is Served.UP:
+        return unchanged(f"{node} is served")
+    admit_confirmed(balancer, node, timeout)
+    return changed(f"{node} is served")
