@@ -1,0 +1,269 @@
+"""The object store: everything the backups need of OSS, and nothing else of the SDK."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import fastcrc
+
+from tasks.storage import download, upload, wire
+from tasks.storage.bandwidth import UNLIMITED, Bandwidth
+from tasks.storage.download import ObjectReader
+from tasks.storage.errors import ObjectExists, ObjectImmutable, ObjectMissing, UploadLost
+from tasks.storage.objects import ListedObject, ObjectFacts, StoredObject
+from tasks.storage.retry import Patience, persistently
+from tasks.storage.upload import Readable, require_crc
+
+if TYPE_CHECKING:
+    from blocks import OssBucket
+
+T = TypeVar("T")
+
+
+class ObjectStore:
+    """One bucket under one base; keys are relative to the base. Safe to use from many threads.
+
+    Every write is confirmed by OSS's CRC-64 and tried again with back-off; every error is a StorageError.
+
+    Args:
+        bucket: an oss2 bucket as `wire.open_bucket` makes it.
+        base: put before every key, empty or with a slash at its end.
+        patience: how long a call is tried.
+        bandwidth: the limit that all calls share.
+    """
+
+    def __init__(
+        self,
+        bucket: Any,
+        base: str = "",
+        *,
+        patience: Patience | None = None,
+        bandwidth: Bandwidth = UNLIMITED,
+    ) -> None:
+        self.bucket = bucket
+        self.base = base
+        self.patience = patience or Patience()
+        self.bandwidth = bandwidth
+
+    def full(self, key: str) -> str:
+        """Return the key as it is in the bucket."""
+        return self.base + key
+
+    def where(self, key: str = "") -> str:
+        """Return bucket and key for an error."""
+        return f"oss://{self.bucket.bucket_name}/{self.base}{key}"
+
+    def call(self, function: Callable[[Any, int], T], key: str = "") -> T:
+        """Return what `function(bucket, attempt)` returns, tried again while that can help."""
+        return persistently(lambda attempt: function(self.bucket, attempt), self.where(key), self.patience)
+
+    def put_bytes(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        forbid_overwrite: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> StoredObject:
+        """Store a small object in one request.
+
+        Args:
+            key: where.
+            data: the content, at most 5 GB.
+            forbid_overwrite: create or fail. When an answer was lost, an object with the same content counts
+                as ours: put something unique into markers and locks.
+            headers: further headers, e.g. `x-oss-storage-class`.
+
+        Raises:
+            ObjectExists: with forbid_overwrite.
+            StorageError: anything else that stayed wrong.
+        """
+        crc = fastcrc.crc64.xz(data)
+        sent = {"Content-Type": "application/octet-stream", **(headers or {})}
+        if forbid_overwrite:
+            sent["x-oss-forbid-overwrite"] = "true"
+        attempts = 0
+
+        def put(bucket: Any, attempt: int) -> str:
+            nonlocal attempts
+            attempts = attempt
+            self.bandwidth.take(len(data))
+            result = bucket.put_object(self.full(key), data, headers=sent)
+            require_crc(crc, result.crc, self.where(key), result.request_id)
+            return str(result.etag)
+
+        try:
+            etag = self.call(put, key)
+        except ObjectExists:
+            facts = self.head(key) if attempts > 1 else None
+            if facts is None or (facts.size, facts.crc64) != (len(data), crc):
+                raise
+            etag = facts.etag
+        return StoredObject(key, len(data), crc, hashlib.sha256(data).hexdigest(), etag)
+
+    def put_stream(
+        self,
+        key: str,
+        source: Readable,
+        *,
+        confirm: Callable[[], None] | None = None,
+        headers: Mapping[str, str] | None = None,
+        forbid_overwrite: bool = False,
+        workers: int = 2,
+        total: int | None = None,
+    ) -> StoredObject:
+        """Store a stream as one object that is either complete or not there at all.
+
+        Args:
+            key: where.
+            source: read to its end, in blocks of at most 1 MiB.
+            confirm: called after the end and before the object becomes visible; what it raises aborts. The
+                place to look at the exit status of whatever produced the stream.
+            headers: further headers of the object.
+            forbid_overwrite: create or fail.
+            workers: parts that are sent at a time, at most 64 MiB together (and one part being read).
+            total: the length where it is known, up to 48 TB; else at most 885 GiB can come.
+
+        Raises:
+            StorageError, or whatever `source` or `confirm` raised; then no object and no upload is left.
+        """
+        return upload.put_stream(
+            self,
+            key,
+            source,
+            confirm=confirm,
+            headers=headers,
+            forbid_overwrite=forbid_overwrite,
+            workers=workers,
+            total=total,
+        )
+
+    def create_marker(self, key: str, data: bytes) -> StoredObject:
+        """Create a small object if there is none: the only atomic operation that OSS offers.
+
+        Raises:
+            ObjectExists: somebody else was first.
+        """
+        return self.put_bytes(key, data, forbid_overwrite=True)
+
+    def get_bytes(self, key: str, *, limit: int = 64 << 20) -> bytes:
+        """Return a small object, its CRC verified; raises ObjectMissing, CrcMismatch."""
+        return download.get_bytes(self, key, limit)
+
+    def get_stream(self, key: str) -> ObjectReader:
+        """Open an object for reading; verified when it was read to its end."""
+        return ObjectReader(self, key)
+
+    def download_to(self, key: str, target: Path) -> StoredObject:
+        """Copy an object into a file, which appears only when complete and verified; returns its hashes."""
+        return download.download_to(self, key, target)
+
+    def head(self, key: str) -> ObjectFacts:
+        """Return the facts of an object without its content; raises ObjectMissing."""
+        result = self.call(lambda bucket, _: bucket.head_object(self.full(key)), key)
+        return ObjectFacts(key, result.content_length, result.server_crc, result.etag, result.last_modified)
+
+    def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+        try:
+            self.head(key)
+        except ObjectMissing:
+            return False
+        return True
+
+    def list(self, prefix: str = "", delimiter: str = "") -> Iterator[ListedObject]:
+        """Yield objects in the order of their keys; with a delimiter the directories too."""
+        token = ""
+        while True:
+            page, token = self._page(prefix, delimiter, token)
+            for item in page:
+                key = item.key.removeprefix(self.base)
+                yield ListedObject(key, item.size, item.etag, item.modified, item.is_prefix)
+            if not token:
+                return
+
+    def _page(self, prefix: str, delimiter: str, token: str) -> wire.Page:
+        return self.call(
+            lambda bucket, _: wire.list_page(bucket, self.full(prefix), delimiter, token), prefix
+        )
+
+    def delete_many(self, keys: Iterable[str]) -> int:
+        """Delete objects and make sure of it; missing ones are no error.
+
+        Returns:
+            How many keys were asked for.
+
+        Raises:
+            ObjectImmutable: OSS did not name all of them as deleted, as under a retention policy.
+        """
+        wanted = list(dict.fromkeys(keys))
+        for start in range(0, len(wanted), wire.PAGE):
+            batch = [self.full(key) for key in wanted[start : start + wire.PAGE]]
+            result = self.call(lambda bucket, _, batch=batch: bucket.batch_delete_objects(batch))  # type: ignore[misc]
+            kept = set(batch) - set(result.deleted_keys)
+            if kept:
+                raise ObjectImmutable(
+                    f"OSS did not delete {len(kept)} of {len(batch)} objects, {min(kept)} among them.",
+                    where=self.where(),
+                    remedy="Look for a retention policy (WORM) on the bucket.",
+                    request_id=result.request_id,
+                )
+        return len(wanted)
+
+    def abort_stale_uploads(
+        self, prefix: str = "", *, older_than_s: float, now: datetime | None = None
+    ) -> int:
+        """Abort multipart uploads that a killed run left behind, and return how many.
+
+        Args:
+            prefix: only keys that begin with it.
+            older_than_s: only uploads that began so many seconds ago.
+            now: the present, for tests.
+        """
+        before = (now or datetime.now(UTC)).timestamp() - older_than_s
+        key_marker, id_marker, aborted = "", "", 0
+        while True:
+            page = self.call(
+                lambda bucket, _, markers=(key_marker, id_marker): bucket.list_multipart_uploads(  # type: ignore[misc]
+                    prefix=self.full(prefix),
+                    key_marker=markers[0],
+                    upload_id_marker=markers[1],
+                    max_uploads=1000,
+                )
+            )
+            for found in page.upload_list:
+                if found.initiation_date <= before:
+                    aborted += self._abort(found.key, found.upload_id)
+            if not page.is_truncated:
+                return aborted
+            key_marker, id_marker = page.next_key_marker, page.next_upload_id_marker
+
+    def _abort(self, full_key: str, upload_id: str) -> int:
+        try:
+            self.call(lambda bucket, _: bucket.abort_multipart_upload(full_key, upload_id))
+        except UploadLost:
+            return 0
+        return 1
+
+
+def open_store(
+    settings: "OssBucket",
+    site: str = "",
+    *,
+    threads: int = 16,
+    bandwidth: Bandwidth = UNLIMITED,
+    patience: Patience | None = None,
+) -> ObjectStore:
+    """Open the bucket of a site; nothing is sent before the first call.
+
+    Args:
+        settings: the OSS block.
+        site: the site's name; keys lie under `<prefix>/<site>/`.
+        threads: how many calls run at a time, for the connection pool.
+        bandwidth: shared by all calls.
+        patience: how long a call is tried; the default is three minutes.
+    """
+    base = "".join(f"{part}/" for part in (settings.prefix.strip("/"), site) if part)
+    return ObjectStore(wire.open_bucket(settings, threads), base, patience=patience, bandwidth=bandwidth)

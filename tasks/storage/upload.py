@@ -1,0 +1,218 @@
+"""A stream of unknown length into one object, in parts, with bounded memory, all or nothing."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, Protocol
+
+import fastcrc
+
+from tasks.storage.errors import CrcMismatch, ObjectMissing, StorageError, UploadLost
+from tasks.storage.objects import StoredObject
+from tasks.storage.wire import finish
+
+if TYPE_CHECKING:
+    from tasks.storage.store import ObjectStore
+
+_LOG = logging.getLogger(__name__)
+_MIB = 1 << 20
+_READ = _MIB
+
+# (part size, how many parts): OSS takes 10,000 parts, and nobody knows how long a dump will be.
+# 385 GiB with at most 64 MiB a part, and 500 GiB more for the price of memory.
+_GROWTH = ((8 * _MIB, 1000), (16 * _MIB, 2000), (32 * _MIB, 3000), (64 * _MIB, 3000), (512 * _MIB, 1000))
+
+# Parts that are held in memory while they are sent; one more is being read.
+_IN_FLIGHT_BYTES = 64 * _MIB
+
+
+class Readable(Protocol):
+    """Anything that gives bytes until there are none."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes; empty at the end."""
+        ...
+
+
+class _Running:
+    """Size and hashes of what was read so far."""
+
+    def __init__(self) -> None:
+        self.size, self.crc64, self.sha256 = 0, 0, hashlib.sha256()
+
+    def add(self, data: bytearray) -> None:
+        self.size += len(data)
+        self.crc64 = fastcrc.crc64.xz(bytes(data) if len(data) < 1024 else data, self.crc64)
+        self.sha256.update(data)
+
+
+def part_sizes(total: int | None = None) -> Iterator[int]:
+    """Yield the sizes of the parts in order: growing for an unknown length, else just large enough."""
+    if total is None:
+        for size, count in _GROWTH:
+            yield from (size for _ in range(count))
+    else:
+        size = max(8 * _MIB, -(-total // 9000 // _MIB) * _MIB + _MIB if total > 9000 * 8 * _MIB else 0)
+        yield from (size for _ in range(10_000))
+
+
+def read_part(source: Readable, size: int) -> bytearray:
+    """Read exactly `size` bytes, or what is left."""
+    part = bytearray()
+    while len(part) < size:
+        block = source.read(min(_READ, size - len(part)))
+        if not block:
+            break
+        part += block
+    return part
+
+
+def put_stream(
+    store: "ObjectStore",
+    key: str,
+    source: Readable,
+    *,
+    confirm: Callable[[], None] | None = None,
+    headers: Mapping[str, str] | None = None,
+    forbid_overwrite: bool = False,
+    workers: int = 2,
+    total: int | None = None,
+) -> StoredObject:
+    """Store a stream as one object; see `ObjectStore.put_stream`."""
+    running = _Running()
+    sizes = part_sizes(total)
+    first = read_part(source, size := next(sizes))
+    running.add(first)
+    if len(first) < size:
+        if confirm is not None:
+            confirm()
+        return store.put_bytes(key, bytes(first), forbid_overwrite=forbid_overwrite, headers=headers)
+    sent = dict(headers or {})
+    if forbid_overwrite:
+        sent["x-oss-forbid-overwrite"] = "true"
+    upload_id = store.call(
+        lambda bucket, _: bucket.init_multipart_upload(store.full(key), headers=sent), key
+    ).upload_id
+    try:
+        etags = _send_parts(store, key, upload_id, source, first, sizes, running, workers)
+        if confirm is not None:
+            confirm()
+        result = _complete(store, key, upload_id, etags, running, forbid_overwrite)
+    except BaseException:
+        _abort_quietly(store, key, upload_id)
+        raise
+    return result
+
+
+def _send_parts(
+    store: "ObjectStore",
+    key: str,
+    upload_id: str,
+    source: Readable,
+    first: bytearray,
+    sizes: Iterator[int],
+    running: _Running,
+    workers: int,
+) -> list[str]:
+    """Send parts until the stream ends and return their ETags; no part is on its way afterwards."""
+    parts: list[Future[str]] = []
+    part = first
+    with ThreadPoolExecutor(workers, thread_name_prefix="oss-part") as pool:
+        try:
+            while part:
+                _make_room(parts, min(workers, max(1, _IN_FLIGHT_BYTES // len(part))))
+                parts.append(pool.submit(_send_part, store, key, upload_id, len(parts) + 1, part))
+                del part  # the worker's reference must be the last one
+                if (size := next(sizes, None)) is None:
+                    raise StorageError("The stream is longer than 10,000 parts can hold.", where=key)
+                part = read_part(source, size)
+                running.add(part)
+            return [future.result() for future in parts]
+        except BaseException:
+            for future in parts:
+                future.cancel()
+            raise
+
+
+def _make_room(parts: list["Future[str]"], limit: int) -> None:
+    """Wait until fewer than `limit` parts are on their way; raise what a part that failed raised."""
+    busy = [future for future in parts[-64:] if not future.done()]
+    while len(busy) >= limit:
+        wait(busy, return_when="FIRST_COMPLETED")
+        busy = [future for future in busy if not future.done()]
+    for future in parts[-64:]:
+        if future.done():
+            future.result()
+
+
+def _send_part(store: "ObjectStore", key: str, upload_id: str, number: int, part: bytearray) -> str:
+    crc = fastcrc.crc64.xz(part)
+
+    def send(bucket: Any, _attempt: int) -> str:
+        store.bandwidth.take(len(part))
+        result = bucket.upload_part(store.full(key), upload_id, number, part)
+        require_crc(crc, result.crc, store.where(key), result.request_id)
+        return str(result.etag)
+
+    return store.call(send, key)
+
+
+def _complete(
+    store: "ObjectStore",
+    key: str,
+    upload_id: str,
+    etags: list[str],
+    running: _Running,
+    forbid_overwrite: bool,
+) -> StoredObject:
+    import oss2
+
+    parts = [oss2.models.PartInfo(number, etag) for number, etag in enumerate(etags, 1)]
+    headers = {"x-oss-forbid-overwrite": "true"} if forbid_overwrite else None
+
+    def complete(bucket: Any, _attempt: int) -> tuple[int | None, str]:
+        result = finish(bucket.complete_multipart_upload(store.full(key), upload_id, parts, headers=headers))
+        return result.crc, result.etag
+
+    try:
+        crc, etag = store.call(complete, key)
+    except UploadLost:
+        # The answer to a completion that worked was lost, and the next attempt finds no upload any more.
+        facts = _head_or_none(store, key)
+        if facts is None or (facts.size, facts.crc64) != (running.size, running.crc64):
+            raise
+        crc, etag = facts.crc64, facts.etag
+    if crc != running.crc64:
+        store.delete_many([key])
+        require_crc(running.crc64, crc, store.where(key), "")
+    return StoredObject(key, running.size, running.crc64, running.sha256.hexdigest(), etag, len(parts))
+
+
+def _head_or_none(store: "ObjectStore", key: str) -> Any:
+    try:
+        return store.head(key)
+    except ObjectMissing:
+        return None
+
+
+def _abort_quietly(store: "ObjectStore", key: str, upload_id: str) -> None:
+    """Abort; a failure to abort must not hide why. What is left is removed by the next run."""
+    try:
+        store.call(lambda bucket, _: bucket.abort_multipart_upload(store.full(key), upload_id), key)
+    except UploadLost:
+        return
+    except StorageError as error:
+        _LOG.warning("an unfinished upload of %s stays behind until the next run: %s", key, error)
+
+
+def require_crc(expected: int, reported: int | None, where: str, request_id: str) -> None:
+    """Raise CrcMismatch unless OSS reports the checksum that we computed."""
+    if reported != expected:
+        raise CrcMismatch(
+            "The checksum that OSS reports is not that of what was sent or received.",
+            where=where,
+            meaning="The content is damaged in OSS or on the way, three times in a row.",
+            remedy="Run the flow again; if it stays, give the request id to Alibaba's support.",
+            request_id=request_id,
+        )

@@ -1,0 +1,81 @@
+"""The SDK at its narrowest: a bucket object set up the way that works, and pages of listings."""
+
+import logging
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from tasks.storage.objects import ListedObject
+
+if TYPE_CHECKING:
+    from blocks import OssBucket
+
+_CONNECT_S = 10.0
+# Between two bytes. OSS answers the completion of 10,000 parts within a minute.
+_IDLE_S = 90.0
+
+PAGE = 1000
+
+# The lines of one page of a listing, and the token of the next page, empty at the end.
+Page = tuple[list[ListedObject], str]
+
+
+def open_bucket(settings: "OssBucket", threads: int) -> Any:
+    """Return an oss2 bucket with V4 signatures, time limits, a connection a thread, and without its own CRC.
+
+    The SDK's CRC holds the GIL at 250 MB/s, and combining the parts' costs 25 ms each; its default
+    signature is refused for buckets made since September 2025.
+    """
+    import oss2
+
+    logging.getLogger("oss2").setLevel(logging.WARNING)  # it logs every URL at INFO
+    credentials = oss2.credentials.StaticCredentialsProvider(
+        settings.access_key_id, settings.access_key_secret.get_secret_value()
+    )
+    return oss2.Bucket(
+        oss2.ProviderAuthV4(credentials),
+        settings.endpoint,
+        settings.bucket,
+        region=settings.region,
+        is_cname=settings.is_cname,
+        session=oss2.Session(pool_size=threads + 4),
+        connect_timeout=(_CONNECT_S, _IDLE_S),
+        enable_crc=False,
+    )
+
+
+def finish(result: Any) -> Any:
+    """Read the rest of an answer: oss2 leaves the XML of a completion unread, and the connection is lost."""
+    result.resp.read()
+    return result
+
+
+def list_page(bucket: Any, prefix: str, delimiter: str, token: str) -> Page:
+    """Return one page of a listing and the token of the next, empty at the end.
+
+    Not `bucket.list_objects_v2`: that needs 20 to 50 ms of CPU a page where this needs 7, which is most of
+    the time of an inventory of a million blobs.
+    """
+    params = {
+        "list-type": "2",
+        "prefix": prefix,
+        "delimiter": delimiter,
+        "continuation-token": token,
+        "max-keys": str(PAGE),
+        "encoding-type": "url",
+    }
+    root = ElementTree.fromstring(bucket._do("GET", bucket.bucket_name, "", params=params).read())
+    truncated = root.findtext("IsTruncated") == "true"
+    following = unquote(root.findtext("NextContinuationToken") or "") if truncated else ""
+    return list(_lines(root)), following
+
+
+def _lines(root: ElementTree.Element) -> Iterator[ListedObject]:
+    for node in root:
+        if node.tag == "Contents":
+            fields = {child.tag: child.text or "" for child in node}
+            size, etag = int(fields["Size"]), fields["ETag"].strip('"')
+            yield ListedObject(unquote(fields["Key"]), size, etag, fields["LastModified"])
+        elif node.tag == "CommonPrefixes":
+            yield ListedObject(unquote(node.findtext("Prefix") or ""), is_prefix=True)
