@@ -61,9 +61,7 @@ def _up(lab: Lab) -> None:
     topology = lab.up()
     print(f"The lab {lab.name} is up after {time.monotonic() - started:.1f} s on {topology.subnet}.")
     print(f"  site file  {topology.site_file}")
-    print(
-        f"  balancer   https://{topology.address('lb')}/ (name {HOSTNAME}, CA {topology.directory / 'ca.pem'})"
-    )
+    print(f"  balancer   https://{topology.address('lb')}/ as {HOSTNAME}, CA {topology.directory / 'ca.pem'}")
 
 
 def _status(lab: Lab) -> int:
@@ -89,17 +87,14 @@ def _fence(lab: Lab, node: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--name", help="which lab; several can stand side by side (default: demo)")
-    common.add_argument(
-        "--subnet", help="its network (default: the one it has, else 172.30.90.0/24 or the next free)"
-    )
-    parser = argparse.ArgumentParser(prog="python -m lab", description=_DESCRIPTION, parents=[common])
-    parser.set_defaults(name="demo", subnet=None)
+    parser = argparse.ArgumentParser(prog="python -m lab", description=_DESCRIPTION)
+    _add_common(parser, name="demo", subnet=None)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, help: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=help, description=help, parents=[common])
+        added = commands.add_parser(name, help=help, description=help)
+        _add_common(added, name=argparse.SUPPRESS, subnet=argparse.SUPPRESS)
+        return added
 
     command("up", "bring the lab up and write its site file; what stands already stays")
     down = command("down", "remove the lab's containers, volumes, network and keys")
@@ -119,6 +114,17 @@ def _parser() -> argparse.ArgumentParser:
     cut.add_argument("other")
     command("heal", "take back all cuts")
     return parser
+
+
+def _add_common(parser: argparse.ArgumentParser, *, name: str, subnet: str | None) -> None:
+    """Add the options that stand before or after the command.
+
+    Each parser has its own: options shared through `parents` share their defaults, and then the command's
+    default overwrote the lab named before the command. `--name test fence node-a` fenced the demo's node.
+    """
+    parser.add_argument("--name", default=name, help="which lab; several stand side by side (default: demo)")
+    network = "its network (default: the one it has, else 172.30.90.0/24 or the next free)"
+    parser.add_argument("--subnet", default=subnet, help=network)
 
 
 _DESCRIPTION = "A whole Harbor site on one machine: real hosts, real network, real failures."

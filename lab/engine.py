@@ -53,7 +53,7 @@ def _start(log: Path) -> None:
         run(["systemctl", "enable", "--now", "docker"], timeout=_START_LIMIT_S)
         _wait(None, log)
         return
-    # Installing the package may have started one by its init script already; dockerd itself refuses to run twice.
+    # Installing the package may have started one by its init script; dockerd itself refuses to run twice.
     with log.open("ab") as sink:
         engine = subprocess.Popen(
             ["dockerd", "--pidfile", "/run/docker.pid"],

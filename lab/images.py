@@ -29,14 +29,14 @@ _NODE_PACKAGES = (
 )
 _SERVICE_PACKAGES = "redis-server haproxy python3 iptables iproute2 procps curl"
 
-# Units that would act on the machine that carries the lab (its kernel settings, consoles, devices) or only wait.
+# Units that would act on the machine that carries the lab (kernel settings, consoles, devices) or only wait.
 _MASKED = (
     "systemd-sysctl.service systemd-modules-load.service systemd-binfmt.service systemd-udevd.service"
-    " systemd-udev-trigger.service systemd-udevd-kernel.socket systemd-udevd-control.socket systemd-remount-fs.service"
-    " sys-kernel-config.mount sys-kernel-debug.mount sys-kernel-tracing.mount dev-hugepages.mount dev-mqueue.mount"
-    " sys-fs-fuse-connections.mount getty.target console-getty.service systemd-logind.service"
-    " systemd-networkd.service systemd-resolved.service systemd-timesyncd.service apt-daily.timer"
-    " apt-daily-upgrade.timer"
+    " systemd-udev-trigger.service systemd-udevd-kernel.socket systemd-udevd-control.socket"
+    " systemd-remount-fs.service sys-kernel-config.mount sys-kernel-debug.mount sys-kernel-tracing.mount"
+    " dev-hugepages.mount dev-mqueue.mount sys-fs-fuse-connections.mount getty.target console-getty.service"
+    " systemd-logind.service systemd-networkd.service systemd-resolved.service systemd-timesyncd.service"
+    " apt-daily.timer apt-daily-upgrade.timer"
 )
 
 # Which PostgreSQL the distribution ships; asked at build time, while apt's lists are there.
@@ -86,7 +86,7 @@ def ensure_base() -> str:
     """The image of the bare distribution with its package sources, built when it is missing.
 
     Returns:
-        its tag. It has apt and python-less minimal packages, and installs from the same places as this machine.
+        its tag. It has what apt needs and little more, and installs from the same places as this machine.
     """
     distribution = apt.this_distribution()
     tag = _tag("base", f"{distribution} {apt.settings()} {apt.own_sources(distribution)}")

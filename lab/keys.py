@@ -37,7 +37,7 @@ class KeyPair:
 
 
 def ensure_keys(lab: Topology) -> None:
-    """Make what is missing: SSH keys, host keys, the certificate authority, certificates, passwords, age keys."""
+    """Make what is missing: SSH and host keys, certificates and their authority, passwords, age keys."""
     lab.secrets.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in ("ssh-key", *(f"{node}-host-key" for node in NODES)):
         _once(lab.secrets / name, lambda: _ssh_key())

@@ -50,14 +50,14 @@ def candidates(cgroup_version: str) -> tuple[Powers, ...]:
         cgroup_version: "1" or "2", as `docker info` says.
     """
     free = ("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined")
-    # --privileged fails where this machine's own root lacks a capability: cloud sandboxes keep back SYS_RESOURCE.
+    # --privileged fails where this machine's own root lacks a capability; sandboxes keep SYS_RESOURCE back.
     without = ("--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE", *free)
     if cgroup_version == "2":
         private = ("--cgroupns=private",)
         shared = ("--cgroupns=host", "-v", "/sys/fs/cgroup:/sys/fs/cgroup:rw")
         return Powers(("--privileged", *private)), Powers((*without, *shared))
     groups = ("-v", "/sys/fs/cgroup:/sys/fs/cgroup:ro")
-    # Not --privileged: with version 1 it adds nothing that a node needs, and hands over the machine's devices.
+    # Not --privileged: with version 1 a node needs nothing of it, and it hands over the machine's devices.
     return Powers(("--cap-add", "ALL", *free, *groups)), Powers((*without, *groups))
 
 
@@ -144,5 +144,6 @@ def _common(lab: Topology, machine: str) -> tuple[str, ...]:
 
 
 def _service() -> tuple[str, ...]:
-    # NET_ADMIN: a service can be cut off as well as a node. --init: PID 1 ignores signals it has no handler for.
+    # NET_ADMIN: a service can be cut off as well as a node.
+    # --init: as PID 1 a program would ignore the signals that it has no handler for.
     return ("--cap-add", "NET_ADMIN", "--init")

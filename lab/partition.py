@@ -31,9 +31,9 @@ def peers(machine: str, cuts: Iterable[Cut]) -> list[str]:
 def script(addresses: Iterable[str]) -> str:
     """A shell script that cuts a machine off from addresses, and from no others.
 
-    `raw PREROUTING` and `mangle POSTROUTING` see forwarded packets as well: Harbor runs in containers on the node,
-    and a cut that only looked at INPUT and OUTPUT would leave its database connections alive. Packets are dropped,
-    not rejected: a dead network does not say so.
+    `raw PREROUTING` and `mangle POSTROUTING` see forwarded packets as well: Harbor runs in containers on the
+    node, and a cut that only looked at INPUT and OUTPUT would leave its database connections alive. Packets
+    are dropped, not rejected: a dead network does not say so.
     """
     addresses = list(addresses)
     lines = ["set -e"]

@@ -19,8 +19,8 @@ def redis_conf(password: str) -> str:
 def haproxy_cfg(lab: Topology) -> str:
     """Settings of the load balancer: TCP on 443, and a health check that reads Harbor's body.
 
-    Harbor answers its health check with status 200 whatever it found, so a check that looks at the status keeps a
-    node without a database in service. The certificate is not verified: the check asks whether, not who.
+    Harbor answers its health check with status 200 whatever it found: a check that looks at the status keeps
+    a node without a database in service. The certificate is not verified: the check asks whether, not who.
     """
     servers = "".join(
         f"    server {node} {lab.address(node)}:443 check check-ssl verify none check-sni {HOSTNAME}"
@@ -54,18 +54,28 @@ backend {BACKEND}
     option httpchk
     http-check send meth GET uri /api/v2.0/health ver HTTP/1.1 hdr Host {HOSTNAME} hdr Connection close
     http-check expect status 200
-    http-check expect rstring "status":[[:space:]]*"healthy"
+    http-check expect rstring '"status":[[:space:]]*"healthy"'
     http-check expect ! string unhealthy
 {servers}"""
 
 
-def write_settings(lab: Topology, redis_password: str) -> None:
-    """Write the settings where the services' containers mount them from."""
-    _write(lab.directory / "redis" / "redis.conf", redis_conf(redis_password))
-    _write(lab.directory / "haproxy" / "haproxy.cfg", haproxy_cfg(lab))
+def write_settings(lab: Topology, redis_password: str) -> list[str]:
+    """Write the settings where the services' containers mount them from.
+
+    Returns:
+        the services whose settings are not what they were; one that runs must be restarted.
+    """
+    wanted = {
+        "redis": (lab.directory / "redis" / "redis.conf", redis_conf(redis_password)),
+        "lb": (lab.directory / "haproxy" / "haproxy.cfg", haproxy_cfg(lab)),
+    }
+    return [service for service, (file, text) in wanted.items() if _write(file, text)]
 
 
-def _write(file: Path, text: str) -> None:
+def _write(file: Path, text: str) -> bool:
+    if file.exists() and file.read_text() == text:
+        return False
     file.parent.mkdir(mode=0o700, exist_ok=True)
     file.touch(mode=0o600)
     file.write_text(text)
+    return True

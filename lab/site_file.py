@@ -29,7 +29,7 @@ class Installer:
 
 
 def find_installer() -> Installer:
-    """The real Harbor where `HARBOR_INSTALLER` names its file, else the miniature one, built when it is missing.
+    """The real Harbor where `HARBOR_INSTALLER` names its file, else the miniature one, built when missing.
 
     Raises:
         LabError: the named file does not exist or its name tells no version.
@@ -50,7 +50,7 @@ def site(lab: Topology, nodes: tuple[str, ...], installer: Installer, postgres_m
     """The site file's content for a site on the given nodes of the lab."""
     return {
         "name": lab.name,
-        "nodes": [_node(lab, node) for node in nodes],
+        "nodes": {node: _node(lab, node) for node in nodes},
         "postgres": {
             "major": postgres_major,
             "data_dir": "/data/pgsql/data",
@@ -84,7 +84,6 @@ def site(lab: Topology, nodes: tuple[str, ...], installer: Installer, postgres_m
             "access_key_id": keys.OSS_ACCESS_KEY_ID,
             "access_key_secret": _file(lab, "oss-access-key-secret"),
         },
-        "docker": {},
         "failover": {"fence_command": fence_command(lab)},
         "backup": {"age_recipients": [keys.age_recipient(lab)]},
     }
@@ -97,14 +96,13 @@ def fence_command(lab: Topology) -> list[str]:
 
 
 def write_site(lab: Topology, installer: Installer, postgres_major: int) -> None:
-    """Write the lab's site file; and beside the lab's state one for the disaster, with the third node alone."""
+    """Write the lab's site file; and beside its state one for the disaster, the third node alone."""
     _write(lab.site_file, site(lab, PAIR, installer, postgres_major))
     _write(lab.directory / "site-disaster.yml", site(lab, ("node-c",), installer, postgres_major))
 
 
 def _node(lab: Topology, node: str) -> dict[str, Any]:
     return {
-        "name": node,
         "address": lab.address(node),
         "user": "root",
         "private_key": _file(lab, "ssh-key"),

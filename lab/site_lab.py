@@ -73,8 +73,11 @@ class Lab:
             built = images.ensure_images()
             installer = site_file.find_installer()
             keys.ensure_keys(topology)
-            services.write_settings(topology, keys.secret(topology, "redis-password"))
+            changed = services.write_settings(topology, keys.secret(topology, "redis-password"))
             _ensure_network(topology)
+            for service in changed:
+                # It is started again below, and reads its new settings; one that does not exist yet is no error.
+                docker("kill", topology.container(service), check=False)
             self._ensure_machines(topology, built)
             site_file.write_site(topology, installer, images.postgres_major(built))
         return topology
@@ -100,8 +103,8 @@ class Lab:
     def stop(self, machine: str) -> None:
         """Cut the power of a machine: no shutdown, no goodbye on its connections' behalf.
 
-        Only the processes die. What they had written, but not yet flushed, is still in this machine's page cache
-        and survives, unlike at a real power cut.
+        Only the processes die. What they had written, but not yet flushed, is still in this machine's page
+        cache and survives, unlike at a real power cut.
 
         Raises:
             LabError: the machine does not exist, or still runs.
