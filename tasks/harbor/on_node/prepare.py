@@ -1,0 +1,99 @@
+"""Run Harbor's `./prepare` so that its failure leaves a running Harbor with the files that it had."""
+
+# ruff: noqa: UP006, UP035 - Python 3.6
+
+import os
+import re
+import shutil
+import sys
+from typing import Any, Dict, List
+
+from tasks.docker.on_node.lib import fingerprint, payload, read, record, reply, run, state, write
+
+RECORD = "harbor_prepared.json"
+SAVED = (("common/config", "config"), ("docker-compose.yml", "docker-compose.yml"))
+
+
+def inputs(install_dir: str, flags: List[str]) -> str:
+    """Hash everything that prepare's result depends on: harbor.yml, flags, certificate files."""
+    text = read(install_dir + "/harbor.yml") or b""
+    files = re.findall(rb"(?m)^  (?:certificate|private_key):\s*[\"']?([^\s\"']+)", text)
+    return fingerprint(text, " ".join(flags).encode(), *[read(path.decode()) for path in sorted(files)])
+
+
+def complete(install_dir: str) -> bool:
+    """Tell whether the files that compose needs are there; a killed prepare leaves less."""
+    wanted = ("docker-compose.yml", "common/config/core/env", "common/config/jobservice/env")
+    return all(os.path.exists(install_dir + "/" + name) for name in wanted)
+
+
+def put_aside(install_dir: str, aside: str) -> None:
+    """Copy what prepare deletes. A copy that is there already is from a run that was killed: keep it."""
+    if os.path.isdir(aside) or not complete(install_dir):
+        return
+    fresh = aside + ".new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    os.makedirs(fresh, 0o700)
+    # cp -a keeps owners, which the containers' users need; copytree does not.
+    for name, saved in SAVED:
+        if run(["cp", "-a", install_dir + "/" + name, fresh + "/" + saved], 60)[0] != 0:
+            sys.exit("The configuration could not be copied aside; is the disk full?")
+    os.replace(fresh, aside)
+
+
+def put_back(install_dir: str, aside: str) -> None:
+    """Restore what was put aside, in place: the directories are mounted into running containers."""
+    if not os.path.isdir(aside):
+        return
+    for name, saved in SAVED:
+        source, target = aside + "/" + saved, install_dir + "/" + name
+        if os.path.isdir(source):
+            source, target = source + "/.", target + "/"
+            os.makedirs(target, exist_ok=True)
+        if run(["cp", "-a", source, target], 60)[0] != 0:
+            sys.exit("The configuration could not be restored from " + aside + "; copy it back by hand.")
+    shutil.rmtree(aside)
+
+
+def align_override(install_dir: str) -> None:
+    """Give the override the `version` line of docker-compose.yml; compose 1 refuses a difference."""
+    override = install_dir + "/docker-compose.override.yml"
+    text, base = (read(override) or b"").decode(), (read(install_dir + "/docker-compose.yml") or b"").decode()
+    if not text:
+        return
+    line = re.search(r"(?m)^version:.*\n", base)
+    without = re.sub(r"(?m)^version:.*\n", "", text)
+    wanted = without + line.group(0) if line else without
+    if version_of(wanted) != version_of(text):
+        write(override, wanted.encode(), 0o600, like=override)
+
+
+def version_of(text: str) -> str | None:
+    """Read the `version` line of a compose file."""
+    found = re.search(r"(?m)^version:\s*['\"]?([\d.]+)", text)
+    return found.group(1) if found else None
+
+
+def prepare(given: Dict[str, Any]) -> Dict[str, Any]:
+    """Run prepare if its inputs changed or its result is incomplete."""
+    home, flags = given["install_dir"], given["flags"]
+    aside = home + "/.harbor-ha-before-prepare"
+    wanted = inputs(home, flags)
+    killed = os.path.isdir(aside)
+    if not given["force"] and not killed and complete(home) and state(RECORD).get("inputs") == wanted:
+        return {"state": "unchanged"}
+    put_aside(home, aside)
+    status, out, err = run(["./prepare", *flags], given["timeout"], home)
+    # It cleans its copy of harbor.yml, passwords and all, only when it succeeds.
+    shutil.rmtree(home + "/input", ignore_errors=True)
+    if status != 0 or not complete(home):
+        put_back(home, aside)
+        return {"state": "failed", "status": status, "output": (out + err)[-3000:]}
+    align_override(home)
+    record(RECORD, {"inputs": wanted, "flags": flags})
+    shutil.rmtree(aside, ignore_errors=True)
+    return {"state": "done"}
+
+
+if __name__ == "__main__":
+    reply(prepare(payload()))

@@ -1,0 +1,64 @@
+"""Bind the registry's directory on the NAS to where Harbor's data volume has it, now and at boot."""
+
+# ruff: noqa: UP006, UP035 - Python 3.6
+
+import os
+import re
+import sys
+from typing import Any, Dict, List
+
+from tasks.docker.on_node.lib import must, payload, read, reply, write
+
+HARBOR_UID = 10000
+FSTAB = "/etc/fstab"
+
+
+def mounts() -> Dict[str, str]:
+    """Map each mount point of this machine to its device number."""
+    found = {}
+    with open("/proc/self/mountinfo", encoding="utf-8") as lines:
+        for line in lines:
+            fields = line.split()
+            found[re.sub(r"\\([0-7]{3})", lambda m: chr(int(m.group(1), 8)), fields[4])] = fields[2]
+    return found
+
+
+def fstab_with(text: str, source: str, target: str, nas: str) -> str:
+    """Add the bind to fstab, unless a line for the target is there already."""
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) > 2 and not words[0].startswith("#") and words[1] == target:
+            return text
+    options = "bind,nofail,x-systemd.requires-mounts-for=" + nas
+    separator = "" if not text or text.endswith("\n") else "\n"
+    return text + separator + "{} {} none {} 0 0\n".format(source, target, options)  # noqa: UP032
+
+
+def bind(given: Dict[str, Any]) -> List[str]:
+    """Do what is missing; what was done."""
+    nas, source, target = given["nas"], given["nas"] + "/registry", given["target"]
+    if nas not in mounts():
+        sys.exit("The NAS is not mounted at " + nas + "; images would go to this node's own disk.")
+    done = []
+    if not os.path.isdir(source):
+        os.mkdir(source, 0o755)
+        # prepare would change the owner of the whole tree one by one if the top were not its own already.
+        os.chown(source, HARBOR_UID, HARBOR_UID)
+        done.append("created " + source)
+    if write(
+        FSTAB, fstab_with((read(FSTAB) or b"").decode(), source, target, nas).encode(), 0o644, like=FSTAB
+    ):
+        done.append("fstab")
+    os.makedirs(target, 0o755, exist_ok=True)
+    if not os.path.samefile(source, target):
+        if os.listdir(target):
+            sys.exit(
+                target + " is not empty: images lie on this node's own disk. Move them to " + source + "."
+            )
+        must(["mount", "--bind", source, target], 60)
+        done.append("bound " + target)
+    return done
+
+
+if __name__ == "__main__":
+    reply(bind(payload()))

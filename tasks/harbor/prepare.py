@@ -1,0 +1,112 @@
+"""harbor.yml on the node, and Harbor's `./prepare` that turns it into the containers' configuration."""
+
+from dataclasses import dataclass
+
+from blocks import HarborSite
+from tasks.docker.on_node import lib
+from tasks.errors import HarborHaError, Refused
+from tasks.harbor import config
+from tasks.harbor.lint import lint
+from tasks.harbor.on_node import prepare as program
+from tasks.harbor.on_node import read_config
+from tasks.harbor.versions import component_flags, parse_version
+from tasks.hosts.connection import Host
+from tasks.node_source import source_of
+from tasks.outcome import Outcome, changed, unchanged
+
+# Making a 4096-bit token key takes up to ten seconds on a small machine, loading the image the rest.
+PREPARE_TIMEOUT_S = 240.0
+
+
+class PrepareFailed(HarborHaError):
+    """Harbor's prepare refused the configuration; the files it had deleted were put back."""
+
+
+@dataclass(frozen=True)
+class ConfigFiles:
+    """What a node has of Harbor's configuration; None where a file is missing."""
+
+    harbor_yml: str | None
+    template: str | None
+
+
+def read_files(site: HarborSite, host: Host) -> ConfigFiles:
+    """Read a node's harbor.yml and the installer's template, in one round trip."""
+    given = {"install_dir": site.harbor.install_dir.rstrip("/")}
+    return ConfigFiles(**host.python(source_of(lib, read_config), given))
+
+
+def configure(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
+    """Write harbor.yml and the certificate files; what the operator added to harbor.yml stays.
+
+    Args:
+        site: the settings.
+        host: the node.
+        database_host: address of the current primary.
+
+    Raises:
+        Refused: the settings would not survive prepare; nothing was changed.
+        HarborHaError: the installer was not unpacked.
+    """
+    files = read_files(site, host)
+    base = files.harbor_yml if files.harbor_yml is not None else files.template
+    if base is None:
+        raise HarborHaError(
+            f"There is no harbor.yml.tmpl in {site.harbor.install_dir}.",
+            where=host.name,
+            remedy="Unpack the installer first; bootstrap does it.",
+        )
+    text = config.render(base, site, database_host)
+    certificate, key = config.tls_paths(site)
+    written = []
+    if host.put(certificate, _ended(site.harbor.certificate)):
+        written.append("certificate")
+    if host.put(key, _ended(site.harbor.certificate_key.get_secret_value()), mode=0o600):
+        written.append("certificate key")
+    if text != files.harbor_yml:
+        # It holds all the passwords; the installer's own harbor.yml is readable by everybody.
+        host.put(f"{site.harbor.install_dir.rstrip('/')}/harbor.yml", text, mode=0o600)
+        written.append("harbor.yml")
+    return (
+        changed(f"wrote {', '.join(written)}") if written else unchanged("harbor.yml is as the site wants it")
+    )
+
+
+def prepare(site: HarborSite, host: Host, *, force: bool = False) -> Outcome:
+    """Run `./prepare` with the site's components; skipped when nothing it depends on has changed.
+
+    Args:
+        site: its Harbor's directory, version and components.
+        host: the node.
+        force: run it even so.
+
+    Raises:
+        Refused: harbor.yml would not survive it; it was not run.
+        PrepareFailed: it failed; the configuration is the one from before.
+    """
+    version = parse_version(site.harbor.version)
+    flags = component_flags(version, site.harbor.components)
+    problems = lint(read_files(site, host).harbor_yml or "", version)
+    if problems:
+        raise Refused(f"{host.name}: harbor.yml would not survive Harbor's prepare.", problems)
+    given = {
+        "install_dir": site.harbor.install_dir.rstrip("/"),
+        "flags": flags,
+        "force": force,
+        "timeout": PREPARE_TIMEOUT_S,
+    }
+    answer = host.python(source_of(lib, program), given, timeout=PREPARE_TIMEOUT_S + 60)
+    if answer["state"] == "failed":
+        raise PrepareFailed(
+            f"./prepare ended with status {answer['status']}: {answer['output'].strip()}",
+            where=host.name,
+            meaning="The configuration from before it was put back; the running Harbor is as it was.",
+            remedy="Correct what it complains about in the site file and run the flow again.",
+        )
+    if answer["state"] == "unchanged":
+        return unchanged("prepared already with this harbor.yml")
+    return changed(f"ran ./prepare {' '.join(flags)}".rstrip())
+
+
+def _ended(pem: str) -> str:
+    return pem.rstrip() + "\n"

@@ -1,0 +1,23 @@
+"""Image data on the NAS: every node's registry writes to the same directory, or not at all."""
+
+from blocks import HarborSite
+from tasks.docker.on_node import lib
+from tasks.harbor.on_node import storage as program
+from tasks.hosts.connection import Host
+from tasks.node_source import source_of
+from tasks.outcome import Outcome, changed, unchanged
+
+
+def bind_registry(site: HarborSite, host: Host) -> Outcome:
+    """Bind `<nas>/registry` to `<data_volume>/registry`, in fstab too.
+
+    The containers use the NAS's path itself (see tasks/harbor/override.py), so that they cannot start on an
+    empty directory; the bind makes the data appear where Harbor's documentation says it is.
+
+    Raises:
+        RemoteCommandFailed: the NAS is not mounted, or the local directory already has images in it.
+    """
+    target = f"{site.harbor.data_volume.rstrip('/')}/registry"
+    given = {"nas": site.nas.path.rstrip("/"), "target": target}
+    done = host.python(source_of(lib, program), given, timeout=120)
+    return changed(", ".join(done)) if done else unchanged(f"{target} is the NAS's registry directory")
