@@ -1,4 +1,4 @@
-"""Programs on the orchestrator itself, through prefect-shell: the fencing hook and a balancer's own commands."""
+"""Programs on the orchestrator itself, through prefect-shell: a fencing hook, a balancer's commands."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -36,8 +36,6 @@ def run_local(argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | N
     if lines and lines[-1].startswith(_OK):
         status = int(lines[-1].removeprefix(_OK))
         said = "\n".join(lines[:-1]).strip() or "nothing"
-        reason = (
-            f"did not end within {timeout:.0f} s" if status in (124, 137) else f"ended with status {status}"
-        )
+        reason = f"did not end in {timeout:.0f} s" if status in (124, 137) else f"ended with status {status}"
         raise LocalCommandFailed(f"`{shlex.join(argv)}` {reason} and said: {said}", where="orchestrator")
     return "\n".join(lines)

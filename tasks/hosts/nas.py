@@ -32,7 +32,7 @@ def mount(site: HarborSite, host: Host) -> Outcome:
         raise HarborHaError(
             answer["problem"],
             where=host.name,
-            meaning="Without the NAS, Harbor would put images on the node's own disk, and half of them would be lost.",
+            meaning="Without the NAS, Harbor would put images on the node's own disk.",
             remedy="Mount it by hand and look at /etc/fstab, or give nas.source in the site file.",
         )
     return (
