@@ -120,7 +120,7 @@ def persistently(call: Callable[[int], T], where: str, patience: Patience) -> T:
         StorageError: the explained error of the last attempt.
     """
     started = time.monotonic()
-    attempt = 0
+    attempt = mismatches = 0
     while True:
         attempt += 1
         try:
@@ -131,7 +131,8 @@ def persistently(call: Callable[[int], T], where: str, patience: Patience) -> T:
                 raise
             pause = patience.pause(attempt, verdict.asked_s)
             spent = time.monotonic() - started + pause > patience.total_s
-            most = _CRC_ATTEMPTS if verdict.crc else patience.attempts
-            if not verdict.again or spent or attempt >= most:
+            mismatches += verdict.crc
+            enough = mismatches >= _CRC_ATTEMPTS or attempt >= patience.attempts
+            if not verdict.again or spent or enough:
                 raise verdict.error from None
             patience.sleep(pause)

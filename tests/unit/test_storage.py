@@ -183,6 +183,15 @@ def test_a_wrong_checksum_in_the_answer_is_noticed_and_the_object_sent_again(
         store.put_bytes("key", b"content")
 
 
+def test_one_wrong_checksum_after_other_failures_is_not_the_end(
+    server: OssServer, store: ObjectStore
+) -> None:
+    server.fail("error", operation="PutObject", times=2)
+    server.fail("wrong_crc", operation="PutObject")
+    store.put_bytes("key", b"content")
+    assert server.faults.counts()["PutObject"] == {"200": 2, "500": 2}
+
+
 def test_a_download_that_breaks_is_resumed_where_it_broke(
     server: OssServer, store: ObjectStore, tmp_path: Path
 ) -> None:
