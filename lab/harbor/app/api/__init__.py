@@ -1,0 +1,1 @@
+"""Core's API, one module for each subject."""

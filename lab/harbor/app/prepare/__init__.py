@@ -1,0 +1,1 @@
+"""The program inside the prepare image: harbor.yml in, configuration files out."""

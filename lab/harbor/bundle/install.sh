@@ -1,0 +1,44 @@
+#!/bin/bash
+# Loads the images, runs prepare, and starts Harbor; what ran before is taken down first, always.
+
+set -e
+cd "$(dirname "${BASH_SOURCE[0]}")"
+. ./common.sh
+DOCKER_COMPOSE=
+
+usage='Please set hostname and other necessary attributes in harbor.yml first. DO NOT use localhost or 127.0.0.1 for hostname, because Harbor needs to be accessed by external clients.
+Please set --with-trivy if needs enable Trivy in Harbor.'
+
+with_trivy=
+while [ $# -gt 0 ]; do
+    case $1 in
+        --help) note "$usage"; exit 0 ;;
+        --with-trivy) with_trivy=true ;;
+        *) note "$usage"; exit 1 ;;
+    esac
+    shift
+done
+
+heading 'checking if docker is installed ...'
+check_docker
+heading 'checking docker-compose is installed ...'
+check_dockercompose
+
+if [ -f harbor*.tar.gz ]; then
+    heading 'loading Harbor images ...'
+    docker load -i ./harbor*.tar.gz
+fi
+
+heading 'preparing environment ...'
+if [ -n "$host" ]; then
+    sed "s/^hostname: .*/hostname: $host/g" -i ./harbor.yml
+fi
+
+heading 'preparing harbor configs ...'
+./prepare ${with_trivy:+--with-trivy}
+
+heading 'starting Harbor ...'
+note 'stopping existing Harbor instance ...'
+$DOCKER_COMPOSE down -v
+$DOCKER_COMPOSE up -d
+success '----Harbor has been installed and started successfully.----'
