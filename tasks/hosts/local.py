@@ -36,6 +36,7 @@ def run_local(argv: Sequence[str], *, timeout: float, env: Mapping[str, str] | N
     if lines and lines[-1].startswith(_OK):
         status = int(lines[-1].removeprefix(_OK))
         said = "\n".join(lines[:-1]).strip() or "nothing"
-        reason = f"did not end in {timeout:.0f} s" if status in (124, 137) else f"ended with status {status}"
+        late = status in (124, 137)
+        reason = f"did not end in {timeout:.0f} s" if late else f"ended with status {status}"
         raise LocalCommandFailed(f"`{shlex.join(argv)}` {reason} and said: {said}", where="orchestrator")
     return "\n".join(lines)

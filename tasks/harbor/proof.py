@@ -1,0 +1,79 @@
+"""Proof by use: an image through the load balancer, back through every node, and its row on the standby."""
+
+import hashlib
+import time
+
+from blocks import HarborSite
+from tasks.errors import HarborHaError
+from tasks.harbor.api import HarborApi
+from tasks.harbor.oci import Registry, make_image, prove
+from tasks.harbor.web import HarborRefused, through_balancer, through_node
+from tasks.hosts.connection import Host
+from tasks.outcome import Outcome, changed, unchanged
+from tasks.postgres.sql import execute
+
+PROJECT = "harbor-ha-proof"
+_ROW = "SELECT count(*) FROM artifact WHERE digest = :'digest'"
+
+
+def push_and_pull(site: HarborSite, *, name: str) -> Outcome:
+    """Push an image through the load balancer and pull it through every node.
+
+    Args:
+        name: what makes the image one of its own; the same name gives the same image, so a second proof
+            finds it and changes nothing.
+
+    Raises:
+        HarborHaError: it was not accepted, or came back different.
+    """
+    content = f"{site.name}/{name}".encode()
+    repository = f"{PROJECT}/{hashlib.sha256(content).hexdigest()[:12]}"
+    digest = make_image(content).digest
+    balancer = through_balancer(site)
+    with HarborApi(balancer) as api:
+        made = api.ensure_project(PROJECT)
+    known = not made and _known(site, repository, digest)
+    nodes = {node.name: through_node(site, node.name) for node in site.nodes if node.runs_harbor}
+    if known:
+        for node, endpoint in nodes.items():
+            with Registry(endpoint) as registry:
+                registry.pull(repository, digest)
+        return unchanged(f"{repository} pulled through {', '.join(nodes)}", digest=digest)
+    proof = prove(balancer, nodes, repository, content)
+    pulls = ", ".join(f"{node} {seconds:.2f} s" for node, seconds in proof.pull_s.items())
+    return changed(f"{repository} pushed in {proof.push_s:.2f} s, pulled through {pulls}", digest=digest)
+
+
+def found_on_standby(site: HarborSite, standby: Host, *, digest: str, timeout: float = 15.0) -> Outcome:
+    """Find the pushed image's row in the standby's copy of the database.
+
+    Args:
+        timeout: seconds to wait for the replay.
+
+    Raises:
+        HarborHaError: it is not there: Harbor writes to another database than the one that is replicated.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        rows = execute(site, standby, _ROW, database=site.postgres.database, digest=digest)
+        if rows and int(rows[0][0]) > 0:
+            return unchanged(f"{digest[:19]}… is in the database of {standby.name}")
+        if time.monotonic() > deadline:
+            raise HarborHaError(
+                f"The row of {digest} is not in {site.postgres.database}.artifact.",
+                where=standby.name,
+                meaning="Harbor writes to another database than the one that is replicated here.",
+                remedy="Compare external_database in harbor.yml with the primary's address.",
+            )
+        time.sleep(0.2)
+
+
+def _known(site: HarborSite, repository: str, digest: str) -> bool:
+    try:
+        with Registry(through_balancer(site)) as registry:
+            registry.pull(repository, digest)
+    except HarborRefused as refused:
+        if refused.status == 404:
+            return False
+        raise
+    return True

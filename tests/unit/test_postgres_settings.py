@@ -1,0 +1,67 @@
+"""The pair's configuration is the same on both nodes, and nobody but them and Harbor may log in."""
+
+from pathlib import Path
+
+import pytest
+
+from blocks import HarborSite, read_site_file
+from tasks.postgres.settings import configuration, conninfo, host_based_authentication, merged_hba, passfile
+from tests.unit.site_on_disk import NOW, correct_site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> HarborSite:
+    return read_site_file(correct_site(tmp_path).write(), now=NOW)
+
+
+def lines(text: str) -> dict[str, str]:
+    pairs = (line.partition(" = ") for line in text.splitlines() if " = " in line)
+    return {name: value.strip("'") for name, _, value in pairs}
+
+
+def test_the_two_nodes_differ_only_in_who_they_are_and_whom_they_follow(site: HarborSite) -> None:
+    one, other = lines(configuration(site, "node-a")), lines(configuration(site, "node-b"))
+    assert {name for name in one if one[name] != other[name]} == {
+        "listen_addresses",
+        "primary_conninfo",
+        "primary_slot_name",
+    }
+    assert "host=10.20.0.12" in one["primary_conninfo"]
+    assert "host=10.20.0.11" in other["primary_conninfo"]
+
+
+def test_no_password_stands_in_the_configuration(site: HarborSite) -> None:
+    text = configuration(site, "node-a") + conninfo(site, "node-a") + host_based_authentication(site)
+    assert "secret" not in text
+
+
+def test_the_pass_file_lets_a_node_in_at_its_peer_for_replication_and_rewind(site: HarborSite) -> None:
+    assert passfile(site, "node-a").splitlines() == [
+        "10.20.0.12:5432:*:replicator:Replication-secret.1",
+        "10.20.0.12:5432:*:rewinder:Rewind-secret.1",
+    ]
+
+
+def test_replication_is_open_to_single_addresses_over_tls_only(site: HarborSite) -> None:
+    entries = [line.split() for line in host_based_authentication(site).splitlines() if "replication" in line]
+    assert [(entry[0], entry[3], entry[4]) for entry in entries] == [
+        ("hostssl", "10.20.0.11/32", "scram-sha-256"),
+        ("hostssl", "10.20.0.12/32", "scram-sha-256"),
+    ]
+
+
+def test_lines_of_the_operator_stay_and_a_second_merge_changes_nothing(site: HarborSite) -> None:
+    block = host_based_authentication(site)
+    existing = "# mine\nhost all backup 10.9.9.9/32 scram-sha-256\n"
+    once = merged_hba(existing, block)
+    assert once == block + existing
+    assert merged_hba(once, block) == once
+
+
+def test_an_old_block_is_replaced_by_the_new_one(site: HarborSite) -> None:
+    once = merged_hba("local all all peer\n", host_based_authentication(site))
+    other = host_based_authentication(site).replace("10.20.0.12", "10.20.0.99")
+    again = merged_hba(once, other)
+    assert again.count("BEGIN harbor-ha") == 1
+    assert "10.20.0.12/32" not in again
+    assert again.endswith("local all all peer\n")
