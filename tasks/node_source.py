@@ -1,26 +1,34 @@
 """Programs for a node, made of our own modules: checked like all others, sent as one text."""
 
+import ast
+import functools
 import inspect
 from types import ModuleType
 
-# Imports between our modules mean nothing on the node, where the modules are one text.
-_LOCAL_IMPORT = "from tasks."
-_MAIN = '\nif __name__ == "__main__":'
 
-
+@functools.cache
 def source_of(*modules: ModuleType) -> str:
     """Join modules into one program for `Host.python`.
 
     Args:
-        modules: the library modules first, the one with `if __name__ == "__main__"` last. They use Python 3.6
-            and the standard library only (Ubuntu 18.04 is the oldest node), and import each other with
-            one-line `from tasks.… import …` statements.
+        modules: the library modules first, the program last; of all others `if __name__ == "__main__"` is left
+            out. They use Python 3.6 and the standard library only (Ubuntu 18.04 is the oldest node), and
+            import each other with `from tasks.… import …`, which means nothing on the node, where all is one
+            text. So no two of them may define the same name.
 
     Returns:
         The program's text.
     """
-    texts = [inspect.getsource(module) for module in modules]
-    # Only the last one is run; the others lend their functions.
-    texts[:-1] = [text.partition(_MAIN)[0] for text in texts[:-1]]
-    lines = [line for text in texts for line in text.splitlines()]
-    return "\n".join(line for line in lines if not line.startswith(_LOCAL_IMPORT)) + "\n"
+    libraries = [line for module in modules[:-1] for line in _kept(module, library=True)]
+    return "\n".join([*libraries, *_kept(modules[-1], library=False)]) + "\n"
+
+
+def _kept(module: ModuleType, *, library: bool) -> list[str]:
+    source = inspect.getsource(module)
+    dropped: set[int] = set()
+    for statement in ast.parse(source).body:
+        local = isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("tasks.")
+        main = library and isinstance(statement, ast.If) and "__name__" in ast.unparse(statement.test)
+        if local or main:
+            dropped.update(range(statement.lineno, (statement.end_lineno or statement.lineno) + 1))
+    return [line for number, line in enumerate(source.splitlines(), 1) if number not in dropped]

@@ -11,7 +11,7 @@ from typing import Any, Dict, List
 
 from tasks.docker.on_node.lib import must, payload, record, reply, run, state
 
-RECORD = "harbor_installed.json"
+INSTALLED = "harbor_installed.json"
 # The operator's and our own: whatever the installer brings under these names is not taken.
 KEPT = ("harbor.yml", "common", "docker-compose.override.yml", "docker-compose.yml", "tls")
 
@@ -77,7 +77,7 @@ def load_images(directory: str) -> List[str]:
 
 def done_already(given: Dict[str, Any]) -> bool:
     """Tell whether this very installer was unpacked here and its images are still loaded."""
-    seen = state(RECORD)
+    seen = state(INSTALLED)
     here = os.path.exists(os.path.join(given["install_dir"], "harbor.yml.tmpl"))
     return here and seen.get("sha256") == given["sha256"] and present(seen.get("images", []))
 
@@ -103,7 +103,7 @@ def install(given: Dict[str, Any]) -> Dict[str, Any]:
         return {"state": "mismatch", "found": found}
     unpack(package, given["install_dir"])
     images = load_images(given["install_dir"])
-    record(RECORD, {"sha256": given["sha256"], "images": images})
+    record(INSTALLED, {"sha256": given["sha256"], "images": images})
     os.remove(package)
     return {"state": "done", "images": images}
 

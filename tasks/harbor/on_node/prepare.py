@@ -10,11 +10,11 @@ from typing import Any, Dict, List
 
 from tasks.docker.on_node.lib import fingerprint, payload, read, record, reply, run, state, write
 
-RECORD = "harbor_prepared.json"
+PREPARED = "harbor_prepared.json"
 SAVED = (("common/config", "config"), ("docker-compose.yml", "docker-compose.yml"))
 
 
-def inputs(install_dir: str, flags: List[str]) -> str:
+def prepare_inputs(install_dir: str, flags: List[str]) -> str:
     """Hash everything that prepare's result depends on: harbor.yml, flags, certificate files."""
     text = read(install_dir + "/harbor.yml") or b""
     files = re.findall(rb"(?m)^  (?:certificate|private_key):\s*[\"']?([^\s\"']+)", text)
@@ -78,9 +78,9 @@ def prepare(given: Dict[str, Any]) -> Dict[str, Any]:
     """Run prepare if its inputs changed or its result is incomplete."""
     home, flags = given["install_dir"], given["flags"]
     aside = home + "/.harbor-ha-before-prepare"
-    wanted = inputs(home, flags)
+    wanted = prepare_inputs(home, flags)
     killed = os.path.isdir(aside)
-    if not given["force"] and not killed and complete(home) and state(RECORD).get("inputs") == wanted:
+    if not given["force"] and not killed and complete(home) and state(PREPARED).get("inputs") == wanted:
         return {"state": "unchanged"}
     put_aside(home, aside)
     status, out, err = run(["./prepare", *flags], given["timeout"], home)
@@ -90,7 +90,7 @@ def prepare(given: Dict[str, Any]) -> Dict[str, Any]:
         put_back(home, aside)
         return {"state": "failed", "status": status, "output": (out + err)[-3000:]}
     align_override(home)
-    record(RECORD, {"inputs": wanted, "flags": flags})
+    record(PREPARED, {"inputs": wanted, "flags": flags})
     shutil.rmtree(aside, ignore_errors=True)
     return {"state": "done"}
 

@@ -1,0 +1,97 @@
+"""Harbor's containers on this node, through the docker program: a tenth of compose's second for each call."""
+
+# ruff: noqa: UP006, UP035, UP045 - Python 3.6
+
+import http.client
+import json
+import os
+import socket
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from tasks.docker.on_node.lib import compose_command, must, run, state
+
+STARTED = "harbor_started.json"
+
+
+class Found(NamedTuple):
+    """One container: its compose service, name, id, and whether it runs."""
+
+    service: str
+    name: str
+    id: str
+    running: bool
+
+
+def containers(home: str) -> Dict[str, Found]:
+    """List the containers of the Harbor in a directory, by service."""
+    # By directory, not by project: compose 1 and 2 make the project's name differently from the directory.
+    label = "label=com.docker.compose.project.working_dir=" + home
+    form = '{{.Label "com.docker.compose.service"}}\t{{.Names}}\t{{.ID}}\t{{.Status}}'
+    out = must(["docker", "ps", "--all", "--no-trunc", "--filter", label, "--format", form], 30)
+    found = {}
+    for line in out.splitlines():
+        service, name, number, status = line.split("\t")
+        found[service] = Found(service, name, number, status.startswith("Up") and "Paused" not in status)
+    return found
+
+
+def compose(home: str, words: List[str], timeout: float) -> str:
+    """Run compose in Harbor's directory; its output. Ends the program when it fails."""
+    known = state(STARTED).get("compose")
+    return must([*(known or compose_command()), *words], timeout, home)
+
+
+def inspect(name: str) -> Optional[Dict[str, Any]]:
+    """Read a container's description; None when there is no such container."""
+    status, out, _ = run(["docker", "inspect", "--type", "container", name], 20)
+    return json.loads(out)[0] if status == 0 else None
+
+
+def environment_of(description: Dict[str, Any]) -> Dict[str, str]:
+    """Read the environment that a container was created with."""
+    pairs = [item.partition("=") for item in description["Config"]["Env"] or []]
+    return {name: value for name, _, value in pairs}
+
+
+def address_of(description: Dict[str, Any]) -> str:
+    """Read a container's address in its network; "" when it does not run."""
+    networks = description["NetworkSettings"]["Networks"] or {}
+    return next((str(net["IPAddress"]) for net in networks.values() if net.get("IPAddress")), "")
+
+
+def core_answers(address: str) -> bool:
+    """Ask core itself: nginx may still look for it at its old address."""
+    connection = http.client.HTTPConnection(address, 8080, timeout=2)
+    try:
+        connection.request("GET", "/api/v2.0/ping")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def port_open(port: int) -> bool:
+    """Tell whether something listens on this machine's loopback."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    except OSError:
+        return False
+
+
+def reload_proxy(name: str) -> str:
+    """Make nginx look up core again: it resolves the name once, and a new container has a new address.
+
+    A reload takes a tenth of a second and cuts no connection; a restart is for an nginx that cannot reload.
+    """
+    if run(["docker", "exec", name, "nginx", "-s", "reload"], 10)[0] == 0:
+        return "reloaded"
+    must(["docker", "restart", "-t", "1", name], 60)
+    return "restarted"
+
+
+def require_nas(path: str) -> None:
+    """End the program when the NAS is not mounted: pushes would go to this node's own disk."""
+    if not os.path.ismount(path):
+        raise SystemExit("The NAS is not mounted at " + path + "; Harbor was not started.")

@@ -1,0 +1,164 @@
+"""Make this node's Harbor use another database: first its files, then the containers that read them."""
+
+# ruff: noqa: UP006, UP035, UP045 - Python 3.6
+
+import glob
+import re
+import subprocess
+import sys
+import time
+from typing import Any, Callable, Dict, List, Optional
+
+from tasks.docker.on_node.lib import payload, poll, read, record, reply, state, write
+from tasks.harbor.on_node.containers import (
+    STARTED,
+    address_of,
+    compose,
+    containers,
+    core_answers,
+    environment_of,
+    inspect,
+    reload_proxy,
+    require_nas,
+)
+from tasks.harbor.on_node.prepare import PREPARED, prepare_inputs
+from tasks.harbor.on_node.start import start_inputs
+
+# The services that read the database's address from files; jobservice asks core for it when it starts.
+READERS = ("core", "exporter", "notary-server", "notary-signer")
+
+
+def with_host(text: str, host: str) -> str:
+    """Set every `host` under `external_database` of a harbor.yml; nothing else in it changes."""
+    lines = text.split("\n")
+    inside = False
+    for number, line in enumerate(lines):
+        if re.match(r"[^\s#]", line):
+            inside = line.startswith("external_database:")
+        elif inside:
+            found = re.match(r"(\s+host:\s*)(?:\"[^\"]*\"|'[^']*'|[^\s#]*)(.*)$", line)
+            if found:
+                lines[number] = found.group(1) + host + found.group(2)
+    return "\n".join(lines)
+
+
+def with_variable(text: str, name: str, value: str) -> str:
+    """Set one variable of an env file."""
+    return re.sub("(?m)^" + name + "=.*$", lambda _: name + "=" + value, text)
+
+
+def edits(home: str, host: str) -> Dict[str, str]:
+    """Work out the new text of each file that has the address and has another one now."""
+    generated = home + "/common/config"
+    rules: Dict[str, Callable[[str], str]] = {
+        home + "/harbor.yml": lambda text: with_host(text, host),
+        generated + "/core/env": lambda text: with_variable(text, "POSTGRESQL_HOST", host),
+        generated + "/exporter/env": lambda text: with_variable(text, "HARBOR_DATABASE_HOST", host),
+    }
+    for path in glob.glob(generated + "/notary/*"):
+        rules[path] = lambda text: re.sub(
+            r"(postgres(?:ql)?://[^@\s]+@)[^:/\s]+", lambda m: m.group(1) + host, text
+        )
+    found = {}
+    for path, rule in rules.items():
+        data = read(path)
+        if data is not None:
+            text = data.decode("utf-8")
+            if rule(text) != text:
+                found[path] = rule(text)
+    return found
+
+
+def edit(home: str, host: str) -> List[str]:
+    """Write the new address; the records of the last prepare and start stay true, as we know what changed."""
+    wanted = edits(home, host)
+    if not wanted:
+        return []
+    prepared, started = state(PREPARED), state(STARTED)
+    was_prepared = prepared.get("inputs") == prepare_inputs(home, prepared.get("flags", []))
+    was_started = started.get("inputs") == start_inputs(home)
+    for path, text in wanted.items():
+        write(path, text.encode("utf-8"), 0o600, like=path)
+    if was_prepared:
+        record(PREPARED, dict(prepared, inputs=prepare_inputs(home, prepared.get("flags", []))))
+    if was_started:
+        record(STARTED, dict(started, inputs=start_inputs(home)))
+    return sorted(wanted)
+
+
+def connected_host() -> Optional[str]:
+    """Read which database the running core was started for; None when it does not run."""
+    core = inspect("harbor-core")
+    if core is None or not core["State"]["Running"]:
+        return None
+    return environment_of(core).get("POSTGRESQL_HOST")
+
+
+def recreate(home: str, timeout: float) -> List[str]:
+    """Create the readers anew; `restart` would keep the old environment."""
+    present = containers(home)
+    services = [service for service in READERS if service in present]
+    running = [present[service].name for service in services if present[service].running]
+    # Core ignores SIGTERM, so compose would wait for its whole grace period. There is nothing to be graceful
+    # about: its database is gone or read-only. Done while compose is still loading (half a second).
+    killer = subprocess.Popen(
+        ["docker", "kill", *running], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    compose(home, ["up", "-d", "--no-deps", "--timeout", "1", *services], timeout)
+    killer.wait()
+    return services
+
+
+def recreate_and_wait(home: str, timeout: float, seconds: Dict[str, float]) -> List[str]:
+    """Recreate the readers, reload the proxy while core starts, and wait for core's answer."""
+    deadline = time.monotonic() + timeout
+    mark = time.monotonic()
+    services = recreate(home, timeout)
+    seconds["recreate"] = time.monotonic() - mark
+    mark = time.monotonic()
+    core = inspect("harbor-core")
+    reload_proxy(containers(home)["proxy"].name)
+    seconds["proxy"] = time.monotonic() - mark
+    mark = time.monotonic()
+    address = address_of(core) if core else ""
+    if not poll(lambda: core_answers(address), max(1.0, deadline - time.monotonic()), 0.03):
+        sys.exit("Core does not answer after its start for the new database; see /var/log/harbor/core.log.")
+    seconds["core"] = time.monotonic() - mark
+    return services
+
+
+def restart_jobs(home: str, core_started: str) -> bool:
+    """Restart jobservice unless it is younger than core: it asks core for the database at its start only."""
+    found = containers(home).get("jobservice")
+    job = inspect(found.name) if found else None
+    if found is None or job is None or (job["State"]["Running"] and job["State"]["StartedAt"] > core_started):
+        return False
+    subprocess.check_call(["docker", "restart", "-t", "1", found.name], stdout=subprocess.DEVNULL, timeout=60)
+    return True
+
+
+def repoint(given: Dict[str, Any]) -> Dict[str, Any]:
+    """Do the parts that were asked for: `edit`, `recreate`, `jobs`. What is done already is left alone."""
+    home, host = given["install_dir"], given["host"]
+    seconds: Dict[str, float] = {}
+    answer: Dict[str, Any] = {"edited": [], "recreated": [], "jobs": False}
+    start = mark = time.monotonic()
+    if "edit" in given["parts"]:
+        answer["edited"] = edit(home, host)
+        seconds["edit"] = time.monotonic() - mark
+    if "recreate" in given["parts"] and connected_host() != host:
+        require_nas(given["nas"])
+        answer["recreated"] = recreate_and_wait(home, given["timeout"], seconds)
+    if "jobs" in given["parts"]:
+        mark = time.monotonic()
+        core = inspect("harbor-core")
+        answer["jobs"] = restart_jobs(home, core["State"]["StartedAt"] if core else "")
+        seconds["jobs"] = time.monotonic() - mark
+    seconds["total"] = time.monotonic() - start
+    answer["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
+    answer["connected"] = connected_host()
+    return answer
+
+
+if __name__ == "__main__":
+    reply(repoint(payload()))

@@ -1,0 +1,127 @@
+"""Bring Harbor's containers up on this node, if they are not up with the present configuration."""
+
+# ruff: noqa: UP006, UP035 - Python 3.6
+
+import glob
+import json
+import os
+import sys
+from typing import Any, Dict, List
+
+from tasks.docker.on_node.lib import (
+    compose_command,
+    fingerprint,
+    payload,
+    poll,
+    read,
+    record,
+    reply,
+    run,
+    state,
+)
+from tasks.harbor.on_node.containers import (
+    STARTED,
+    Found,
+    compose,
+    containers,
+    port_open,
+    reload_proxy,
+    require_nas,
+)
+
+LOG_PORT = 1514
+
+
+def start_inputs(home: str) -> Dict[str, str]:
+    """Hash what containers are made from: `compose`, which compose compares, and `files`, which it does not."""
+    env = sorted(glob.glob(home + "/common/config/*/*env"))
+    compose_files = [home + "/docker-compose.yml", home + "/docker-compose.override.yml"]
+    others = []
+    for directory, _, names in os.walk(home + "/common/config"):
+        others += [os.path.join(directory, name) for name in names]
+    others = sorted(set(others) - set(env))
+    return {
+        "compose": fingerprint(*[read(path) for path in compose_files + env]),
+        "files": fingerprint(*[read(path) for path in others]),
+    }
+
+
+def up_already(home: str, seen: Dict[str, Found]) -> bool:
+    """Tell whether everything runs that ran after the last start, from the same configuration."""
+    last = state(STARTED)
+    wanted = last.get("services") or []
+    running = {service for service, found in seen.items() if found.running}
+    return bool(wanted) and set(wanted) <= running and last.get("inputs") == start_inputs(home)
+
+
+def other_subnet(home: str, seen: Dict[str, Found], subnet: str) -> bool:
+    """Tell whether Harbor's network exists with another subnet than the pinned one; it cannot be changed."""
+    label = "label=com.docker.compose.network=harbor"
+    names = run(["docker", "network", "ls", "--filter", label, "--format", "{{.Name}}"], 20)[1].split()
+    if not names or not seen:
+        return False
+    networks = json.loads(run(["docker", "network", "inspect", *names], 20)[1] or "[]")
+    mine = {found.id for found in seen.values()}
+    for network in networks:
+        subnets = [config.get("Subnet") for config in network["IPAM"]["Config"] or []]
+        if mine & set(network.get("Containers") or {}) and subnets != [subnet]:
+            return True
+    return False
+
+
+def restart_kept(before: Dict[str, Found], after: Dict[str, Found], files_changed: bool) -> List[str]:
+    """Restart what compose left alone although its files changed; compose looks at environments only."""
+    kept = [s for s, found in after.items() if s in before and before[s].id == found.id and before[s].running]
+    if files_changed:
+        names = [after[service].name for service in kept if service != "log"]
+        if names:
+            run(["docker", "restart", "-t", "3", *names], 180)
+        return names
+    if "proxy" in kept and "core" not in kept:
+        return [after["proxy"].name + " " + reload_proxy(after["proxy"].name)]
+    return []
+
+
+def start(given: Dict[str, Any]) -> Dict[str, Any]:
+    """Start what does not run. The answer tells what was created, started or restarted."""
+    home = given["install_dir"]
+    require_nas(given["nas"])
+    before = containers(home)
+    if up_already(home, before):
+        return {"changed": False, "services": sorted(before)}
+    last = state(STARTED)
+    command = compose_command()
+    record(STARTED, {"compose": command})
+    if other_subnet(home, before, given["subnet"]):
+        compose(home, ["down"], given["timeout"])
+    # All others log to this one through its port; those that start first die of "connection refused", and
+    # docker does not try them again.
+    compose(home, ["up", "-d", "log"], given["timeout"])
+    if not poll(lambda: port_open(LOG_PORT), 30):
+        sys.exit("harbor-log does not listen on 127.0.0.1:1514.")
+    compose(home, ["up", "-d", "--remove-orphans"], given["timeout"])
+    after = containers(home)
+    inputs = start_inputs(home)
+    files_changed = (last.get("inputs") or {}).get("files") != inputs["files"]
+    restarted = restart_kept(before, after, files_changed)
+    record(STARTED, {"compose": command, "services": sorted(after), "inputs": inputs})
+    created = [s for s in after if s not in before or before[s].id != after[s].id]
+    return {"changed": True, "services": sorted(after), "created": sorted(created), "restarted": restarted}
+
+
+def stop(given: Dict[str, Any]) -> Dict[str, Any]:
+    """Stop all containers; core first, so that nothing is accepted that the others could not finish."""
+    running = [found for found in containers(given["install_dir"]).values() if found.running]
+    order = {"proxy": 0, "core": 1, "jobservice": 2, "log": 9}
+    names = [found.name for found in sorted(running, key=lambda found: order.get(found.service, 5))]
+    if names:
+        run(["docker", "stop", "-t", str(given["grace"]), *names], given["timeout"])
+    left = [found.name for found in containers(given["install_dir"]).values() if found.running]
+    if left:
+        sys.exit("These containers do not stop: " + ", ".join(left))
+    return {"changed": bool(names), "stopped": names}
+
+
+if __name__ == "__main__":
+    given_now = payload()
+    reply(stop(given_now) if given_now.get("stop") else start(given_now))

@@ -1,0 +1,132 @@
+"""Make Harbor use another database.
+
+The address is in three places: harbor.yml, the truth for later; the generated env files, which a container
+gets when it is created and at no other time; and the running core and jobservice. The quick way edits both
+kinds of file and creates core anew. `./prepare` would do too, but takes longer and draws new secrets.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from blocks import HarborSite
+from tasks.docker.on_node import lib
+from tasks.harbor import compose
+from tasks.harbor.on_node import containers, start
+from tasks.harbor.on_node import prepare as prepare_program
+from tasks.harbor.on_node import repoint as program
+from tasks.harbor.prepare import configure, prepare
+from tasks.hosts.connection import Host
+from tasks.node_source import source_of
+from tasks.outcome import Outcome, changed, unchanged
+
+Part = Literal["edit", "recreate", "jobs"]
+# Core waits 60 seconds for its database before it gives up and is started again.
+REPOINT_TIMEOUT_S = 90.0
+
+
+@dataclass(frozen=True)
+class Repointed:
+    """What was done to one node's Harbor.
+
+    Attributes:
+        edited: files that got the new address.
+        recreated: services that were created anew.
+        jobs: jobservice was restarted.
+        connected: the address that the running core was created for; None when it does not run.
+        seconds: duration of each part on the node: edit, recreate (compose), proxy, core (until it answered),
+            jobs, total.
+    """
+
+    edited: tuple[str, ...]
+    recreated: tuple[str, ...]
+    jobs: bool
+    connected: str | None
+    seconds: Mapping[str, float]
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was done."""
+        return bool(self.edited or self.recreated or self.jobs)
+
+
+def write_address(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
+    """Write the new address into the files and leave the containers alone.
+
+    May run before the promotion: a container that is only restarted keeps its environment.
+    """
+    return _outcome(_run(site, host, database_host, ["edit"]))
+
+
+def serve_from(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
+    """Write the address and create core anew; done when core answers and the proxy knows it.
+
+    The part of a repoint that clients wait for. `settle` must follow.
+
+    Raises:
+        RemoteCommandFailed: core did not answer in time, or the NAS is not mounted.
+    """
+    return _outcome(_run(site, host, database_host, ["edit", "recreate"]))
+
+
+def settle(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
+    """Restart jobservice, which keeps the old address until then; no push or pull waits for it."""
+    return _outcome(_run(site, host, database_host, ["jobs"]))
+
+
+def repoint(
+    site: HarborSite, host: Host, *, database_host: str, way: Literal["edit", "prepare"] = "edit"
+) -> Outcome:
+    """Make a node's Harbor use another database, all of it.
+
+    Args:
+        site: its directories.
+        host: the node.
+        database_host: address of the new primary.
+        way: `edit` changes the address alone; `prepare` is the guide's path through `./prepare`.
+    """
+    if way == "edit":
+        return _outcome(_run(site, host, database_host, ["edit", "recreate", "jobs"]))
+    return by_prepare(site, host, database_host=database_host)
+
+
+def by_prepare(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
+    """Repoint the guide's way: harbor.yml, `./prepare`, and all containers whose environment it changed."""
+    steps = [
+        configure(site, host, database_host=database_host),
+        prepare(site, host),
+        compose.up(site, host),
+    ]
+    # `up -d` starts jobservice together with core; it may have read the address from the core before.
+    steps.append(settle(site, host, database_host=database_host))
+    detail = "; ".join(step.detail for step in steps)
+    return changed(detail) if any(step.changed for step in steps) else unchanged(detail)
+
+
+def _run(site: HarborSite, host: Host, database_host: str, parts: Sequence[Part]) -> Repointed:
+    given = {
+        "install_dir": site.harbor.install_dir.rstrip("/"),
+        "nas": site.nas.path.rstrip("/"),
+        "host": database_host,
+        "parts": list(parts),
+        "timeout": REPOINT_TIMEOUT_S,
+    }
+    source = source_of(lib, containers, prepare_program, start, program)
+    answer: dict[str, Any] = host.python(source, given, timeout=REPOINT_TIMEOUT_S + 60)
+    return Repointed(
+        edited=tuple(answer["edited"]),
+        recreated=tuple(answer["recreated"]),
+        jobs=answer["jobs"],
+        connected=answer["connected"],
+        seconds=answer["seconds"],
+    )
+
+
+def _outcome(done: Repointed) -> Outcome:
+    data = {"seconds": dict(done.seconds), "connected": done.connected}
+    if not done.changed:
+        return unchanged(f"core is connected to {done.connected}", **data)
+    parts = [f"{len(done.edited)} files"] if done.edited else []
+    parts += [f"recreated {', '.join(done.recreated)}"] if done.recreated else []
+    parts += ["restarted jobservice"] if done.jobs else []
+    return changed(f"{', '.join(parts)} in {done.seconds['total']:.1f} s", **data)
