@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import ssl
 import tempfile
 import threading
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-from prefect.settings import get_current_settings
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from blocks.prefect_api import prefect_api
 from blocks.problems import SiteUnknown
 from blocks.site import HarborSite
 from blocks.ssh_host import SshHost
@@ -152,7 +151,7 @@ def _fetch(name: str) -> HarborSite:
 
 def _read_blocks(name: str) -> HarborSite | None:
     """Ask the API itself: Block.load tries six times with back-off, minutes that a failover does not have."""
-    with _api() as api:
+    with prefect_api(LOAD_TIMEOUT_S / 2) as api:
         slug = HarborSite.get_block_type_slug()
         answer = api.get(
             f"block_types/slug/{slug}/block_documents/name/{quote(name, safe='')}",
@@ -181,25 +180,3 @@ def _read_blocks(name: str) -> HarborSite | None:
 
 def _node_block(site: str, node: str) -> str:
     return f"{site}-{node}"
-
-
-def _api() -> httpx.Client:
-    api = get_current_settings().api
-    if not api.url:
-        raise ValueError("PREFECT_API_URL is not set")
-    headers, auth = {}, None
-    if api.auth_string is not None:
-        user, _, password = api.auth_string.get_secret_value().partition(":")
-        auth = httpx.BasicAuth(user, password)
-    elif api.key is not None:
-        headers["Authorization"] = f"Bearer {api.key.get_secret_value()}"
-    return httpx.Client(
-        base_url=api.url, headers=headers, auth=auth, verify=_trusted(), timeout=LOAD_TIMEOUT_S / 2
-    )
-
-
-def _trusted() -> Any:
-    api = get_current_settings().api
-    if api.tls_insecure_skip_verify:
-        return False
-    return ssl.create_default_context(cafile=api.ssl_cert_file) if api.ssl_cert_file else True

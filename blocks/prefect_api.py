@@ -1,0 +1,43 @@
+"""Prefect's REST API as the environment's settings describe it."""
+
+import ssl
+from typing import Any
+
+import httpx
+from prefect.settings import get_current_settings
+
+
+class PrefectAddressMissing(ValueError):
+    """PREFECT_API_URL is not set: without it Prefect would start a server of its own for each command."""
+
+    def __init__(self) -> None:
+        super().__init__("PREFECT_API_URL is not set")
+
+
+def client_options(timeout: float) -> dict[str, Any]:
+    """Return the keywords for an httpx client: address, credentials, certificates to trust, time limit.
+
+    `timeout` is in seconds. Raises PrefectAddressMissing.
+    """
+    api = get_current_settings().api
+    if not api.url:
+        raise PrefectAddressMissing
+    options: dict[str, Any] = {"base_url": api.url, "verify": _trusted(), "timeout": timeout}
+    if api.auth_string is not None:
+        user, _, password = api.auth_string.get_secret_value().partition(":")
+        options["auth"] = httpx.BasicAuth(user, password)
+    elif api.key is not None:
+        options["headers"] = {"Authorization": f"Bearer {api.key.get_secret_value()}"}
+    return options
+
+
+def prefect_api(timeout: float) -> httpx.Client:
+    """Return a client for the API, for a few calls without retries. Raises PrefectAddressMissing."""
+    return httpx.Client(**client_options(timeout))
+
+
+def _trusted() -> bool | ssl.SSLContext:
+    api = get_current_settings().api
+    if api.tls_insecure_skip_verify:
+        return False
+    return ssl.create_default_context(cafile=api.ssl_cert_file) if api.ssl_cert_file else True

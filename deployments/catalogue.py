@@ -1,0 +1,103 @@
+"""Every deployment, in one list: what the UI offers, what runs on a schedule, what an alert can start."""
+
+import importlib
+import inspect
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig
+    from prefect.deployments.runner import RunnerDeployment
+    from prefect.schedules import Schedule
+
+    from blocks import HarborSite
+
+TAG = "harbor-ha"
+"""On every deployment of ours; the command line finds them by it."""
+
+
+@dataclass(frozen=True)
+class DeploymentEntry:
+    """One deployment.
+
+    Attributes:
+        name: as in the UI and in `harbor-ha run NAME`.
+        entrypoint: `package.module.function` of the flow; imported, so it runs from any directory.
+        description: what it does, for whoever is about to press the button.
+        tags: in addition to `harbor-ha`.
+        schedule: `cron` or `drill_cron` of the site's backup policy; None: started by hand or by an alert.
+        every: run at this interval instead.
+        parameters: defaults that differ from the flow's own.
+        one_at_a_time: a run that would start beside another is cancelled. For short flows only: Prefect's
+            leases are lost with its server, and kill what holds one for longer than a few minutes.
+    """
+
+    name: str
+    entrypoint: str
+    description: str
+    tags: tuple[str, ...] = ()
+    schedule: Literal["cron", "drill_cron"] | None = None
+    every: timedelta | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    one_at_a_time: bool = False
+
+    def flow(self) -> "Flow[..., Any]":
+        """Import the flow. Raises ImportError or AttributeError when the entrypoint leads nowhere."""
+        module, _, function = self.entrypoint.rpartition(".")
+        found: Flow[..., Any] = getattr(importlib.import_module(module), function)
+        return found
+
+    def schedule_of(self, site: "HarborSite") -> "Schedule | None":
+        """Return when this runs for a site, in the site's time zone; None when it has no schedule."""
+        from prefect.schedules import Cron, Interval
+
+        parameters, slug = {"site": site.name}, f"{self.name}-{site.name}"
+        if self.schedule is not None:
+            cron = getattr(site.backup, self.schedule)
+            return Cron(cron, timezone=site.backup.timezone, parameters=parameters, slug=slug)
+        if self.every is not None:
+            return Interval(self.every, timezone=site.backup.timezone, parameters=parameters, slug=slug)
+        return None
+
+    def deployment(self, sites: "tuple[HarborSite, ...]" = ()) -> "RunnerDeployment":
+        """Return Prefect's form of the entry, with a schedule for each of the sites."""
+        from prefect.types.entrypoint import EntrypointType
+
+        schedules = [
+            self.schedule_of(site) for site in sites if site.oss is not None or self.schedule is None
+        ]
+        made = self.flow().to_deployment(
+            name=self.name,
+            description=self.description,
+            tags=[TAG, *self.tags],
+            parameters=dict(self.parameters),
+            schedules=[schedule for schedule in schedules if schedule is not None],
+            concurrency_limit=self._limit(),
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        assert not inspect.iscoroutine(made)  # it is one only when called from a coroutine
+        return cast("RunnerDeployment", made)
+
+    def _limit(self) -> "ConcurrencyLimitConfig | None":
+        from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+
+        if not self.one_at_a_time:
+            return None
+        return ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+
+
+CATALOGUE: tuple[DeploymentEntry, ...] = (
+    DeploymentEntry(
+        "bootstrap",
+        "flows.bootstrap.bootstrap",
+        "Build a site from bare machines, or complete one. Run again, it changes nothing.",
+        ("setup",),
+    ),
+)
+
+
+def entry(name: str) -> DeploymentEntry:
+    """Find an entry by its name; `_` and `-` are the same. Raises KeyError."""
+    return {known.name: known for known in CATALOGUE}[name.replace("_", "-")]

@@ -1,0 +1,196 @@
+"""harbor-ha: save sites, serve the flows, run one.
+
+Imports that take seconds (prefect, the flows) are inside of the functions, so that `--help` is instant.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+DONE, FAILED, USAGE, INVALID, NO_PREFECT, REFUSED, NOT_ENDED = range(7)
+
+EPILOG = """\
+exit status:
+  0  done
+  1  the flow failed, crashed or was cancelled
+  2  wrong usage
+  3  the site file has mistakes; nothing was changed
+  4  Prefect does not answer
+  5  refused: no such site, flow or parameter; nothing was started
+  6  --watch: the flow has not ended in time; it goes on
+
+environment:
+  PREFECT_API_URL           the server, http://127.0.0.1:4200/api
+  PREFECT_API_AUTH_STRING   user:password, when the server asks for it
+  HARBOR_HA_HOME            local copies of the sites, ~/.harbor-ha by default
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line (that of the process unless given) and return its exit status."""
+    from deployments.serve import prepare_environment
+
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    prepare_environment()
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return _explained(command, arguments)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="harbor-ha",
+        description="Run Harbor on two machines, with flows for what an operator does.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    apply = commands.add_parser("apply", help="check a site file and save the site")
+    apply.add_argument("site_file", metavar="SITE.yml")
+    apply.add_argument("--check", action="store_true", help="check only, save nothing")
+    apply.set_defaults(command=_apply)
+
+    setup = commands.add_parser("setup", help="register Block types and the automation for killed flows")
+    setup.set_defaults(command=_setup)
+
+    serve = commands.add_parser("serve", help="serve all flows until stopped")
+    serve.add_argument(
+        "--site", action="append", default=[], help="run the schedules for this site; repeatable"
+    )
+    serve.add_argument("--limit", type=int, help="how many runs at once")
+    serve.set_defaults(command=_serve)
+
+    run = commands.add_parser("run", help="start a flow through its deployment")
+    run.add_argument("flow", metavar="FLOW", help="name of the deployment, such as bootstrap")
+    run.add_argument("--site", required=True)
+    run.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="repeatable")
+    run.add_argument("--watch", action="store_true", help="wait for the end and print the report")
+    run.add_argument("--timeout", type=float, default=6 * 3600, help="seconds to watch (default: 6 hours)")
+    run.set_defaults(command=_run)
+
+    receive = commands.add_parser("receive", help="start flows for the alerts of Alertmanager")
+    receive.add_argument("--config", required=True, metavar="RECEIVER.yml")
+    receive.add_argument("--host", default="127.0.0.1")
+    receive.add_argument("--port", type=int, default=9095)
+    receive.set_defaults(command=_receive)
+    return parser
+
+
+def _explained(command: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    """Run a command; what an operator can put right becomes one message and an exit status."""
+    import httpx
+
+    from blocks.prefect_api import PrefectAddressMissing
+    from blocks.problems import SiteFileInvalid, SiteUnknown
+    from deployments.runs import RunRefused
+
+    try:
+        return command(arguments)
+    except SiteFileInvalid as invalid:
+        return _complain(str(invalid), INVALID)
+    except (RunRefused, SiteUnknown) as refused:
+        return _complain(str(refused), REFUSED)
+    except PrefectAddressMissing as missing:
+        return _complain(f"{missing}: export PREFECT_API_URL=http://127.0.0.1:4200/api", NO_PREFECT)
+    except httpx.HTTPStatusError as error:
+        return _complain(
+            f"Prefect answers {error.response.status_code} to {error.request.url.path}", NO_PREFECT
+        )
+    except httpx.HTTPError as error:
+        return _complain(f"Prefect does not answer: {str(error) or type(error).__name__}", NO_PREFECT)
+    except OSError as error:
+        return _complain(str(error), FAILED)
+
+
+def _complain(text: str, status: int) -> int:
+    print(text, file=sys.stderr)
+    return status
+
+
+def _apply(arguments: argparse.Namespace) -> int:
+    from blocks import save_site
+    from blocks.prefect_api import prefect_api
+    from blocks.site_file import inspect_site_file
+
+    site, warnings = inspect_site_file(arguments.site_file)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if arguments.check:
+        print(f"{arguments.site_file} describes site {site.name} without a mistake; nothing was saved")
+        return DONE
+    with prefect_api(timeout=10) as api:
+        # Asked once here: saving would try for minutes before it says that nobody listens.
+        api.get("health").raise_for_status()
+    save_site(site)
+    nodes = ", ".join(node.name for node in site.nodes)
+    print(f"site {site.name} is saved: {nodes}")
+    return DONE
+
+
+def _setup(_: argparse.Namespace) -> int:
+    _answering()
+    from deployments.setup import setup
+
+    setup()
+    print("Block types and automation are in place")
+    return DONE
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    _answering()
+    from deployments.serve import serve_all
+
+    serve_all(arguments.site, arguments.limit)
+    return DONE
+
+
+def _answering() -> None:
+    from blocks.prefect_api import prefect_api
+
+    with prefect_api(timeout=10) as api:
+        api.get("health").raise_for_status()
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from blocks.prefect_api import prefect_api
+    from deployments import runs
+
+    with prefect_api(timeout=30) as api:
+        deployment = runs.find_deployment(api, arguments.flow)
+        parameters = runs.parse_parameters(deployment, [f"site={arguments.site}", *arguments.param])
+        run = runs.start(api, deployment, parameters)
+        if not arguments.watch:
+            print(f"{deployment.name} is started: flow run {run.name} ({run.id})")
+            return DONE
+        run = runs.wait(api, run, arguments.timeout, _tell)
+        for report in runs.reports(api, run.id):
+            print(report)
+    if not run.ended:
+        return _complain(
+            f"{run.name} is still {run.state} after {arguments.timeout:.0f} s; it goes on", NOT_ENDED
+        )
+    if run.state == "COMPLETED":
+        return DONE
+    return _complain(f"{run.name}: {run.state} {run.message}", FAILED)
+
+
+def _tell(run: object) -> None:
+    print(f"{getattr(run, 'name', '')}: {getattr(run, 'state', '')}", file=sys.stderr)
+
+
+def _receive(arguments: argparse.Namespace) -> int:
+    import uvicorn
+
+    from deployments.receiver import create_app, read_receiver_file
+
+    uvicorn.run(create_app(read_receiver_file(arguments.config)), host=arguments.host, port=arguments.port)
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

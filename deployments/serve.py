@@ -1,0 +1,70 @@
+"""One process that runs whatever is due: `harbor-ha serve`."""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import httpx
+    from prefect.deployments.runner import RunnerDeployment
+
+SETTINGS = {
+    # The default of ten seconds is the longest single wait of a failover that an alert starts.
+    "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+    # With the automation of `harbor-ha setup`, a flow that was killed is marked as crashed within 90 s.
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    # Without an API address Prefect would start a server for each process, and nobody would see its runs.
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "harbor_ha,flows,tasks",
+}
+"""Settings of the runner and of the flows' processes; the environment's own values go first."""
+
+
+def prepare_environment() -> None:
+    """Set what is not set yet. To be called before anything imports prefect, which reads settings once."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+def serve_all(sites: Sequence[str], limit: int | None) -> None:
+    """Register every deployment and run what is due, until the process is told to stop.
+
+    Args:
+        sites: names of saved sites that the schedules run for; without any, nothing is scheduled.
+        limit: how many runs at once; None: as many as are due.
+
+    Raises:
+        SiteUnknown: a site was never saved.
+    """
+    from prefect import serve
+
+    from blocks import load_site
+    from blocks.prefect_api import prefect_api
+    from deployments.catalogue import CATALOGUE
+    from deployments.setup import setup
+
+    setup()
+    loaded = tuple(load_site(name) for name in sites)
+    deployments = [entry.deployment(loaded) for entry in CATALOGUE]
+    with prefect_api(timeout=30) as api:
+        remove_other_schedules(api, deployments)
+    # Prefect's default would pause every schedule when the service stops, and leave it paused afterwards.
+    serve(*deployments, pause_on_shutdown=False, limit=limit)
+
+
+def remove_other_schedules(api: "httpx.Client", deployments: "Sequence[RunnerDeployment]") -> int:
+    """Remove the schedules on the server that these deployments do not have, and return how many there were.
+
+    Prefect itself only adds and changes them: a site that is served no more would be backed up every night.
+    """
+    from deployments.catalogue import TAG
+
+    wanted = {made.name: {schedule.slug for schedule in made.schedules or []} for made in deployments}
+    asked = {"deployments": {"name": {"any_": list(wanted)}, "tags": {"all_": [TAG]}}}
+    removed = 0
+    for known in api.post("deployments/filter", json=asked).raise_for_status().json():
+        for schedule in known["schedules"]:
+            if schedule["slug"] not in wanted[known["name"]]:
+                api.delete(f"deployments/{known['id']}/schedules/{schedule['id']}").raise_for_status()
+                removed += 1
+    return removed

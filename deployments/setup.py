@@ -1,0 +1,55 @@
+"""What a Prefect server needs once: the Block types, and somebody who notices killed flows."""
+
+from datetime import timedelta
+
+from prefect.automations import Automation
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import EventTrigger, Posture
+
+from blocks import BLOCKS
+
+ZOMBIES = "harbor-ha: crash zombie flows"
+SILENT_FOR = timedelta(seconds=90)
+"""Three missed heartbeats of 30 s."""
+
+
+def setup() -> None:
+    """Register the Block types and replace the automation for killed flows. Repeatable."""
+    for block in BLOCKS:
+        block.register_type_and_schema()
+    with get_client(sync_client=True) as client:
+        for found in client.read_automations_by_name(ZOMBIES):
+            client.delete_automation(found.id)
+    zombie_automation().create()
+
+
+def zombie_automation() -> Automation:
+    """Return the automation that marks a flow run as crashed when its heartbeats end before it does.
+
+    The open source server does not do that by itself: a flow whose process was killed together with its
+    runner would be shown as running for ever.
+    """
+    ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+    return Automation(
+        name=ZOMBIES,
+        description="A flow run without heartbeats for 90 s is marked as crashed",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", *ends},
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=SILENT_FOR,
+        ),
+        actions=[
+            ChangeFlowRunState(
+                name=None,
+                force=False,
+                state=StateType.CRASHED,
+                message="No heartbeat for 90 s: the process was killed. Run the flow again.",
+            )
+        ],
+    )

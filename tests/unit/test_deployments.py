@@ -1,0 +1,304 @@
+"""Catalogue, prefect.yaml, command line and shipped files agree with each other and with the flows."""
+
+import configparser
+import inspect
+import io
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from blocks import HarborSite
+from blocks.prefect_api import prefect_api
+from blocks.site_file import read_site_file
+from deployments import cli, runs
+from deployments.catalogue import CATALOGUE, TAG, DeploymentEntry, entry
+from deployments.receiver import read_receiver_file
+from deployments.serve import remove_other_schedules
+from deployments.setup import ZOMBIES, setup
+from tests.unit.site_on_disk import NOW, correct_site
+
+EXAMPLE = DeploymentEntry("example", "tests.unit.example_flow.example", "Does nothing.", ("test",))
+FOLDER = Path(__file__).parents[2] / "deployments"
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HarborSite:
+    monkeypatch.setenv("HARBOR_HA_HOME", str(tmp_path / "home"))
+    return read_site_file(correct_site(tmp_path).write(), environ={}, now=NOW)
+
+
+@pytest.mark.parametrize("known", CATALOGUE, ids=lambda known: known.name)
+class TestEveryDeployment:
+    """What holds for all of them."""
+
+    def test_its_flow_can_be_imported_and_takes_a_site(self, known: DeploymentEntry) -> None:
+        assert "site" in inspect.signature(known.flow().fn).parameters
+
+    def test_every_parameter_is_typed_and_described_in_the_form(self, known: DeploymentEntry) -> None:
+        for name, schema in known.flow().parameters.properties.items():
+            assert schema.get("description"), f"{known.name}: Args: {name}"
+            assert {"type", "anyOf", "allOf", "$ref", "enum"} & set(schema), f"{known.name}: type of {name}"
+
+    def test_its_default_parameters_are_the_flows(self, known: DeploymentEntry) -> None:
+        assert set(known.parameters) <= set(known.flow().parameters.properties)
+
+    def test_it_is_run_from_its_module_and_not_from_a_path(self, known: DeploymentEntry) -> None:
+        made = known.deployment()
+        assert made.entrypoint == known.entrypoint
+        assert TAG in made.tags
+
+    def test_every_flow_module_has_its_function(self, known: DeploymentEntry) -> None:
+        module, _, function = known.entrypoint.rpartition(".")
+        assert module == f"flows.{function}"
+        assert known.name == function.replace("_", "-")
+
+
+def test_every_flow_in_the_tree_is_in_the_catalogue() -> None:
+    flows = {
+        f"flows.{path.stem}.{path.stem}"
+        for path in (FOLDER.parent / "flows").glob("*.py")
+        if f"\ndef {path.stem}(" in path.read_text() and "@flow" in path.read_text()
+    }
+    assert flows == {known.entrypoint for known in CATALOGUE}
+
+
+def test_prefect_yaml_and_the_catalogue_agree() -> None:
+    written = yaml.safe_load((FOLDER / "prefect.yaml").read_text())
+    assert written["pull"] == []
+    by_name = {item["name"]: item for item in written["deployments"]}
+    assert set(by_name) == {known.name for known in CATALOGUE}
+    for known in CATALOGUE:
+        item = by_name[known.name]
+        assert item["entrypoint"] == known.entrypoint
+        assert item["description"] == known.description
+        assert item["tags"] == [TAG, *known.tags]
+        assert item.get("parameters", {}) == known.parameters
+
+
+def test_an_entry_is_found_with_dash_or_underscore() -> None:
+    assert entry("bootstrap") is CATALOGUE[0]
+    with pytest.raises(KeyError):
+        entry("nothing")
+
+
+class TestSchedules:
+    """Schedules belong to sites."""
+
+    nightly = replace(EXAMPLE, schedule="cron")
+
+    def test_without_a_site_nothing_is_scheduled(self) -> None:
+        assert not self.nightly.deployment().schedules
+
+    def test_each_site_has_its_own_time_and_its_own_parameter(self, site: HarborSite) -> None:
+        other = site.model_copy(update={"name": "other"}, deep=True)
+        other.backup.cron = "30 3 * * *"
+        other.backup.timezone = "Europe/Berlin"
+        first, second = self.nightly.deployment((site, other)).schedules or []
+        assert first.parameters == {"site": "example"}
+        assert second.parameters == {"site": "other"}
+        assert second.schedule.cron == "30 3 * * *"  # type: ignore[union-attr]
+        assert second.schedule.timezone == "Europe/Berlin"
+        assert first.slug != second.slug
+
+    def test_a_site_without_a_bucket_has_no_backup_schedule(self, site: HarborSite) -> None:
+        site.oss = None
+        assert not self.nightly.deployment((site,)).schedules
+
+
+class TestAgainstAServer:
+    """Registered on a real server, started over its API."""
+
+    def test_setup_can_be_repeated(self, prefect_server: str) -> None:
+        setup()
+        setup()
+        with prefect_api(timeout=30) as api:
+            found = api.post("automations/filter", json={}).json()
+            slugs = {kind["slug"] for kind in api.post("block_types/filter", json={"limit": 200}).json()}
+        assert [automation["name"] for automation in found].count(ZOMBIES) == 1
+        assert "harbor-ha-site" in slugs
+
+    def test_a_schedule_of_a_site_that_is_not_served_any_more_is_gone(
+        self, prefect_server: str, site: HarborSite
+    ) -> None:
+        other = site.model_copy(update={"name": "other"}, deep=True)
+        with prefect_api(timeout=30) as api:
+            for sites, removed in (((site, other), 0), ((other,), 1), ((), 1), ((), 0)):
+                served = [TestSchedules.nightly.deployment(sites)]
+                assert remove_other_schedules(api, served) == removed
+                served[0].apply()
+                found = api.post("deployments/filter", json={}).json()
+                (known,) = [item for item in found if item["name"] == "example"]
+                slugs = {schedule["slug"] for schedule in known["schedules"]}
+                assert slugs == {f"example-{one.name}" for one in sites}
+
+    def test_a_run_is_started_with_typed_parameters_and_once_for_a_key(self, prefect_server: str) -> None:
+        EXAMPLE.deployment().apply()
+        with prefect_api(timeout=30) as api:
+            deployment = runs.find_deployment(api, "example")
+            parameters = runs.parse_parameters(deployment, ["site=7", "dry_run=true"])
+            assert parameters == {"site": "7", "dry_run": True}
+            first = runs.start(api, deployment, parameters, key="k")
+            again = runs.start(api, deployment, parameters, key="k")
+            assert first.id == again.id
+            assert first.state == "SCHEDULED"
+            seen: list[str] = []
+            waited = runs.wait(api, first, 1, lambda run: seen.append(run.state), interval=0.1)
+            assert not waited.ended
+            assert seen[0] == "SCHEDULED"
+            assert runs.reports(api, first.id) == []
+
+    def test_a_wrong_type_is_refused_before_the_run(self, prefect_server: str) -> None:
+        EXAMPLE.deployment().apply()
+        with prefect_api(timeout=30) as api:
+            deployment = runs.find_deployment(api, "example")
+            with pytest.raises(runs.RunRefused, match="dry_run"):
+                runs.start(api, deployment, {"site": "a", "dry_run": "perhaps"})
+
+    def test_an_unknown_flow_is_refused_with_the_known_ones(
+        self, prefect_server: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        EXAMPLE.deployment().apply()
+        assert cli.main(["run", "nothing", "--site", "a"]) == cli.REFUSED
+        assert "example" in capsys.readouterr().err
+
+    def test_apply_saves_the_site(
+        self,
+        prefect_server: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setenv("HARBOR_HA_HOME", str(tmp_path / "home"))
+        on_disk = correct_site(tmp_path)
+        # The command judges certificates by the clock.
+        on_disk.data["harbor"] |= fresh_certificate()
+        assert cli.main(["apply", str(on_disk.write())]) == cli.DONE
+        assert "site example is saved: node-a, node-b" in capsys.readouterr().out
+        assert (tmp_path / "home" / "sites" / "example.json").exists()
+
+    def test_a_served_flow_is_started_watched_and_its_report_printed(
+        self, prefect_server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        program = (
+            "import deployments.catalogue as catalogue\n"
+            "from tests.unit.test_deployments import EXAMPLE\n"
+            "from deployments.serve import prepare_environment, serve_all\n"
+            "catalogue.CATALOGUE = (EXAMPLE,)\n"
+            "prepare_environment()\n"
+            "serve_all([], None)\n"
+        )
+        EXAMPLE.deployment().apply()
+        with (tmp_path / "runner.log").open("wb") as log:
+            runner = subprocess.Popen(
+                [sys.executable, "-c", program],
+                env={**os.environ, "PREFECT_API_URL": prefect_server, "PREFECT_RUNNER_POLL_FREQUENCY": "1"},
+                cwd=FOLDER.parent,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            status = cli.main(
+                ["run", "example", "--site", "a", "--param", "dry_run=true", "--watch", "--timeout", "90"]
+            )
+        finally:
+            runner.send_signal(signal.SIGTERM)
+            runner.wait(60)
+        assert status == cli.DONE, (tmp_path / "runner.log").read_text()
+        assert "# example of a, dry_run=True" in capsys.readouterr().out
+
+
+def fresh_certificate() -> dict[str, str]:
+    """A certificate that is valid now."""
+    from datetime import UTC, datetime, timedelta
+
+    from tests.unit.site_on_disk import certificate
+
+    pem, key = certificate("harbor.example.com", start=datetime.now(UTC) - timedelta(days=1))
+    return {"certificate": pem, "certificate_key": key}
+
+
+class TestCommandLine:
+    """What an operator can put right ends with one message and a documented status."""
+
+    def test_the_mistakes_of_a_site_file_are_printed(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "site.yml").write_text("name: x\nnodez: {}\n")
+        assert cli.main(["apply", str(tmp_path / "site.yml")]) == cli.INVALID
+        assert "did you mean nodes?" in capsys.readouterr().err
+
+    def test_a_server_that_is_down_is_named(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+            assert cli.main(["run", "bootstrap", "--site", "a"]) == cli.NO_PREFECT
+        assert "Prefect does not answer" in capsys.readouterr().err
+
+    def test_a_missing_address_is_named(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with temporary_settings(restore_defaults={PREFECT_API_URL}):
+            assert cli.main(["setup"]) == cli.NO_PREFECT
+        assert "export PREFECT_API_URL" in capsys.readouterr().err
+
+    def test_wrong_usage_has_the_usual_status(self) -> None:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["no-such-command"])
+        assert caught.value.code == cli.USAGE
+
+    @pytest.mark.parametrize("text", ["dry_run", "dryrun=true"])
+    def test_a_parameter_that_the_flow_does_not_take_is_refused(self, text: str) -> None:
+        deployment = runs.Deployment(
+            "id", "bootstrap", {"site": {"type": "string"}, "dry_run": {"type": "boolean"}}
+        )
+        with pytest.raises(runs.RunRefused, match=r"KEY=VALUE|did you mean dry_run"):
+            runs.parse_parameters(deployment, [text])
+
+    def test_every_status_is_documented_in_the_help(self) -> None:
+        for status in range(cli.NOT_ENDED + 1):
+            assert f"\n  {status}  " in cli.EPILOG
+
+
+class TestShippedFiles:
+    """Files for production are at least well formed, and name things that exist."""
+
+    @pytest.mark.parametrize(
+        "unit", sorted((FOLDER / "systemd").glob("*.service")), ids=lambda path: path.name
+    )
+    def test_a_unit_starts_our_program_and_is_restarted(self, unit: Path) -> None:
+        parser = configparser.ConfigParser(strict=False, interpolation=None)
+        parser.optionxform = str  # type: ignore[assignment,method-assign]
+        parser.read_file(io.StringIO(unit.read_text()))
+        assert parser["Service"]["ExecStart"].startswith("/opt/harbor-ha/.venv/bin/")
+        assert parser["Service"]["Restart"] == "always"
+        if "/harbor-ha " in parser["Service"]["ExecStart"]:
+            words = parser["Service"]["ExecStart"].split()[1:]
+            command = ["serve", "--site", "a"] if "$HARBOR_HA_SITES" in words else words
+            cli._parser().parse_args(command)
+
+    def test_the_server_of_the_compose_file_listens_on_loopback_and_asks_who_is_there(self) -> None:
+        services: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yml").read_text())["services"]
+        assert services["server"]["ports"] == ["127.0.0.1:4200:4200"]
+        assert "PREFECT_SERVER_API_AUTH_STRING" in services["server"]["environment"]
+        assert "ports" not in services["database"]
+
+    def test_every_alert_of_the_receiver_is_raised_and_routed(self, tmp_path: Path) -> None:
+        (tmp_path / "receiver-token").write_text("0123456789abcdef0123456789abcdef\n")
+        (tmp_path / "receiver-token").chmod(0o600)
+        example = tmp_path / "receiver.yml"
+        example.write_text((FOLDER / "receiver.example.yml").read_text())
+        rules = yaml.safe_load((FOLDER / "alerts" / "prometheus-rules.yml").read_text())["groups"][0]["rules"]
+        raised = {rule["alert"]: rule for rule in rules if "alert" in rule}
+        routed = (FOLDER / "alerts" / "alertmanager.yml").read_text()
+        for route in read_receiver_file(example).routes:
+            assert route.alert in raised
+            assert f'alertname="{route.alert}"' in routed
+
+    def test_every_alert_says_what_to_do(self) -> None:
+        rules = yaml.safe_load((FOLDER / "alerts" / "prometheus-rules.yml").read_text())["groups"][0]["rules"]
+        for rule in rules:
+            assert "record" in rule or {"summary", "action"} <= set(rule["annotations"])
