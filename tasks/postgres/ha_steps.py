@@ -1,0 +1,14 @@
+"""What failover, switchover and rejoin do to PostgreSQL, as Prefect tasks."""
+
+from tasks.postgres import promote as promotion
+from tasks.postgres import stop
+from tasks.step import step
+
+stop_for_switchover = step(stop.stop_for_switchover, "Shut the primary down")
+prove_shutdown = step(stop.prove_shutdown, "Prove that the standby has everything")
+fence_by_ssh = step(stop.fence_by_ssh, "Fence over SSH")
+compensate = step(stop.compensate, "Take the old primary back")
+promote = step(promotion.promote, "Promote the standby")
+checkpoint = step(promotion.checkpoint, "Write a checkpoint")
+ensure_slots = step(promotion.ensure_slots, "Give the primary its slots")
+drop_stale_slots = step(promotion.drop_stale_slots, "Drop stale slots on the standby")

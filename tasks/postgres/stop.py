@@ -1,0 +1,170 @@
+"""Stop a primary: for a switchover with everything written, as a fence by all means; and take it back."""
+
+from blocks import HarborSite
+from tasks.errors import HarborHaError
+from tasks.hosts.connection import Host
+from tasks.outcome import Outcome, changed, unchanged
+from tasks.postgres.node_program import on_node
+from tasks.remote import pg_compensate, pg_fence, pg_stop, pg_wait_replay
+
+# A Harbor database shuts down in 0.1 s after a checkpoint; a standby that does not acknowledge costs up to
+# wal_sender_timeout (10 s). What takes longer hangs on its storage.
+STOP_LIMIT_S = 30.0
+ARCHIVER_GRACE_S = 5.0
+FENCE_GRACE_S = 15.0
+_IMMEDIATE_S = 5.0
+_KILL_S = 5.0
+_START_LIMIT_S = 60.0
+
+
+class ShutdownFailed(HarborHaError):
+    """The primary did not shut down cleanly; the switchover must not go on."""
+
+
+class NotFenced(HarborHaError):
+    """The node was reached, but its server could not be stopped for certain; nothing may be promoted."""
+
+
+class NotTakenBack(HarborHaError):
+    """The old primary did not come back after an abandoned switchover; the site has no primary."""
+
+
+class NotReplayed(HarborHaError):
+    """The standby does not hold the primary's shutdown checkpoint; it must not be promoted."""
+
+
+def stop_for_switchover(site: HarborSite, host: Host, *, limit_s: float = STOP_LIMIT_S) -> Outcome:
+    """Shut the primary down fast and see the shutdown checkpoint on its control file.
+
+    From its return on nothing starts this node as a primary: standby.signal is there and start.conf says
+    manual. `compensate` takes that back.
+
+    Returns:
+        data: `checkpoint` (where the shutdown checkpoint begins), `timeline`, `sysid`, `how`.
+
+    Raises:
+        ShutdownFailed: it is a standby, had crashed, or did not end in time; call `compensate` for the last two.
+    """
+    limit = limit_s + ARCHIVER_GRACE_S + 5
+    answer = on_node(site, host, pg_stop, limit=limit, limit_s=limit_s, archiver_grace_s=ARCHIVER_GRACE_S)
+    state = answer["state"]
+    if state != "stopped" or answer.get("running"):
+        raise ShutdownFailed(_WHY_NOT[state].format(**answer, limit_s=limit_s), where=host.name, **_SO[state])
+    said = changed if answer["changed"] else unchanged
+    detail = (
+        f"shut down ({answer['how']}), checkpoint {answer['checkpoint']} on timeline {answer['timeline']}"
+    )
+    return said(detail, **{key: answer[key] for key in ("checkpoint", "timeline", "sysid", "how")})
+
+
+def prove_shutdown(
+    site: HarborSite, standby: Host, *, checkpoint: str, timeline: int, sysid: str, limit_s: float = 10.0
+) -> Outcome:
+    """Wait until the standby has replayed beyond the primary's shutdown checkpoint, strictly.
+
+    `>=` would pass without the record itself, and the old primary could not follow afterwards.
+
+    Args:
+        checkpoint, timeline, sysid: as `stop_for_switchover` returned them.
+
+    Raises:
+        NotReplayed: it is another database, another timeline, no standby, or late.
+    """
+    answer = on_node(
+        site,
+        standby,
+        pg_wait_replay,
+        limit=limit_s,
+        checkpoint=checkpoint,
+        timeline=timeline,
+        sysid=sysid,
+        limit_s=limit_s,
+    )
+    if answer["problem"]:
+        raise NotReplayed(
+            f"{answer['problem']} (shutdown checkpoint {checkpoint} on timeline {timeline}).",
+            where=standby.name,
+            meaning="A promotion would lose writes or fork the history.",
+            remedy="The old primary is started again; find out why the standby lags.",
+        )
+    return unchanged(
+        f"replayed {answer['replayed']}, beyond the shutdown checkpoint", replayed=answer["replayed"]
+    )
+
+
+def fence_by_ssh(site: HarborSite, host: Host, *, graceful_s: float = FENCE_GRACE_S) -> Outcome:
+    """Stop the server (fast, then immediate, then SIGKILL) and keep it from starting as a primary.
+
+    The fast stop comes first because it sends the last writes to the standby.
+
+    Returns:
+        data: `how` (`fast`, `immediate`, `killed`, `was down`), `clean` (the control file says `shut down`),
+        `cluster_state`, `checkpoint`, `timeline`, `sysid`.
+
+    Raises:
+        NotFenced: a server process or an open port is left.
+    """
+    answer = on_node(
+        site,
+        host,
+        pg_fence,
+        limit=graceful_s + ARCHIVER_GRACE_S + _IMMEDIATE_S + _KILL_S,
+        graceful_s=graceful_s,
+        archiver_grace_s=ARCHIVER_GRACE_S,
+        immediate_s=_IMMEDIATE_S,
+        kill_s=_KILL_S,
+    )
+    if answer["against"]:
+        raise NotFenced(
+            f"It is not fenced: {'; '.join(answer['against'])}.",
+            where=host.name,
+            meaning="It may still accept writes.",
+            remedy="Switch the machine off (the site's fence command), then run the flow again.",
+        )
+    said = changed if answer["changed"] else unchanged
+    state = "cleanly shut down" if answer["clean"] else f"not cleanly: {answer['cluster_state']}"
+    detail = f"stopped ({answer['how']}, {state}), standby.signal set, unit masked"
+    return said(detail, **{key: answer[key] for key in answer if key not in ("against", "changed")})
+
+
+def compensate(site: HarborSite, host: Host, *, timeline: int) -> Outcome:
+    """Start a stopped primary again as the primary. Only before the promotion; afterwards there would be two.
+
+    Args:
+        timeline: the one it was stopped on; it must come back on the same.
+
+    Raises:
+        NotTakenBack: it does not start, or its data is on another timeline or that of a standby.
+    """
+    answer = on_node(
+        site, host, pg_compensate, limit=_START_LIMIT_S + 15, timeline=timeline, limit_s=_START_LIMIT_S
+    )
+    if "problem" in answer:
+        raise NotTakenBack(
+            f"It could not be taken back as the primary: {answer['problem']}.",
+            where=host.name,
+            meaning="The site has no primary; nothing was promoted.",
+            remedy="Read the message, repair, and run the switchover or a failover again.",
+        )
+    said = changed if answer["changed"] else unchanged
+    return said(f"primary again on timeline {timeline}", timeline=timeline)
+
+
+_WHY_NOT = {
+    "stopped": "Its shutdown checkpoint is written, but processes are left: {running}.",
+    "standby": "It is a standby; there is nothing to switch over from.",
+    "crashed": "It is not running and was not shut down cleanly ({cluster_state}).",
+    "late": "It did not shut down within {limit_s:.0f} s ({cluster_state}).",
+}
+_SO = {
+    "stopped": {
+        "meaning": "Nothing was promoted.",
+        "remedy": "Look at the processes; the storage may hang. Then take the primary back.",
+    },
+    "standby": {"meaning": "Nothing was changed.", "remedy": "Run check to see who is the primary."},
+    "crashed": {"meaning": "Nothing was promoted.", "remedy": "Start it again, or call a failover."},
+    "late": {
+        "meaning": "Nothing was promoted; it goes on stopping until it is taken back.",
+        "remedy": "It is started again; look for a hanging archiver or standby in its log.",
+    },
+}

@@ -1,0 +1,143 @@
+"""Part of node programs: a cluster's data directory, its processes and the files that decide its role.
+
+Joined with the program that uses it by `tasks.node_source`; Python 3.6, standard library only.
+"""
+
+import glob
+import os
+import pwd
+import subprocess
+import time
+from typing import Any, Dict, List, Optional
+
+ENGLISH = {"LC_ALL": "C", "TZ": "UTC", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+SHUT_DOWN = "shut down"
+
+
+def write_durably(path: str, text: str, mode: int = 0o600, owner: str = "root") -> None:
+    """Write a file so that a crash, also of the machine, leaves the old content or the new one."""
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    temporary = path + ".harbor-ha.tmp"
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as target:
+        target.write(text)
+        target.flush()
+        os.fsync(target.fileno())
+    user = pwd.getpwnam(owner)
+    os.chown(temporary, user.pw_uid, user.pw_gid)
+    os.chmod(temporary, mode)
+    os.replace(temporary, path)
+    sync_directory(os.path.dirname(path))
+
+
+def remove_durably(path: str) -> bool:
+    """Remove a file if it is there; tell whether it was."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    sync_directory(os.path.dirname(path))
+    return True
+
+
+def sync_directory(path: str) -> None:
+    """Bring a directory's entries to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
+
+
+def text_of(path: str) -> Optional[str]:
+    """Return the content of a small file; None when there is none."""
+    try:
+        with open(path, errors="replace") as source:
+            return source.read()
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
+        return None
+
+
+def control(p: Dict[str, Any]) -> Dict[str, str]:
+    """Read the control file as pg_controldata prints it, key by key; empty when there is no cluster."""
+    argv = [p["bin"] + "/pg_controldata", "-D", p["data"]]
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20, env=ENGLISH)
+    if done.returncode != 0:
+        return {}
+    pairs = [
+        line.split(":", 1) for line in done.stdout.decode("utf-8", "replace").splitlines() if ":" in line
+    ]
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def seen(p: Dict[str, Any]) -> Dict[str, Any]:
+    """Summarise the control file for the answer of a program."""
+    facts = control(p)
+    return {
+        "cluster_state": facts.get("Database cluster state", "unreadable"),
+        "sysid": facts.get("Database system identifier"),
+        "checkpoint": facts.get("Latest checkpoint location"),
+        "timeline": int(facts.get("Latest checkpoint's TimeLineID", "0")),
+    }
+
+
+def servers_in(data: str) -> List[int]:
+    """List the server processes of a data directory; a zombie has no working directory and is none."""
+    directory, found = os.path.realpath(data), []
+    for link in glob.glob("/proc/[0-9]*/cwd"):
+        try:
+            if os.readlink(link) == directory and (text_of(link[:-3] + "comm") or "").startswith("postgres"):
+                found.append(int(link.split("/")[2]))
+        except OSError:
+            continue
+    return sorted(found)
+
+
+def postmaster_of(data: str) -> Optional[int]:
+    """Return the postmaster's process id if postmaster.pid names a living server of this directory."""
+    first = (text_of(data + "/postmaster.pid") or "").split("\n")[0].strip()
+    return int(first) if first.isdigit() and int(first) in servers_in(data) else None
+
+
+def signal_all(pids: List[int], number: int) -> None:
+    """Send a signal to processes of which some may be gone already."""
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+
+
+def wait_gone(data: str, limit: float) -> bool:
+    """Wait until no server process works in the directory; False when time is up."""
+    deadline = time.monotonic() + limit
+    while servers_in(data):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def set_start_conf(p: Dict[str, Any], word: str) -> bool:
+    """Set Debian's start.conf (`auto`: started at boot, `manual`: not); comments stay. Tell if it changed.
+
+    `systemctl disable` would not do: a generator makes the link again at each boot.
+    """
+    path = p["conf"] + "/start.conf"
+    lines = (text_of(path) or "").splitlines()
+    comments = [line for line in lines if not line.strip() or line.lstrip().startswith("#")]
+    if [line.split()[0] for line in lines if line not in comments] == [word]:
+        return False
+    write_durably(path, "\n".join(comments + [word]) + "\n", 0o644, "postgres")
+    return True
+
+
+def set_standby_signal(p: Dict[str, Any]) -> bool:
+    """Make whatever starts this directory start it as a standby; tell if that is new."""
+    path = p["data"] + "/standby.signal"
+    if os.path.exists(path):
+        return False
+    write_durably(path, "", 0o600, "postgres")
+    return True
+
+
+def log_end(p: Dict[str, Any]) -> str:
+    """Return the last lines of the server's log."""
+    return (text_of(p["log"]) or "it has no log")[-1500:]
