@@ -3,13 +3,13 @@
 from tasks.postgres.layout import STATE_DIR
 
 # Names of the files in there without `.json`; the probe returns all of them by these names.
-OPERATION = "operation"  # the open or last operation: tasks/operation/record.py
-LOCK = "lock"  # who works on the site right now
+OPERATION = "operation"  # the open or last operation: OperationRecord in record.py
+LOCK = "lock"  # who works on the site right now: Lock in record.py
 ACCEPTED = (
     "accepted"  # {"primary", "timeline", "system_identifier"}: the accepted primary, for the boot guard
 )
 PAUSED = "paused"  # {"reason", "since", "by"}: nothing that an alert starts may act
-LAST_PRIMARY = "last_primary"  # {"node", "timeline", "lsn", "at"}: the last position seen by `check`
+LAST_PRIMARY = "last_primary"  # the last position seen by `check`: LastPrimary in record.py
 DURABILITY = "durability"  # {"state": "SYNC"|"ASYNC"|"ASYNC_DEGRADED", "lsn", "at"}
 
 

@@ -132,7 +132,6 @@ class Cluster:
         postmaster_status: last line of postmaster.pid: `starting`, `ready`, `standby`, `stopping`.
         backup_label_method: `pg_rewind` or `streamed` when a backup_label is there.
         auto_conf: names of the settings in postgresql.auto.conf, which override the configuration files.
-        start_conf: Debian's `auto`, `manual` or `disabled`; None when the file is missing.
         checkpoint_end: end of the shutdown checkpoint's record; None while running or when it is unknown.
         history: of the newest timeline that the node has heard of; None when it was never promoted.
         ready_count: WAL segments that wait for the archiver.
@@ -147,8 +146,6 @@ class Cluster:
     recovery_signal: bool
     backup_label_method: str | None
     auto_conf: tuple[str, ...]
-    start_conf: str | None
-    masked: bool
     writable: bool
     ready_count: int
     checkpoint_end: Lsn | None
@@ -201,6 +198,8 @@ class NodeFacts:
         problems: parts of the look that failed or were late, by name (`server`, `control`, `nas`, …).
         cluster: None when there is no cluster in the data directory (or the node was not reached).
         server: None when no SQL was answered.
+        start_conf: Debian's `auto`, `manual` or `disabled`; None when the file is missing.
+        masked: whether the server's unit is masked; None when the node was not reached.
         tcp: for each peer, whether PostgreSQL's port there was `open`, `refused` or `silent` from this node.
         state: our JSON files on the node by name; see tasks/operation/files.py.
         clock_skew_s: the node's wall clock minus the orchestrator's; exact to half a round trip.
@@ -214,6 +213,8 @@ class NodeFacts:
     problems: Mapping[str, str] = field(default_factory=dict)
     cluster: Cluster | None = None
     server: Server | None = None
+    start_conf: str | None = None
+    masked: bool | None = None
     data_disk: Disk | None = None
     nas_mounted: bool | None = None
     nas_disk: Disk | None = None

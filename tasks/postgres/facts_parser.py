@@ -42,6 +42,7 @@ def parse_answer(
     problems = dict(answer["problems"])
     machine = seen.get("machine") or {}
     shared = seen.get("nas") or {}
+    autostart = seen.get("autostart") or {}
     clock = machine.get("clock")
     return NodeFacts(
         name=name,
@@ -50,6 +51,8 @@ def parse_answer(
         problems=problems,
         cluster=_cluster(seen, problems),
         server=_server(seen["server"]) if seen.get("server") else None,
+        start_conf=autostart.get("start_conf"),
+        masked=autostart.get("masked"),
         data_disk=_disk(seen.get("data_disk")),
         nas_mounted=shared.get("mounted"),
         nas_disk=_disk(shared.get("disk")),
@@ -75,8 +78,6 @@ def _cluster(seen: Mapping[str, Any], problems: dict[str, str]) -> Cluster | Non
         recovery_signal=row["recovery_signal"],
         backup_label_method=row["backup_label_method"],
         auto_conf=tuple(row["auto_conf"]),
-        start_conf=row["start_conf"],
-        masked=row["masked"],
         writable=row["writable"],
         ready_count=row["ready_count"],
         checkpoint_end=_checkpoint_end(seen, control),

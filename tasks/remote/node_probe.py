@@ -110,11 +110,11 @@ def control(want: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def processes_in(directory: str) -> List[int]:
-    """List the processes that run in a data directory; a zombie has no directory and does not count."""
+    """List the servers in a data directory: a zombie has no directory, a shell in there is no server."""
     found = []
     for link in glob.glob("/proc/[0-9]*/cwd"):
         try:
-            if os.readlink(link) == directory:
+            if os.readlink(link) == directory and (text_of(link[:-3] + "comm") or "").startswith("postgres"):
                 found.append(int(link.split("/")[2]))
         except OSError:
             continue
@@ -138,9 +138,6 @@ def cluster(want: Dict[str, Any]) -> Optional[Dict[str, Any]]:
     label = text_of(data + "/backup_label") or ""
     method = re.search(r"^BACKUP METHOD:\s*(.+)$", label, re.M)
     histories = sorted(glob.glob(data + "/pg_wal/????????.history"))
-    # The name of the setting is the first word of the file, comments aside (man pg_createcluster).
-    start = [s for s in (text_of(want["conf_dir"] + "/start.conf") or "").split("\n") if s and s[0] != "#"]
-    unit = "/etc/systemd/system/" + want["unit"]
     return {
         "major": int(version.strip().split(".")[0]),
         "processes": processes_in(data),
@@ -149,16 +146,20 @@ def cluster(want: Dict[str, Any]) -> Optional[Dict[str, Any]]:
         "recovery_signal": os.path.exists(data + "/recovery.signal"),
         "backup_label_method": method.group(1).strip() if method else None,
         "auto_conf": auto_conf_names(data),
-        "start_conf": start[0].strip() if start else None,
-        "masked": any(
-            os.path.islink(u) and os.readlink(u) == "/dev/null"
-            for u in (unit, unit.replace("/etc/", "/run/", 1))
-        ),
         "writable": os.access(data, os.W_OK),
         "ready_count": len(glob.glob(data + "/pg_wal/archive_status/*.ready")),
         "history_timeline": int(os.path.basename(histories[-1])[:8], 16) if histories else None,
         "history": text_of(histories[-1]) if histories else None,
     }
+
+
+def autostart(want: Dict[str, Any]) -> Dict[str, Any]:
+    """Tell what starts the server at boot: Debian's start.conf, and whether the unit is masked."""
+    lines = (text_of(want["conf_dir"] + "/start.conf") or "").splitlines()
+    words = [line.split()[0] for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    units = ["/etc/systemd/system/" + want["unit"], "/run/systemd/system/" + want["unit"]]
+    masked = any(os.path.islink(unit) and os.readlink(unit) == "/dev/null" for unit in units)
+    return {"start_conf": words[0] if words else None, "masked": masked}
 
 
 def disk(path: str, limit: float) -> Optional[Dict[str, int]]:
@@ -308,6 +309,7 @@ def parts(want: Dict[str, Any]) -> List[Part]:
             ("server", lambda: server(want)),
         ]
     if want["runs_postgres"]:
+        found.append(("autostart", lambda: autostart(want)))
         found.append(("data_disk", lambda: disk(want["data_dir"], want["limit_s"])))
     if want["runs_harbor"]:
         found += [("harbor", lambda: harbor(want)), ("harbor_health", lambda: harbor_health(want))]

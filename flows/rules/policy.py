@@ -1,0 +1,49 @@
+"""What the site's settings allow, as the rules need it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from blocks import HarborSite
+
+# Added to the self-fence's own time: its timer's period and the clocks' drift.
+SELF_FENCE_MARGIN_S = 10.0
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The settings of a site that decisions depend on. Defaults are those of the Blocks.
+
+    Attributes:
+        fencing: what the automatic path must have before it promotes.
+        has_fence_command: the site can switch a machine off.
+        has_balancer: a load balancer that can be asked and told.
+        self_fence_s: seconds after which an isolated primary makes itself read-only; None: never.
+        max_lag_bytes: WAL that an automatic failover may lose.
+        last_position_limit_s: how old the last known position of the primary may be.
+    """
+
+    fencing: Literal["confirmed", "witnesses"] = "confirmed"
+    has_fence_command: bool = False
+    has_balancer: bool = True
+    restart_first: bool = True
+    self_fence_s: int | None = None
+    max_lag_bytes: int = 1 << 20
+    cooldown_s: int = 600
+    durability: Literal["async", "preferred", "required"] = "async"
+    last_position_limit_s: float = 180.0
+
+
+def policy_of(site: "HarborSite") -> Policy:
+    """Take the policy out of a site's settings."""
+    failover = site.failover
+    return Policy(
+        fencing=failover.fencing,
+        has_fence_command=bool(failover.fence_command),
+        has_balancer=site.balancer.kind != "none",
+        restart_first=failover.restart_first,
+        self_fence_s=failover.self_fence_s,
+        max_lag_bytes=failover.max_lag_bytes,
+        cooldown_s=failover.cooldown_s,
+        durability=site.postgres.durability,
+    )

@@ -1,0 +1,191 @@
+"""The operation record: what is being done to the site, where a second orchestrator finds it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from tasks.errors import HarborHaError
+from tasks.postgres.lsn import Lsn, WalPosition
+
+
+class RecordDamaged(HarborHaError):
+    """A record on a node cannot be read. It must not pass for absent: an operation may be half done."""
+
+
+class OperationKind(StrEnum):
+    """What can be done to a site."""
+
+    FAILOVER = "failover"
+    SWITCHOVER = "switchover"
+    REJOIN = "rejoin"
+
+
+class Phase(StrEnum):
+    """How far an operation is; written before the step that it names."""
+
+    STARTED = "started"
+    FENCING = "fencing"
+    FENCED = "fenced"
+    STOPPING = "stopping"  # switchover: the primary is being shut down
+    PROMOTING = "promoting"  # the intent: the standby may be a primary from here on
+    PROMOTED = "promoted"
+    OPENING = "opening"  # Harbor is being repointed
+    SETTLING = "settling"
+    REWINDING = "rewinding"
+    CLONING = "cloning"
+    DONE = "done"
+    ABORTED = "aborted"
+
+
+CLOSED = frozenset({Phase.DONE, Phase.ABORTED})
+
+
+@dataclass(frozen=True)
+class Fence:
+    """How the old primary was cut off: the rung of the ladder, what showed it, and the wall time."""
+
+    rung: str
+    evidence: str
+    at: float
+
+
+@dataclass(frozen=True)
+class LastPrimary:
+    """The last position seen on a primary, and the wall time of that look; bounds what can be lost."""
+
+    node: str
+    position: WalPosition
+    at: float
+
+
+@dataclass(frozen=True)
+class OperationRecord:
+    """One operation.
+
+    Attributes:
+        op_id: drawn when it began.
+        kind: what is done.
+        site: the site.
+        expected_primary: the primary that it began with.
+        target: the node to promote, or to rejoin.
+        from_timeline: the timeline that it began on.
+        started_at: wall time, seconds since 1970.
+        orchestrator: `host:pid` of the process that works on it.
+        phase: how far it is.
+        system_identifier: of the cluster that it is about.
+        fence: how the old primary was cut off; None before.
+        last_primary: the last position seen on the old primary; None when unknown.
+        durability_state: `SYNC`, `ASYNC` or `ASYNC_DEGRADED` when it began.
+        promoted_timeline: the timeline after the promotion; None before.
+        notes: what else the report needs, without secrets.
+    """
+
+    op_id: str
+    kind: OperationKind
+    site: str
+    expected_primary: str
+    target: str
+    from_timeline: int | None
+    started_at: float
+    orchestrator: str
+    phase: Phase = Phase.STARTED
+    system_identifier: str | None = None
+    fence: Fence | None = None
+    last_primary: LastPrimary | None = None
+    durability_state: str | None = None
+    promoted_timeline: int | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def open(self) -> bool:
+        """Whether it has not come to an end."""
+        return self.phase not in CLOSED
+
+    def at(self, phase: Phase, **changes: Any) -> "OperationRecord":
+        """Return the record in another phase, with other values where given."""
+        return replace(self, phase=phase, **changes)
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Who works on the site. It is dead when `expires_at` (wall time) has passed without a renewal."""
+
+    op_id: str
+    holder: str
+    taken_at: float
+    expires_at: float
+
+    def alive(self, wall: float) -> bool:
+        """Tell whether the holder may still be working."""
+        return wall < self.expires_at
+
+
+def to_json(record: OperationRecord | Lock | LastPrimary) -> str:
+    """Write a record as JSON, sorted, so that equal records are equal files."""
+    return json.dumps(asdict(record), sort_keys=True, indent=1, default=str) + "\n"
+
+
+def record_from(value: Any, where: str = "") -> OperationRecord | None:
+    """Read a record from decoded JSON; None when there is none.
+
+    Raises:
+        RecordDamaged: when something is there and cannot be read.
+    """
+    if value is None:
+        return None
+    try:
+        fields = dict(value)
+        fields["kind"] = OperationKind(fields["kind"])
+        fields["phase"] = Phase(fields["phase"])
+        fields["fence"] = Fence(**fields["fence"]) if fields.get("fence") else None
+        fields["last_primary"] = _last_primary(fields.get("last_primary"))
+        return OperationRecord(**fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged("operation record", where, error) from error
+
+
+def lock_from(value: Any, where: str = "") -> Lock | None:
+    """Read a lock from decoded JSON; None when there is none.
+
+    Raises:
+        RecordDamaged: when something is there and cannot be read.
+    """
+    if value is None:
+        return None
+    try:
+        lock = Lock(**value)
+        return replace(lock, taken_at=float(lock.taken_at), expires_at=float(lock.expires_at))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged("lock", where, error) from error
+
+
+def last_primary_from(value: Any, where: str = "") -> LastPrimary | None:
+    """Read the last position of a primary from decoded JSON; None when there is none.
+
+    Raises:
+        RecordDamaged: when something is there and cannot be read.
+    """
+    try:
+        return _last_primary(value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged("last primary position", where, error) from error
+
+
+def _last_primary(value: Any) -> LastPrimary | None:
+    if value is None:
+        return None
+    position = value["position"]
+    lsn = position["lsn"]
+    at = WalPosition(int(position["timeline"]), Lsn(lsn) if isinstance(lsn, int) else Lsn.parse(lsn))
+    return LastPrimary(str(value["node"]), at, float(value["at"]))
+
+
+def _damaged(what: str, where: str, error: Exception) -> RecordDamaged:
+    return RecordDamaged(
+        f"The {what} cannot be read: {type(error).__name__}: {error}.",
+        where=where,
+        meaning="An operation may be half done there; it is not taken for absent.",
+        remedy="Look at the files in /var/lib/harbor-ha; move the damaged one aside when the state is known.",
+    )

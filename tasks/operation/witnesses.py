@@ -1,0 +1,57 @@
+"""What everybody but the orchestrator's SSH sees of a node that does not answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tasks.clock import Moment
+
+OPEN = "open"
+
+
+@dataclass(frozen=True)
+class Witnesses:
+    """One round of questions about one node.
+
+    Attributes:
+        node: the node asked about.
+        observed_at: when the round began.
+        tcp: PostgreSQL's port there, by observer: `open`, `refused` or `silent`.
+        mute: observers that should have been asked and did not answer; their view is not known.
+        balancer_up: the load balancer's own check of the node; None when it cannot be asked.
+        balancer_drained: the load balancer gives the node no clients, read back; None when not known.
+        redis_connected: the shared Redis heard from a client on the node within the last seconds (its idle
+            time); None when it cannot be asked. Being listed is not enough: Redis keeps the clients of a
+            machine that lost its power for minutes.
+        has_balancer: the site has a load balancer to ask.
+    """
+
+    node: str
+    observed_at: Moment
+    tcp: Mapping[str, str] = field(default_factory=dict)
+    mute: tuple[str, ...] = ()
+    balancer_up: bool | None = None
+    balancer_drained: bool | None = None
+    redis_connected: bool | None = None
+    has_balancer: bool = True
+
+    @property
+    def sightings(self) -> tuple[str, ...]:
+        """Who sees the node alive, in words."""
+        seen = [
+            f"{who} can open its PostgreSQL port" for who, state in sorted(self.tcp.items()) if state == OPEN
+        ]
+        if self.balancer_up:
+            seen.append("the load balancer's check of it is up")
+        if self.redis_connected:
+            seen.append("Redis has a client from it")
+        return tuple(seen)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Which witnesses could not be asked, in words."""
+        gaps = [f"{who} does not answer" for who in sorted(self.mute)]
+        if self.has_balancer and self.balancer_up is None:
+            gaps.append("the load balancer's check is not known")
+        if self.redis_connected is None:
+            gaps.append("Redis's client list is not known")
+        return tuple(gaps)
