@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from lab.shell import LabError
 from lab.site_lab import Lab
+from lab.subnets import known_labs
 from lab.topology import HOSTNAME, NODES, ORCHESTRATOR, SERVICES
 
 
@@ -27,14 +28,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, lab: Lab) -> int:
     match options.command:
+        case "prepare":
+            lab.prepare()
         case "up":
             _up(lab)
         case "down":
             lab.down()
             if options.images:
-                from lab import images
-
-                print("\n".join(images.remove_images()))
+                _remove_images()
+        case "clean":
+            for name in known_labs():
+                Lab(name).down()
+            _remove_images()
         case "status":
             return _status(lab)
         case "exec":
@@ -62,6 +67,12 @@ def _up(lab: Lab) -> None:
     print(f"The lab {lab.name} is up after {time.monotonic() - started:.1f} s on {topology.subnet}.")
     print(f"  site file  {topology.site_file}")
     print(f"  balancer   https://{topology.address('lb')}/ as {HOSTNAME}, CA {topology.directory / 'ca.pem'}")
+
+
+def _remove_images() -> None:
+    from lab import images
+
+    print("\n".join(f"removed {tag}" for tag in images.remove_images()))
 
 
 def _status(lab: Lab) -> int:
@@ -96,9 +107,11 @@ def _parser() -> argparse.ArgumentParser:
         _add_common(added, name=argparse.SUPPRESS, subnet=argparse.SUPPRESS)
         return added
 
+    command("prepare", "install the Docker engine and build the images; `up` does it, too")
     command("up", "bring the lab up and write its site file; what stands already stays")
     down = command("down", "remove the lab's containers, volumes, network and keys")
     down.add_argument("--images", action="store_true", help="remove the images as well")
+    command("clean", "take down every lab of this repository and remove the images")
     command("status", "show the machines and who is cut off from whom; status 0 when all run")
     execute = command("exec", "run a command on a machine: exec NODE -- CMD…")
     execute.add_argument("node")

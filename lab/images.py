@@ -3,17 +3,15 @@
 An image is tagged with a hash of its recipe: what stands is used again at once, what changed is built anew.
 """
 
-import fcntl
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab import apt
-from lab.shell import LabError, docker, run, step
+from lab.shell import LabError, alone, docker, run, step
 from lab.topology import STATE
 
 REPOSITORY_PREFIX = "harbor-ha-lab"
@@ -191,10 +189,6 @@ def _tag(role: str, recipe: str) -> str:
     return f"{REPOSITORY_PREFIX}/{role}:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 
-@contextmanager
-def _one_builder() -> Iterator[None]:
+def _one_builder() -> AbstractContextManager[None]:
     # Two labs that come up at the same time must not build the same image twice.
-    STATE.mkdir(exist_ok=True)
-    with (STATE / "images.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return alone(STATE / "images.lock")

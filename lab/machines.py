@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.shell import LabError, docker, run
-from lab.topology import BUCKET, HOSTNAME, LABEL, NODES, REGION, REPOSITORY, Topology
+from lab.topology import BUCKET, HOSTNAME, LABEL, NODES, ORCHESTRATOR, REGION, REPOSITORY, Topology
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,15 @@ class Powers:
 
 @dataclass(frozen=True)
 class State:
-    """What the engine says of one container."""
+    """What the engine says of one container.
+
+    Attributes:
+        running: it has power.
+        complete: it was started at least once; else its creation may have been interrupted half-way.
+    """
 
     running: bool
-    image: str
+    complete: bool
 
 
 def find_powers(image: str) -> Powers:
@@ -113,7 +118,7 @@ def oss_arguments(lab: Topology, image: str, access_key_id: str, secret_file: Pa
     )
     program = ("python3", "-B", "-m", "lab.oss", "--host", "0.0.0.0", "--port", "9000", "--data", "/data")
     rights = ("--access-key-id", access_key_id, "--access-key-secret-file", "/etc/lab/access-key-secret")
-    bucket = ("--bucket", BUCKET, "--region", REGION)
+    bucket = ("--bucket", BUCKET, "--region", REGION, "--admin-from", f"{lab.address(ORCHESTRATOR)}/32")
     settings = ("-e", "PYTHONPATH=/srv", "-e", "PYTHONUNBUFFERED=1", *mounts)
     return [*_common(lab, "oss"), *_service(), *settings, image, *program, *bucket, *rights]
 
@@ -125,7 +130,7 @@ def states(lab: Topology) -> dict[str, State]:
         return {}
     return {
         container["Name"].removeprefix(f"/{lab.name}-"): State(
-            running=bool(container["State"]["Running"]), image=container["Config"]["Image"]
+            running=bool(container["State"]["Running"]), complete=container["State"]["Status"] != "created"
         )
         for container in json.loads(docker("inspect", *listing))
     }

@@ -1,11 +1,13 @@
 """Run programs of this machine for the lab, and show how long the long ones take."""
 
+import fcntl
 import shlex
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,6 +71,21 @@ def docker(*arguments: str, stdin: str | bytes = b"", timeout: float = 60.0, che
         LabError: it failed or took longer than `timeout` seconds.
     """
     return run(["docker", *arguments], stdin=stdin, timeout=timeout, check=check).stdout
+
+
+def in_parallel(work: Callable[[str], None], names: Iterable[str]) -> None:
+    """Do the same for several machines at once; the first failure is raised when all have ended."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(work, names))
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """Hold a lock among the processes of this machine; it ends with the process that holds it."""
+    file.parent.mkdir(exist_ok=True)
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def tail(log: Path, lines: int = 12) -> str:

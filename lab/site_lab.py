@@ -1,22 +1,18 @@
 """A lab: a whole site on one machine, and the accidents that can happen to it."""
 
-import fcntl
-import io
 import ipaddress
 import json
 import socket
 import subprocess
-import tarfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lab import machines, partition
 from lab.images import Images
-from lab.shell import LabError, docker, run, step
+from lab.shell import LabError, alone, docker, in_parallel, run, step
+from lab.subnets import docker_subnets, known_subnets
 from lab.topology import LABEL, NODES, ORCHESTRATOR, SERVICES, STATE, Topology, check_name, free_subnet
 
 _BOOT_LIMIT_S = 60.0
@@ -43,7 +39,7 @@ class Lab:
         Raises:
             LabError: the lab was never brought up.
         """
-        known = _known_subnets().get(self.name)
+        known = known_subnets().get(self.name)
         if known is None:
             raise LabError(f"There is no lab {self.name!r}.", remedy=f"python -m lab --name {self.name} up")
         return Topology(self.name, known)
@@ -53,9 +49,26 @@ class Lab:
         """The site file that `up` writes."""
         return self.topology.site_file
 
+    def machines(self) -> tuple[str, ...]:
+        """Names of the nodes and the services."""
+        return (*NODES, *SERVICES)
+
     def node_address(self, machine: str) -> str:
         """Address of a node, a service, or the orchestrator."""
         return self.topology.address(machine)
+
+    def prepare(self) -> None:
+        """Do what takes long and belongs to no lab: Docker engine, images, Harbor installer.
+
+        Raises:
+            LabError: this machine lacks something that cannot be installed.
+        """
+        from lab import engine, images, site_file
+
+        STATE.mkdir(exist_ok=True)
+        engine.ensure_engine(STATE)
+        images.ensure_images()
+        site_file.find_installer()
 
     def up(self) -> Topology:
         """Bring the lab up; what stands already stays, what was stopped is started.
@@ -63,20 +76,21 @@ class Lab:
         Raises:
             LabError: it did not come up; the message says which part.
         """
-        from lab import engine, images, keys, services, site_file
+        from lab import creation, engine, images, keys, services, site_file
 
         logs = STATE / self.name
         logs.mkdir(parents=True, exist_ok=True)
         with self._alone():
             engine.ensure_engine(logs)
-            topology = self._settle_subnet()
+            with alone(STATE / "subnets.lock"):
+                topology = self._settle_subnet()
             built = images.ensure_images()
             installer = site_file.find_installer()
             keys.ensure_keys(topology)
             changed = services.write_settings(topology, keys.secret(topology, "redis-password"))
-            _ensure_network(topology)
+            creation.ensure_network(topology)
             for service in changed:
-                # It is started again below, and reads its new settings; one that does not exist yet is no error.
+                # It is started again below and reads its new settings; one that does not exist yet is no error.
                 docker("kill", topology.container(service), check=False)
             self._ensure_machines(topology, built)
             site_file.write_site(topology, installer, images.postgres_major(built))
@@ -86,7 +100,11 @@ class Lab:
         """Remove the lab's containers, volumes, network and state; its images stay for the next time."""
         import shutil
 
+        from lab.orchestrator import Orchestrator
+
         with self._alone():
+            if (STATE / self.name / "orchestrator").exists():
+                Orchestrator(self.name).down()
             label = ("--filter", f"label={LABEL}={self.name}")
             for listing, removal in (
                 (("ps", "-aq"), ("rm", "-f", "-v")),
@@ -96,7 +114,7 @@ class Lab:
                 found = docker(*listing, *label).split()
                 if found:
                     docker(*removal, *found, timeout=120)
-            if self.name in _known_subnets():
+            if self.name in known_subnets():
                 self.topology.site_file.unlink(missing_ok=True)
             shutil.rmtree(STATE / self.name, ignore_errors=True)
 
@@ -209,14 +227,14 @@ class Lab:
         self._wait_until_ready("oss")
 
     def _settle_subnet(self) -> Topology:
-        known = _known_subnets()
+        known = known_subnets()
         mine = known.pop(self.name, None)
         if mine and self._wanted_subnet and mine != self._wanted_subnet:
             raise LabError(
                 f"The lab {self.name!r} stands on {mine}.",
                 remedy="Take it down first, or leave --subnet out.",
             )
-        subnet = mine or self._wanted_subnet or free_subnet([*known.values(), *_docker_subnets()])
+        subnet = mine or self._wanted_subnet or free_subnet([*known.values(), *docker_subnets()])
         topology = Topology(self.name, subnet)
         for other, taken in known.items():
             if taken.overlaps(subnet):
@@ -227,14 +245,19 @@ class Lab:
 
     def _ensure_machines(self, topology: Topology, built: Images) -> None:
         standing = machines.states(topology)
+        for machine in [machine for machine, state in standing.items() if not state.complete]:
+            docker("rm", "-f", topology.container(machine))
+            del standing[machine]
         missing = [machine for machine in NODES | SERVICES if machine not in standing]
         asleep = [machine for machine, state in standing.items() if not state.running]
         if missing:
+            from lab.creation import create_machines
+
             with step(f"Create {', '.join(missing)}"):
-                _create(topology, missing, built)
+                create_machines(topology, missing, built)
         with step("Boot and wait until everything answers"):
-            _in_parallel(lambda machine: self.start(machine, wait=False), [*missing, *asleep])
-            _in_parallel(self._wait_until_ready, NODES | SERVICES)
+            in_parallel(lambda machine: self.start(machine, wait=False), [*missing, *asleep])
+            in_parallel(self._wait_until_ready, NODES | SERVICES)
 
     def _wait_until_ready(self, machine: str) -> None:
         topology = self.topology
@@ -269,7 +292,7 @@ class Lab:
             # First the file: a node that starts meanwhile must come up with the new rules.
             partition.record(topology, after)
             touched = sorted({end for cut in before ^ after for end in partition.ends(cut)})
-            _in_parallel(lambda machine: self._apply_cuts(machine, after), touched)
+            in_parallel(lambda machine: self._apply_cuts(machine, after), touched)
 
     def _apply_cuts(self, machine: str, cuts: Iterable[partition.Cut]) -> None:
         if not self.is_running(machine):
@@ -277,83 +300,8 @@ class Lab:
         addresses = [self.topology.address(peer) for peer in partition.peers(machine, cuts)]
         self.exec(machine, ["sh"], stdin=partition.script(addresses), timeout=20)
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        STATE.mkdir(exist_ok=True)
-        with (STATE / f"{self.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-
-if TYPE_CHECKING:
-    from lab.keys import KeyPair
-
-
-def _create(topology: Topology, missing: Sequence[str], built: Images) -> None:
-    from lab import keys
-
-    wanted = dict.fromkeys(missing)
-    powers = machines.find_powers(built.node) if NODES.keys() & wanted.keys() else None
-    for purpose in (
-        "nas",
-        "redis",
-        "oss",
-        *(f"{node}-{part}" for node in NODES for part in ("docker", "containerd")),
-    ):
-        docker("volume", "create", "--label", f"{LABEL}={topology.name}", topology.volume(purpose))
-
-    def create(machine: str) -> None:
-        if machine in NODES:
-            assert powers is not None
-            docker("create", *machines.node_arguments(topology, machine, built.node, powers))
-            identity = keys.ssh_pair(topology, f"{machine}-host-key"), keys.ssh_pair(topology, "ssh-key")
-            docker("cp", "-", f"{topology.container(machine)}:/", stdin=_identity(*identity))
-        elif machine == "redis":
-            docker("create", *machines.redis_arguments(topology, built.services))
-        elif machine == "lb":
-            docker("create", *machines.balancer_arguments(topology, built.services))
-        else:
-            rights = keys.OSS_ACCESS_KEY_ID, topology.secrets / "oss-access-key-secret"
-            docker("create", *machines.oss_arguments(topology, built.services, *rights))
-
-    _in_parallel(create, missing)
-
-
-def _identity(host_key: "KeyPair", login_key: "KeyPair") -> bytes:
-    """A tar archive of what makes a bare host this one: its host key, and who may log in."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path, text, mode in (
-            ("etc/ssh/ssh_host_ed25519_key", host_key.private, 0o600),
-            ("etc/ssh/ssh_host_ed25519_key.pub", host_key.public + "\n", 0o644),
-            ("root/.ssh/authorized_keys", login_key.public + "\n", 0o600),
-        ):
-            entry = tarfile.TarInfo(path)
-            entry.size, entry.mode, entry.mtime = len(text), mode, int(time.time())
-            archive.addfile(entry, io.BytesIO(text.encode()))
-    return buffer.getvalue()
-
-
-def _ensure_network(topology: Topology) -> None:
-    if run(["docker", "network", "inspect", topology.network], check=False).returncode:
-        label = ("--label", f"{LABEL}={topology.name}")
-        addresses = ("--subnet", str(topology.subnet), "--gateway", topology.address(ORCHESTRATOR))
-        docker("network", "create", *label, *addresses, topology.network)
-
-
-def _known_subnets() -> dict[str, ipaddress.IPv4Network]:
-    known = {}
-    for file in STATE.glob("*/lab.json"):
-        with suppress(OSError, ValueError):
-            known[file.parent.name] = ipaddress.IPv4Network(json.loads(file.read_text())["subnet"])
-    return known
-
-
-def _docker_subnets() -> list[ipaddress.IPv4Network]:
-    networks = docker("network", "ls", "-q").split()
-    layout = "{{range .IPAM.Config}}{{.Subnet}} {{end}}"
-    subnets = docker("network", "inspect", "--format", layout, *networks).split()
-    return [ipaddress.IPv4Network(subnet) for subnet in subnets if "." in subnet]
+    def _alone(self) -> AbstractContextManager[None]:
+        return alone(STATE / f"{self.name}.lock")
 
 
 def _answers(address: str, port: int) -> bool:
@@ -363,8 +311,3 @@ def _answers(address: str, port: int) -> bool:
             return port != 22 or connection.recv(4) == b"SSH-"
     except OSError:
         return False
-
-
-def _in_parallel(work: Callable[[str], None], names: Iterable[str]) -> None:
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        list(pool.map(work, names))

@@ -26,4 +26,4 @@ def test_without_a_name_the_demo_is_meant() -> None:
 def test_a_command_for_a_machine_keeps_its_own_options() -> None:
     options = _parser().parse_args(["--name", "other", "exec", "node-a", "--", "ls", "--name", "x"])
     assert options.name == "other"
-    assert options.argv == ["--", "ls", "--name", "x"] or options.argv == ["ls", "--name", "x"]
+    assert [part for part in options.argv if part != "--"] == ["ls", "--name", "x"]

@@ -1,0 +1,72 @@
+"""The lab installs from where the machine itself installs, and from nowhere else."""
+
+from pathlib import Path
+
+import pytest
+
+from lab.apt import Distribution, Source, own_sources, this_distribution
+from lab.shell import LabError
+
+_BOOKWORM = Distribution("debian", "bookworm", "12")
+
+
+def _etc_apt(tmp_path: Path, **files: str) -> Path:
+    (tmp_path / "sources.list.d").mkdir()
+    for name, text in files.items():
+        kind = "sources" if text.startswith("Types") or "\nTypes" in text else "list"
+        (tmp_path / "sources.list.d" / f"{name}.{kind}").write_text(text)
+    return tmp_path
+
+
+def test_a_mirror_of_the_distribution_is_found_in_both_formats(tmp_path: Path) -> None:
+    etc = _etc_apt(
+        tmp_path,
+        debian="# a comment\nTypes: deb deb-src\nURIs: http://mirror.test/debian\n"
+        "Suites: bookworm bookworm-updates\nComponents: main\nSigned-By: /k.gpg\n",
+        security="deb [arch=amd64 signed-by=/k.gpg] http://mirror.test/sec bookworm-security main # why\n",
+    )
+    assert own_sources(_BOOKWORM, etc) == [
+        Source("http://mirror.test/debian", "bookworm", ("main",)),
+        Source("http://mirror.test/debian", "bookworm-updates", ("main",)),
+        Source("http://mirror.test/sec", "bookworm-security", ("main",)),
+    ]
+
+
+def test_other_vendors_disabled_and_local_sources_are_left_out(tmp_path: Path) -> None:
+    etc = _etc_apt(
+        tmp_path,
+        debian="deb http://mirror.test/debian bookworm main\n",
+        vendor="deb https://vendor.test/apt bookworm stable\n",
+        backports="deb http://mirror.test/debian bookworm-backports main\n",
+        off="Types: deb\nEnabled: no\nURIs: http://off.test\nSuites: bookworm\nComponents: main\n",
+        disc="deb cdrom:[Debian]/ bookworm main\n#deb http://commented.test bookworm main\n",
+    )
+    assert [source.uri for source in own_sources(_BOOKWORM, etc)] == ["http://mirror.test/debian"]
+
+
+def test_a_machine_without_a_source_of_its_release_is_told_so(tmp_path: Path) -> None:
+    etc = _etc_apt(tmp_path, debian="deb http://mirror.test/debian trixie main\n")
+    with pytest.raises(LabError, match="No source of bookworm's packages"):
+        own_sources(_BOOKWORM, etc)
+
+
+def test_a_source_is_written_so_that_it_is_read_back_the_same(tmp_path: Path) -> None:
+    source = Source("https://mirror.test/debian", "bookworm", ("main", "contrib"))
+    assert own_sources(_BOOKWORM, _etc_apt(tmp_path, lab=source.deb822("/k.gpg"))) == [source]
+
+
+def test_ubuntu_is_recognised_and_its_keyring_is_ubuntus(tmp_path: Path) -> None:
+    release = tmp_path / "os-release"
+    release.write_text(
+        'NAME="Ubuntu"\nVERSION_ID="24.04"\nVERSION_CODENAME=noble\nID=ubuntu\nID_LIKE=debian\n'
+    )
+    found = this_distribution(release)
+    assert found == Distribution("ubuntu", "noble", "24.04")
+    assert found.keyring == "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
+
+
+def test_another_system_is_refused_by_its_name(tmp_path: Path) -> None:
+    release = tmp_path / "os-release"
+    release.write_text('ID="fedora"\nPRETTY_NAME="Fedora Linux 42"\n')
+    with pytest.raises(LabError, match="runs Fedora Linux 42"):
+        this_distribution(release)

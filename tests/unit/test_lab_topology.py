@@ -1,0 +1,103 @@
+"""Names, addresses, rights and cuts of a lab: the parts that are decided without a container."""
+
+import ipaddress
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lab import machines, partition
+from lab.services import haproxy_cfg, redis_conf
+from lab.shell import LabError
+from lab.topology import Topology, free_subnet
+
+_LAB = Topology("demo", ipaddress.IPv4Network("172.30.90.0/24"))
+
+
+def test_every_machine_has_the_address_that_the_documentation_promises() -> None:
+    wanted = {"orchestrator": 1, "node-a": 11, "node-b": 12, "node-c": 13, "redis": 21, "lb": 22, "oss": 23}
+    assert {name: _LAB.address(name) for name in wanted} == {
+        name: f"172.30.90.{last}" for name, last in wanted.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["", "Demo", "-x", "1st", "a/b", "a" * 22, "a b"])
+def test_a_lab_name_that_docker_cannot_carry_is_refused(name: str) -> None:
+    with pytest.raises(LabError, match="cannot be the name"):
+        Topology(name, _LAB.subnet)
+
+
+def test_a_network_that_is_too_small_is_refused() -> None:
+    with pytest.raises(LabError, match="too small"):
+        Topology("demo", ipaddress.IPv4Network("172.30.90.0/28"))
+
+
+def test_a_second_lab_gets_the_next_network_that_overlaps_with_nobody() -> None:
+    taken = [ipaddress.IPv4Network("172.30.90.0/24"), ipaddress.IPv4Network("172.30.91.128/25")]
+    assert free_subnet([]) == ipaddress.IPv4Network("172.30.90.0/24")
+    assert free_subnet(taken) == ipaddress.IPv4Network("172.30.92.0/24")
+    with pytest.raises(LabError, match="No free subnet"):
+        free_subnet([ipaddress.IPv4Network("172.16.0.0/12")])
+
+
+def test_secrets_are_not_among_the_arguments_of_any_container() -> None:
+    secret = Path("/secrets/oss-access-key-secret")
+    arguments = machines.oss_arguments(_LAB, "image", "ID", secret) + machines.redis_arguments(_LAB, "image")
+    assert "requirepass" not in " ".join(arguments)
+    assert f"{secret}:/etc/lab/access-key-secret:ro" in arguments
+
+
+def test_version_two_of_cgroups_tries_a_privileged_node_with_a_cgroup_namespace_first() -> None:
+    assert machines.candidates("2")[0].arguments == ("--privileged", "--cgroupns=private")
+
+
+def test_version_one_of_cgroups_never_hands_over_the_machines_devices() -> None:
+    for powers in machines.candidates("1"):
+        assert "--privileged" not in powers.arguments
+        assert "/sys/fs/cgroup:/sys/fs/cgroup:ro" in powers.arguments
+
+
+def test_a_cut_is_the_same_whichever_end_is_named_first() -> None:
+    assert partition.ordered("node-b", "node-a") == partition.ordered("node-a", "node-b")
+    cuts = {partition.ordered("node-b", "node-a"), partition.ordered("orchestrator", "node-a")}
+    assert partition.peers("node-a", cuts) == ["node-b", "orchestrator"]
+    assert partition.peers("node-c", cuts) == []
+    assert partition.ends(("node-a", "orchestrator")) == ["node-a"]
+
+
+def test_a_cut_drops_both_directions_where_forwarded_packets_pass() -> None:
+    script = partition.script(["172.30.90.12"])
+    assert "-t raw -A HARBOR_HA_CUT -s 172.30.90.12 -j DROP" in script
+    assert "-t mangle -A HARBOR_HA_CUT -d 172.30.90.12 -j DROP" in script
+    assert "-X" not in script
+
+
+def test_healing_removes_the_chain_and_names_no_rule_of_others() -> None:
+    script = partition.script([])
+    assert "-t raw -X HARBOR_HA_CUT" in script
+    assert "-t mangle -X HARBOR_HA_CUT" in script
+    assert "DROP" not in script
+
+
+def test_both_scripts_are_valid_shell() -> None:
+    for script in (partition.script([]), partition.script(["10.0.0.1", "10.0.0.2"])):
+        subprocess.run(["sh", "-n"], input=script, text=True, check=True)
+
+
+def test_the_health_check_survives_haproxys_own_quoting() -> None:
+    """Double quotes in haproxy.cfg are HAProxy's: the pattern lost its own, and no node was ever healthy."""
+    (expectation,) = [line for line in haproxy_cfg(_LAB).splitlines() if "rstring" in line]
+    assert expectation.endswith("""'"status":[[:space:]]*"healthy"'""")
+
+
+def test_the_third_node_waits_disabled_behind_the_balancer() -> None:
+    servers = [line.split() for line in haproxy_cfg(_LAB).splitlines() if line.startswith("    server ")]
+    assert {server[1]: "disabled" in server for server in servers} == {
+        "node-a": False,
+        "node-b": False,
+        "node-c": True,
+    }
+
+
+def test_redis_asks_for_its_password() -> None:
+    assert "requirepass geheim\n" in redis_conf("geheim")
