@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
+from tasks.backup.blobs import KnownBlob, NeededBlob, StoredBlob
+
 # Layers that Docker never uploads: clients fetch them from their vendor.
 FOREIGN_LAYER = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 # Harbor's garbage collector has taken these; the row goes after the file.
@@ -18,43 +20,6 @@ NAMED_AT_MOST = 1000
 
 class OutOfOrder(Exception):
     """A stream is not sorted by digest; merging it would report blobs as missing that are not."""
-
-
-@dataclass(frozen=True, slots=True)
-class NeededBlob:
-    """A blob as the dumped database knows it.
-
-    Attributes:
-        size: bytes; None where only a reference and no `blob` row exists.
-        proxied: only artifacts of proxy-cache projects refer to it; those may never have fetched it.
-        pulled: Unix time of the last pull of an artifact that uses it, 0 when never.
-    """
-
-    digest: str
-    size: int | None
-    content_type: str = ""
-    status: str = ""
-    proxied: bool = False
-    pulled: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StoredBlob:
-    """A blob as the bucket's listing knows it."""
-
-    digest: str
-    size: int
-    etag: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class KnownBlob:
-    """A blob as it was when its content was hashed on the way into the bucket."""
-
-    digest: str
-    size: int
-    crc64: int
-    etag: str = ""
 
 
 class State(StrEnum):
@@ -141,6 +106,9 @@ def _check(blob: NeededBlob, stored: StoredBlob | None, known: KnownBlob | None)
     if stored is None:
         if reason is None and blob.proxied:
             reason = "of a proxy cache, perhaps never fetched"
+        if reason is None and not blob.referenced:
+            # Garbage collection may take it at any moment, and no pull can ask for it.
+            reason = "no artifact refers to it"
         return Checked(blob, State.EXEMPT if reason else State.MISSING, reason=reason or "")
     if reason is not None:
         return Checked(blob, State.EXEMPT, stored, known, reason)

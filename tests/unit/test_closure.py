@@ -9,14 +9,12 @@ from hypothesis import strategies as st
 from flows.rules.closure import (
     FOREIGN_LAYER,
     Checked,
-    KnownBlob,
-    NeededBlob,
     OutOfOrder,
     State,
-    StoredBlob,
     compare,
     conclude,
 )
+from tasks.backup.blobs import KnownBlob, NeededBlob, StoredBlob
 
 
 def digest(number: int) -> str:
@@ -56,6 +54,10 @@ def test_a_blob_that_garbage_collection_is_deleting_is_not_missed() -> None:
 def test_a_layer_that_a_proxy_cache_never_fetched_is_not_missed_but_a_truncated_one_is() -> None:
     assert one(NeededBlob(A, 5, proxied=True)).state is State.EXEMPT
     assert one(NeededBlob(A, 5, proxied=True), StoredBlob(A, 3)).state is State.WRONG_SIZE
+
+
+def test_garbage_that_was_collected_during_the_copy_is_not_missed() -> None:
+    assert one(NeededBlob(A, 5, referenced=False)).state is State.EXEMPT
 
 
 def test_a_reference_without_a_size_accepts_what_the_bucket_has() -> None:
