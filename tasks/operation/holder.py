@@ -1,0 +1,72 @@
+"""Who holds a lock: this very process, told from one that had its number before."""
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process of an orchestrator, as a lock names it: `host:pid:start:boot:namespace:machine`.
+
+    Attributes:
+        host: its host name.
+        pid: its process id.
+        start: when it started, in clock ticks since the boot; process ids are used again.
+        boot: the first part of the machine's boot id.
+        namespace: its process id namespace; two containers have different processes of the same number.
+        machine: the first part of the machine's id; empty when it has none.
+    """
+
+    host: str
+    pid: int
+    start: str
+    boot: str
+    namespace: str
+    machine: str
+
+    def __str__(self) -> str:
+        return ":".join([self.host, str(self.pid), self.start, self.boot, self.namespace, self.machine])
+
+
+def this_process() -> Holder:
+    """Describe the process that asks."""
+    return Holder(
+        socket.gethostname().replace(":", "-"),
+        os.getpid(),
+        _start_of(os.getpid()),
+        _text("/proc/sys/kernel/random/boot_id")[:8],
+        str(os.stat("/proc/self/ns/pid").st_ino),
+        _text("/etc/machine-id")[:8],
+    )
+
+
+def known_dead(holder: str) -> bool:
+    """Tell whether a lock's holder is certainly gone: a process of this machine that runs no more.
+
+    A process of another machine, or of another container, is never certainly gone; its lock runs out.
+    """
+    parts = holder.split(":")
+    if len(parts) != 6 or not parts[1].isdigit():
+        return False
+    other = Holder(parts[0], int(parts[1]), *parts[2:])
+    here = this_process()
+    if not here.machine or (other.host, other.machine) != (here.host, here.machine):
+        return False
+    if other.boot != here.boot:
+        return True
+    return other.namespace == here.namespace and _start_of(other.pid) != other.start
+
+
+def _start_of(pid: int) -> str:
+    """Return when a process started; empty when there is none. A zombie counts as none: it does nothing."""
+    fields = _text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return "" if len(fields) < 20 or fields[0] in ("Z", "X") else fields[19]
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

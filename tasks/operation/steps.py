@@ -1,0 +1,12 @@
+"""The lock, the operation record and the maintenance switch as Prefect tasks."""
+
+from tasks.operation import store
+from tasks.step import step
+
+acquire = step(store.acquire, "Take the site's lock")
+advance = step(store.advance, "Record the operation")
+close = step(store.close, "Close the operation")
+release = step(store.release, "Give the site's lock back")
+pause = step(store.pause, "Pause the site")
+unpause = step(store.unpause, "End the pause")
+remember_primary = step(store.remember_primary, "Keep the primary's last position")
