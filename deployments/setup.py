@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 
-from blocks import BLOCKS
+from blocks import HarborSite
 
 ZOMBIES = "harbor-ha: crash zombie flows"
 SILENT_FOR = timedelta(seconds=90)
@@ -17,8 +17,7 @@ SILENT_FOR = timedelta(seconds=90)
 
 def setup() -> None:
     """Register the Block types and replace the automation for killed flows. Repeatable."""
-    for block in BLOCKS:
-        block.register_type_and_schema()
+    HarborSite.register_type_and_schema()  # registers its parts too
     with get_client(sync_client=True) as client:
         for found in client.read_automations_by_name(ZOMBIES):
             client.delete_automation(found.id)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from blocks import HarborSite
+from blocks import BLOCKS, HarborSite
 from blocks.prefect_api import prefect_api
 from blocks.site_file import read_site_file
 from deployments import cli, runs
@@ -123,7 +123,7 @@ class TestAgainstAServer:
             found = api.post("automations/filter", json={}).json()
             slugs = {kind["slug"] for kind in api.post("block_types/filter", json={"limit": 200}).json()}
         assert [automation["name"] for automation in found].count(ZOMBIES) == 1
-        assert "harbor-ha-site" in slugs
+        assert {block.get_block_type_slug() for block in BLOCKS} <= slugs
 
     def test_a_schedule_of_a_site_that_is_not_served_any_more_is_gone(
         self, prefect_server: str, site: HarborSite
