@@ -7,18 +7,18 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 LAB_STATE := .lab
 
-.PHONY: demo test test-unit test-lab test-faults lint format lock lab clean venv
+.PHONY: demo test test-unit test-lab test-faults lint format lock clean venv
 
-demo: lab
-	$(RUN) -m lab demo
+demo: venv
+	$(RUN) -m lab.demo
 
-test: lab
+test: venv
 	$(RUN) -m pytest tests
 
 test-unit: venv
 	$(RUN) -m pytest tests/unit
 
-test-lab: lab
+test-lab: venv
 	$(RUN) -m pytest tests/lab
 
 lint: venv
@@ -40,14 +40,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# System packages and the Docker engine; the lab's own code installs what is missing.
-lab: venv
-	$(RUN) -m lab prepare
-
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --extra test pyproject.toml --output-file requirements.lock
 
 clean:
-	-[ -x $(RUN) ] && $(RUN) -m lab clean
+	-[ -x $(RUN) ] && $(RUN) -m lab.demo clean && $(RUN) -m lab clean
 	rm -rf $(VENV) $(LAB_STATE) lab/site.yml .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

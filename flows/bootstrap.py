@@ -86,7 +86,7 @@ def start_harbor(run: Protocol, plan: Plan) -> None:
     run.on_each(harbor.up, others)
     run.on_each(harbor.wait_healthy, others)
     for node in plan.harbor:
-        run.on(balancer.admit, node=node)
+        run.on(balancer.admit, node)
 
 
 def prove(run: Protocol, plan: Plan) -> None:

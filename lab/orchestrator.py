@@ -115,6 +115,12 @@ class Orchestrator:
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.load(answer)
 
+    def headline(self, flow: str, site: str) -> str:
+        """Read the first sentence of the newest report of a flow."""
+        key = f"{flow.replace('_', '-')}-{site}"
+        found = self.api("/artifacts/latest/filter", {"artifacts": {"key": {"any_": [key]}}, "limit": 1})
+        return str(found[0]["description"]) if found else "no report was published"
+
     def _spawn(self, name: str, argv: list[str]) -> None:
         with (self.directory / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(

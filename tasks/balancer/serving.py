@@ -2,10 +2,11 @@
 
 from blocks import HarborSite
 from tasks.balancer.balancer import Served, admit_confirmed, balancer_of
+from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, changed, unchanged
 
 
-def admit(site: HarborSite, *, node: str, timeout: float = 30.0) -> Outcome:
+def admit(site: HarborSite, host: Host, *, timeout: float = 30.0) -> Outcome:
     """Have a node served by the load balancer; its own health check must agree.
 
     Args:
@@ -14,7 +15,7 @@ def admit(site: HarborSite, *, node: str, timeout: float = 30.0) -> Outcome:
     Raises:
         BalancerError: the node is not served.
     """
-    balancer = balancer_of(site)
+    node, balancer = host.name, balancer_of(site)
     if balancer is None:
         return unchanged("the load balancer is not ours to ask")
     state = balancer.status().get(node)

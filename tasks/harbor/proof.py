@@ -35,7 +35,7 @@ def push_and_pull(site: HarborSite, *, name: str) -> Outcome:
     known = not made and _known(site, repository, digest)
     nodes = {node.name: through_node(site, node.name) for node in site.nodes if node.runs_harbor}
     if known:
-        for node, endpoint in nodes.items():
+        for endpoint in nodes.values():
             with Registry(endpoint) as registry:
                 registry.pull(repository, digest)
         return unchanged(f"{repository} pulled through {', '.join(nodes)}", digest=digest)
