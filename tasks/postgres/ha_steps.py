@@ -1,7 +1,8 @@
 """What failover, switchover and rejoin do to PostgreSQL, as Prefect tasks."""
 
+from tasks.postgres import lost_commits as lost
 from tasks.postgres import promote as promotion
-from tasks.postgres import stop
+from tasks.postgres import rejoin, stop
 from tasks.step import step
 
 stop_for_switchover = step(stop.stop_for_switchover, "Shut the primary down")
@@ -12,3 +13,6 @@ promote = step(promotion.promote, "Promote the standby")
 checkpoint = step(promotion.checkpoint, "Write a checkpoint")
 ensure_slots = step(promotion.ensure_slots, "Give the primary its slots")
 drop_stale_slots = step(promotion.drop_stale_slots, "Drop stale slots on the standby")
+follow = step(rejoin.follow, "Start as a standby")
+rewind = step(rejoin.rewind, "Rewind")
+lost_commits = step(lost.lost_commits, "List what only the old primary had")

@@ -1,0 +1,80 @@
+"""What existed only on the old primary: commits behind the point where the new primary left its history."""
+
+from typing import Any
+
+from blocks import HarborSite
+from tasks.errors import HarborHaError
+from tasks.hosts.connection import Host
+from tasks.outcome import Outcome, unchanged
+from tasks.postgres.node_program import on_node
+from tasks.postgres.rejoin import history_of
+from tasks.postgres.sql import execute
+from tasks.remote import pg_lost_commits, pg_wal
+
+_LIMIT_S = 120.0
+
+
+def lost_commits(site: HarborSite, node: Host, primary: Host, *, operation: str) -> Outcome:
+    """List the commits that only the stopped former primary has. Before the rewind or clone, which remove them.
+
+    A second call of the same operation returns the first one's list. Not every commit in it was acknowledged:
+    with synchronous replication the last ones were still waiting.
+
+    Returns:
+        data: `known`; `why` when it is not; `total`; `commits`, at most 1,000, each `at` (UTC), `xid` and
+        `relations` (`database.name`, or the file's number where the primary knows no name).
+    """
+    answer = on_node(
+        site,
+        node,
+        pg_lost_commits,
+        pg_wal,
+        limit=_LIMIT_S + 10,
+        operation=operation,
+        limit_s=_LIMIT_S,
+        **history_of(site, primary),
+    )
+    answer.pop("stored", None)
+    if not answer["known"]:
+        return unchanged(f"what was lost cannot be known: {answer['why']}", **answer)
+    if not answer["commits"]:
+        return unchanged("nothing was lost: no commit exists only on the old primary", **answer)
+    names = _names(site, primary, {rel for commit in answer["commits"] for rel in commit["relations"]})
+    for commit in answer["commits"]:
+        commit["relations"] = sorted({names.get(rel, rel) for rel in commit["relations"]})
+    first, last = answer["commits"][0]["at"], answer["commits"][-1]["at"]
+    return unchanged(f"{answer['total']} commits exist only on {node.name}, from {first} to {last}", **answer)
+
+
+def _names(site: HarborSite, primary: Host, relations: set[str]) -> dict[str, str]:
+    """Name relations (`tablespace/database/file`) as the primary knows them; a name is a comfort, not a must."""
+    by_database: dict[str, list[str]] = {}
+    for relation in relations:
+        by_database.setdefault(relation.split("/")[1], []).append(relation)
+    names: dict[str, str] = {}
+    try:
+        databases = dict(_pairs(execute(site, primary, "SELECT oid, datname FROM pg_database")))
+        for oid, listed in by_database.items():
+            if oid in databases:
+                files = ",".join(relation.split("/")[2] for relation in listed)
+                rows = execute(site, primary, _FILES, database=databases[oid], files=files)
+                found = dict(_pairs(rows))
+                for relation in listed:
+                    name = found.get(relation.split("/")[2])
+                    names[relation] = f"{databases[oid]}.{name or relation.split('/')[2]}"
+    except HarborHaError:
+        return names
+    return names
+
+
+def _pairs(rows: list[list[Any]]) -> list[tuple[str, str]]:
+    return [(row[0], row[1]) for row in rows]
+
+
+# A toast table is named by what it belongs to; a table of another tablespace has another first number.
+_FILES = """
+SELECT f, coalesce(owner.oid, c.oid)::regclass
+  FROM unnest(string_to_array(:'files', ',')::oid[]) AS f
+  JOIN pg_class c ON pg_relation_filenode(c.oid) = f
+  LEFT JOIN pg_class owner ON owner.reltoastrelid = c.oid
+"""
