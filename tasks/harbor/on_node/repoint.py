@@ -9,7 +9,8 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Optional
 
-from tasks.docker.on_node.lib import payload, poll, read, record, reply, state, write
+from tasks.docker.on_node.lib import payload, poll, read, record, reply, run, state, write
+from tasks.harbor.on_node.clone import NEXT, EngineRefused, stage, switch
 from tasks.harbor.on_node.containers import (
     STARTED,
     address_of,
@@ -24,8 +25,10 @@ from tasks.harbor.on_node.containers import (
 from tasks.harbor.on_node.prepare import PREPARED, prepare_inputs
 from tasks.harbor.on_node.start import start_inputs
 
-# The services that read the database's address from files; jobservice asks core for it when it starts.
-READERS = ("core", "exporter", "notary-server", "notary-signer")
+# Fixed by Harbor's docker-compose.yml.
+CORE, PROXY = "harbor-core", "nginx"
+# What else reads the database's address from files; jobservice asks core for it when it starts.
+READERS = ("exporter", "notary-server", "notary-signer")
 
 
 def with_host(text: str, host: str) -> str:
@@ -88,43 +91,63 @@ def edit(home: str, host: str) -> List[str]:
 
 def connected_host() -> Optional[str]:
     """Read which database the running core was started for; None when it does not run."""
-    core = inspect("harbor-core")
+    core = inspect(CORE)
     if core is None or not core["State"]["Running"]:
         return None
     return environment_of(core).get("POSTGRESQL_HOST")
 
 
-def recreate(home: str, timeout: float) -> List[str]:
-    """Create the readers anew; `restart` would keep the old environment."""
-    present = containers(home)
-    services = [service for service in READERS if service in present]
-    running = [present[service].name for service in services if present[service].running]
-    # Core ignores SIGTERM, so compose would wait for its whole grace period. There is nothing to be graceful
-    # about: its database is gone or read-only. Done while compose is still loading (half a second).
-    killer = subprocess.Popen(
-        ["docker", "kill", *running], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    compose(home, ["up", "-d", "--no-deps", "--timeout", "1", *services], timeout)
-    killer.wait()
-    return services
+def stage_core(home: str, host: str) -> bool:
+    """Make the next core beside the running one; False when compose has to do it."""
+    try:
+        return stage(home, "core", CORE, {"POSTGRESQL_HOST": host})
+    except EngineRefused:
+        return False
 
 
-def recreate_and_wait(home: str, timeout: float, seconds: Dict[str, float]) -> List[str]:
-    """Recreate the readers, reload the proxy while core starts, and wait for core's answer."""
+def replace_core(home: str, host: str, timeout: float) -> str:
+    """Put a core with the new address in the place of the old one; `restart` would keep the old environment."""
+    if stage_core(home, host):
+        try:
+            switch(CORE)
+            return "staged"
+        except EngineRefused:
+            pass
+    # Whatever is left of the attempt: compose would take it for the service's container.
+    run(["docker", "rm", "--force", CORE + NEXT], 30)
+    # Core does not listen to SIGTERM and has nothing to finish: its database is gone or read-only.
+    compose(home, ["up", "-d", "--no-deps", "--timeout", "1", "core"], timeout)
+    return "compose"
+
+
+def recreate_and_wait(home: str, host: str, timeout: float, seconds: Dict[str, float]) -> str:
+    """Replace core, reload the proxy while it starts, and wait for its answer; how it was replaced."""
     deadline = time.monotonic() + timeout
     mark = time.monotonic()
-    services = recreate(home, timeout)
+    how = replace_core(home, host, timeout)
     seconds["recreate"] = time.monotonic() - mark
     mark = time.monotonic()
-    core = inspect("harbor-core")
-    reload_proxy(containers(home)["proxy"].name)
+    core = inspect(CORE)
+    reload_proxy(PROXY)
     seconds["proxy"] = time.monotonic() - mark
     mark = time.monotonic()
     address = address_of(core) if core else ""
     if not poll(lambda: core_answers(address), max(1.0, deadline - time.monotonic()), 0.03):
         sys.exit("Core does not answer after its start for the new database; see /var/log/harbor/core.log.")
     seconds["core"] = time.monotonic() - mark
-    return services
+    return how
+
+
+def recreate_others(home: str, timeout: float) -> List[str]:
+    """Let compose recreate the other readers whose environment is old; nobody pushes through them."""
+    present = containers(home)
+    others = [service for service in READERS if service in present]
+    if others:
+        before = {service: present[service].id for service in others}
+        compose(home, ["up", "-d", "--no-deps", "--timeout", "1", *others], timeout)
+        after = containers(home)
+        return [service for service in others if after[service].id != before[service]]
+    return []
 
 
 def restart_jobs(home: str, core_started: str) -> bool:
@@ -138,22 +161,28 @@ def restart_jobs(home: str, core_started: str) -> bool:
 
 
 def repoint(given: Dict[str, Any]) -> Dict[str, Any]:
-    """Do the parts that were asked for: `edit`, `recreate`, `jobs`. What is done already is left alone."""
-    home, host = given["install_dir"], given["host"]
+    """Do the parts that were asked for: `edit`, `stage`, `recreate`, `settle`. What is done is left alone."""
+    home, host, parts = given["install_dir"], given["host"], given["parts"]
     seconds: Dict[str, float] = {}
     answer: Dict[str, Any] = {"edited": [], "recreated": [], "jobs": False}
-    start = mark = time.monotonic()
-    if "edit" in given["parts"]:
+    start = time.monotonic()
+    if "edit" in parts:
         answer["edited"] = edit(home, host)
-        seconds["edit"] = time.monotonic() - mark
-    if "recreate" in given["parts"] and connected_host() != host:
+        seconds["edit"] = time.monotonic() - start
+    old = connected_host()
+    if "stage" in parts and old != host:
+        stage_core(home, host)
+    if "recreate" in parts and old != host:
         require_nas(given["nas"])
-        answer["recreated"] = recreate_and_wait(home, given["timeout"], seconds)
-    if "jobs" in given["parts"]:
+        how = recreate_and_wait(home, host, given["timeout"], seconds)
+        answer["recreated"] = ["core" if how == "staged" else "core (by compose)"]
+    if "settle" in parts:
         mark = time.monotonic()
-        core = inspect("harbor-core")
+        run(["docker", "rm", "--force", CORE + NEXT], 30)
+        answer["recreated"] += recreate_others(home, given["timeout"])
+        core = inspect(CORE)
         answer["jobs"] = restart_jobs(home, core["State"]["StartedAt"] if core else "")
-        seconds["jobs"] = time.monotonic() - mark
+        seconds["settle"] = time.monotonic() - mark
     seconds["total"] = time.monotonic() - start
     answer["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
     answer["connected"] = connected_host()
