@@ -12,6 +12,7 @@ from tasks.backup.encryption import (
     DecryptionFailed,
     IdentityUnusable,
     NoRecipients,
+    _Pump,
     decrypted,
     encrypted,
     identities_of,
@@ -95,13 +96,16 @@ def test_an_uploader_that_gives_up_leaves_no_thread_behind() -> None:
         def read(self, size: int = -1, /) -> bytes:
             return b"x" * size
 
-    with (
-        pytest.raises(RuntimeError, match="bucket"),
-        encrypted(HashingReader(Endless()), recipients_of([PUBLIC], "x")) as pump,
-    ):
-        pump.output.read(10)
-        raise RuntimeError("no such bucket")
-    assert not pump._thread.is_alive()
+    def upload() -> _Pump:
+        with encrypted(HashingReader(Endless()), recipients_of([PUBLIC], "x")) as pump:
+            pumps.append(pump)
+            pump.output.read(10)
+            raise RuntimeError("no such bucket")
+
+    pumps: list[_Pump] = []
+    with pytest.raises(RuntimeError, match="bucket"):
+        upload()
+    assert not pumps[0]._thread.is_alive()
 
 
 def test_secrets_are_refused_without_a_recipient() -> None:

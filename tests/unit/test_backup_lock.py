@@ -1,0 +1,101 @@
+"""The lock in the bucket: one writer, also when writers die or are slow."""
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tasks.backup.lock import BucketLock, LockedByAnother, LockLost, acquire, held
+from tasks.storage.store import ObjectStore
+from tests.unit.local_oss import running_oss
+from tests.unit.local_store import local_store
+
+NOW = datetime(2026, 11, 22, 1, 0, tzinfo=UTC)
+TTL = timedelta(minutes=15)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ObjectStore]:
+    with running_oss(tmp_path) as server:
+        yield local_store(server)
+
+
+def take(store: ObjectStore, minutes: float = 0) -> BucketLock:
+    return acquire(store, "backup", "nightly backup", ttl=TTL, now=lambda: NOW + timedelta(minutes=minutes))
+
+
+def test_the_second_run_is_told_who_is_in_its_way(store: ObjectStore) -> None:
+    first = take(store)
+    with pytest.raises(LockedByAnother, match="nightly backup, until 2026-11-22T01:15") as refused:
+        take(store, 5)
+    assert first.holder.owner in str(refused.value)
+
+
+def test_a_released_lock_is_free_at_once(store: ObjectStore) -> None:
+    take(store).release()
+    take(store)
+
+
+def test_a_dead_run_gives_way_after_its_time_and_not_before(store: ObjectStore) -> None:
+    take(store)
+    with pytest.raises(LockedByAnother):
+        take(store, 16)
+    take(store, 18)
+
+
+def test_a_run_that_was_silent_for_too_long_learns_that_it_lost(store: ObjectStore) -> None:
+    slow = take(store)
+    second = take(store, 18)
+    with pytest.raises(LockLost):
+        slow.renew()
+    slow.release()
+    with pytest.raises(LockedByAnother):
+        take(store, 19)
+    second.renew()
+
+
+def test_a_lock_that_was_released_cannot_be_won_twice_by_a_slow_contender(store: ObjectStore) -> None:
+    first = take(store)
+    key = first._key
+    first.release()
+    second = take(store)
+    assert second._key > key
+    second.release()
+    assert take(store)._key > second._key
+
+
+def test_of_many_at_the_same_instant_one_wins(store: ObjectStore) -> None:
+    won: list[BucketLock] = []
+    start = threading.Barrier(8)
+
+    def contend() -> None:
+        start.wait()
+        try:
+            won.append(take(store))
+        except LockedByAnother:
+            return
+
+    threads = [threading.Thread(target=contend) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+
+
+def test_a_long_run_keeps_its_lock_by_renewing_it(store: ObjectStore) -> None:
+    with held(store, "backup", "long", ttl=timedelta(seconds=0.4)) as lock:
+        before = lock.holder.expires
+        waited = threading.Event()
+        while lock.holder.expires == before:
+            assert not waited.wait(0.05)
+    with held(store, "backup", "next"):
+        pass
+
+
+def test_a_damaged_lock_is_not_taken_for_a_free_one(store: ObjectStore) -> None:
+    store.put_bytes("meta/locks/backup/00000001.json", b"{")
+    with pytest.raises(LockedByAnother):
+        take(store)
