@@ -42,6 +42,12 @@ _POSTGRES_NOTE = "/etc/postgresql-major"
 
 _APT = "apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends"
 
+_BASE_RECIPE = """COPY authorities/ /etc/ssl/certs/
+RUN rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*
+COPY lab.sources /etc/apt/sources.list.d/lab.sources
+COPY 90lab /etc/apt/apt.conf.d/90lab
+"""
+
 _NODE_RECIPE = f"""
 RUN {_APT} {_NODE_PACKAGES} \\
  && rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_* /usr/sbin/policy-rc.d \\
@@ -87,7 +93,7 @@ def ensure_base() -> str:
         its tag. It has what apt needs and little more, and installs from the same places as this machine.
     """
     distribution = apt.this_distribution()
-    tag = _tag("base", f"{distribution} {apt.settings()} {apt.own_sources(distribution)}")
+    tag = _tag("base", f"{distribution} {apt.settings()} {apt.own_sources(distribution)} {_BASE_RECIPE}")
     with _one_builder():
         if not _exists(tag):
             _build_base(tag, distribution)
@@ -131,12 +137,12 @@ def _build_base(tag: str, distribution: apt.Distribution) -> None:
         sources = "\n".join(source.deb822(keyring) for source in apt.own_sources(distribution))
         (Path(context) / "lab.sources").write_text(sources)
         (Path(context) / "90lab").write_text(apt.settings())
-        recipe = f"""FROM {raw}
-RUN rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*
-COPY lab.sources /etc/apt/sources.list.d/lab.sources
-COPY 90lab /etc/apt/apt.conf.d/90lab
-"""
-        _build(tag, recipe, Path(context))
+        # A pulled image trusts no certificate yet, and could not install those from a mirror behind https.
+        authorities = Path("/etc/ssl/certs/ca-certificates.crt")
+        (Path(context) / "authorities").mkdir()
+        if authorities.exists():
+            shutil.copy(authorities, Path(context) / "authorities")
+        _build(tag, f"FROM {raw}\n{_BASE_RECIPE}", Path(context))
     docker("rmi", raw)
 
 

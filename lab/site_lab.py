@@ -100,6 +100,7 @@ class Lab:
         """Remove the lab's containers, volumes, network and state; its images stay for the next time."""
         import shutil
 
+        from lab import snapshot
         from lab.orchestrator import Orchestrator
 
         with self._alone():
@@ -115,6 +116,7 @@ class Lab:
                 if found:
                     docker(*removal, *found, timeout=120)
             if self.name in known_subnets():
+                snapshot.forget_all(self.topology)
                 self.topology.site_file.unlink(missing_ok=True)
             shutil.rmtree(STATE / self.name, ignore_errors=True)
 
@@ -226,6 +228,37 @@ class Lab:
         self.exec(node, ["find", "/mnt/nas", "-mindepth", "1", "-delete"])
         self._wait_until_ready("oss")
 
+    def save_nodes(self, tag: str) -> None:
+        """Shut all machines down, keep their disks under a name, and boot them again."""
+        from lab import images, snapshot
+
+        with self._alone(), step(f"Save the nodes as {tag}"):
+            snapshot.save(self.topology, tag, images.ensure_images())
+        self._boot()
+
+    def restore_nodes(self, tag: str) -> None:
+        """Heal the network, bring all disks back as they were saved, and boot.
+
+        Raises:
+            LabError: nothing was saved under that name.
+        """
+        from lab import images, snapshot
+
+        self.heal()
+        with self._alone(), step(f"Restore the nodes as they were saved as {tag}"):
+            snapshot.restore(self.topology, tag, images.ensure_images())
+        self._boot()
+
+    def has_saved(self, tag: str) -> bool:
+        """Whether `restore_nodes` can bring something back."""
+        from lab import snapshot
+
+        return snapshot.exists(self.topology, tag)
+
+    def _boot(self) -> None:
+        in_parallel(lambda machine: self.start(machine, wait=False), self.machines())
+        in_parallel(self._wait_until_ready, self.machines())
+
     def _settle_subnet(self) -> Topology:
         known = known_subnets()
         mine = known.pop(self.name, None)
@@ -257,7 +290,7 @@ class Lab:
                 create_machines(topology, missing, built)
         with step("Boot and wait until everything answers"):
             in_parallel(lambda machine: self.start(machine, wait=False), [*missing, *asleep])
-            in_parallel(self._wait_until_ready, NODES | SERVICES)
+            in_parallel(self._wait_until_ready, self.machines())
 
     def _wait_until_ready(self, machine: str) -> None:
         topology = self.topology

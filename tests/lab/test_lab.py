@@ -151,6 +151,32 @@ def test_the_balancer_serves_no_node_whose_health_body_says_unhealthy_with_statu
     lab.recreate("node-a", "node-b")
 
 
+def test_saved_nodes_come_back_with_disks_and_shared_data_and_without_what_came_later(lab: Lab) -> None:
+    lab.recreate("node-a")
+    lab.exec(
+        "node-a", ["sh", "-c", "echo before >/root/note; mkdir /var/lib/docker/x; echo nas >/mnt/nas/note"]
+    )
+    lab.save_nodes("scratch")
+    lab.exec("node-a", ["sh", "-c", "echo after >/root/note; rm -r /var/lib/docker/x; rm /mnt/nas/note"])
+    lab.stop("node-a")
+
+    lab.restore_nodes("scratch")
+
+    kept = lab.exec("node-a", ["sh", "-c", "cat /root/note /mnt/nas/note; ls -d /var/lib/docker/x"]).stdout
+    assert kept.split() == ["before", "nas", "/var/lib/docker/x"]
+    node = read_site_file(lab.site_file).nodes[0]
+    assert connect(node).run(["hostname"]).stdout.strip() == "node-a"
+    lab.recreate("node-a")
+    lab.empty_shared()
+
+
+def test_nothing_is_restored_that_was_not_saved(lab: Lab) -> None:
+    lab.exec("node-a", ["touch", "/root/untouched"])
+    with pytest.raises(LabError, match="Nothing was saved"):
+        lab.restore_nodes("never")
+    assert lab.exec("node-a", ["cat", "/root/untouched"]).returncode == 0
+
+
 def _serve_health(lab: Lab, node: str, body: str) -> None:
     directory = lab.topology.directory
     for file, text in (
