@@ -1,7 +1,7 @@
 """Both nodes behind the load balancer, as steps."""
 
 from blocks import HarborSite
-from tasks.balancer.balancer import Served, admit_confirmed, balancer_of
+from tasks.balancer.balancer import Served, admit_confirmed, balancer_of, drain_confirmed
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, changed, unchanged
 
@@ -23,3 +23,19 @@ def admit(site: HarborSite, host: Host, *, timeout: float = 30.0) -> Outcome:
         return unchanged(f"{node} is served")
     admit_confirmed(balancer, node, timeout)
     return changed(f"{node} is served")
+
+
+def drain(site: HarborSite, *, node: str) -> Outcome:
+    """Take a node out of the load balancer, so that no client reaches its Harbor; the node may be dead.
+
+    Raises:
+        BalancerError: the load balancer did not confirm it.
+    """
+    balancer = balancer_of(site)
+    if balancer is None:
+        return unchanged("the load balancer is not ours to tell", drained=False)
+    state = balancer.status().get(node)
+    if state is not None and state.served is Served.DRAINED and not state.sessions:
+        return unchanged(f"{node} is drained", drained=True)
+    drain_confirmed(balancer, node)
+    return changed(f"{node} is drained, no session is left", drained=True)
