@@ -11,6 +11,7 @@ that compose finds nothing to do afterwards.
 import http.client
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Optional
 from urllib.parse import quote
 
@@ -111,7 +112,10 @@ def stage(home: str, service: str, name: str, changes: Dict[str, str]) -> bool:
 def switch(name: str) -> None:
     """Put the next container in the place of the old one."""
     # Removed, not only killed: with `restart: always` the engine would start it again at its own next start,
-    # and then two cores would answer to one name, one of them with the old database.
-    remove(name)
+    # and then two cores would answer to one name, one of them with the old database. At the same time, as each
+    # takes half a second; nginx does not look up the name before both are done.
+    with ThreadPoolExecutor(1) as pool:
+        removal = pool.submit(remove, name)
+        engine("POST", "/containers/" + quote(name + NEXT) + "/start")
+        removal.result()
     engine("POST", "/containers/" + quote(name + NEXT) + "/rename?name=" + quote(name))
-    engine("POST", "/containers/" + quote(name) + "/start")
