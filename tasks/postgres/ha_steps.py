@@ -1,8 +1,8 @@
 """What failover, switchover and rejoin do to PostgreSQL, as Prefect tasks."""
 
+from tasks.postgres import durability, rejoin, stop
 from tasks.postgres import lost_commits as lost
 from tasks.postgres import promote as promotion
-from tasks.postgres import rejoin, stop
 from tasks.step import step
 
 stop_for_switchover = step(stop.stop_for_switchover, "Shut the primary down")
@@ -16,3 +16,5 @@ drop_stale_slots = step(promotion.drop_stale_slots, "Drop stale slots on the sta
 follow = step(rejoin.follow, "Start as a standby")
 rewind = step(rejoin.rewind, "Rewind")
 lost_commits = step(lost.lost_commits, "List what only the old primary had")
+relax_durability = step(durability.relax, "Let commits wait for nobody")
+mirror_durability = step(durability.mirror, "Mirror the durability record")

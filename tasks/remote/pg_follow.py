@@ -42,7 +42,8 @@ def follow(p: Dict[str, Any]) -> Dict[str, Any]:
     changed = set_sync(p, "") or changed
     changed = autostart(p) or changed
     if not running:
-        remove_durably(p["state_dir"] + "/rewind.json")
+        for name in ("rewind", "self_fence"):
+            remove_durably("%s/%s.json" % (p["state_dir"], name))
         problem = start(p, p["limit_s"])
         if problem is not None:
             return {"problem": problem}

@@ -1,0 +1,150 @@
+"""Put on the nodes what must work when the orchestrator is away."""
+
+import json
+from types import ModuleType
+from typing import Any
+
+from blocks import HarborSite
+from tasks.errors import HarborHaError
+from tasks.hosts.connection import Host
+from tasks.node_source import source_of
+from tasks.operation.files import ACCEPTED
+from tasks.operation.store import put_state
+from tasks.outcome import Outcome, changed, unchanged
+from tasks.postgres.layout import PASSFILE, PROGRAM_DIR, layout_of, peers_of, slot_of
+from tasks.postgres.node_program import cluster_names, on_node
+from tasks.remote import (
+    boot_guard,
+    durability_rules,
+    durability_watch,
+    guard_install,
+    guard_look,
+    guard_rules,
+    guard_watch,
+    pg_disk,
+    pg_run,
+    pg_sync,
+)
+
+CONFIG = guard_look.CONFIG
+BOOT_GUARD = f"{PROGRAM_DIR}/pg-boot-guard"
+_DROP_IN = "/etc/systemd/system/postgresql@.service.d/harbor-ha.conf"
+_COMMON = (pg_disk, pg_run)
+_GUARD = (*_COMMON, guard_rules, guard_look)
+
+
+class GuardNotRunning(HarborHaError):
+    """A service of the guard does not run after its installation."""
+
+
+def install_guard(site: HarborSite, host: Host) -> Outcome:
+    """Install the boot guard, the self-fence and the durability service; a second run changes nothing.
+
+    Args:
+        host: a database node; PostgreSQL's packages are there.
+
+    Raises:
+        GuardNotRunning: a service did not start.
+    """
+    services = {
+        "harbor-ha-guard.service": f"{PROGRAM_DIR}/guard-watch",
+        "harbor-ha-durability.service": f"{PROGRAM_DIR}/durability-watch",
+    }
+    answer = on_node(site, host, guard_install, limit=60, files=guard_files(site, host), services=services)
+    states = host.run(["systemctl", "is-active", *services], check=False).stdout.split()
+    if states != ["active"] * len(services):
+        raise GuardNotRunning(
+            f"{', '.join(services)}: {', '.join(states)}.",
+            where=host.name,
+            meaning="The node is not kept from starting as a second primary, or writes hang without a standby.",
+            remedy="Read `journalctl -u harbor-ha-guard -u harbor-ha-durability` there.",
+        )
+    if not answer["written"] and not answer["started"]:
+        return unchanged("boot guard, self-fence and durability service as wanted")
+    return changed(
+        f"wrote {len(answer['written'])} files, started {', '.join(answer['started']) or 'nothing'}"
+    )
+
+
+def accept_primary(
+    site: HarborSite, *hosts: Host, primary: str, timeline: int, sysid: str, required: tuple[str, ...] = ()
+) -> Outcome:
+    """Record on the nodes who is the primary from now on; the boot guard of each goes by it.
+
+    Args:
+        hosts: the database nodes, reachable or not.
+        primary: its name.
+        timeline: its timeline; the fencing token: a lower one is not primary any more.
+        sysid: the database's system identifier.
+        required: nodes that must have it.
+
+    Raises:
+        NotMirrored: a required node, or every node, could not be written.
+    """
+    text = {"primary": primary, "timeline": timeline, "system_identifier": sysid}
+    return put_state(
+        site, *hosts, name=ACCEPTED, text=json.dumps(text, sort_keys=True) + "\n", required=required
+    )
+
+
+def node_config(site: HarborSite, host: Host) -> dict[str, Any]:
+    """Say what the programs on a node need to know; without secrets."""
+    port = layout_of(site).port
+    peers = peers_of(site, host.name)
+    witnesses = [["redis", site.redis.host, site.redis.port]]
+    if site.balancer.kind != "none":
+        witnesses.append(["balancer", site.balancer.address, site.balancer.port])
+    return {
+        **cluster_names(site, host),
+        "site": site.name,
+        "peers": [[peer.name, peer.address, port] for peer in peers],
+        "standbys": [slot_of(peer.name) for peer in peers],
+        "witnesses": witnesses,
+        "replication_user": site.postgres.replication.user,
+        "passfile": PASSFILE,
+        "durability": site.postgres.durability,
+        "self_fence_s": site.failover.self_fence_s,
+    }
+
+
+def guard_files(site: HarborSite, host: Host) -> dict[str, tuple[str, int]]:
+    """Render every file by its path: the text and the mode."""
+    config = json.dumps(node_config(site, host), indent=1, sort_keys=True) + "\n"
+    return {
+        CONFIG: (config, 0o644),
+        BOOT_GUARD: (_program(*_GUARD, boot_guard), 0o755),
+        f"{PROGRAM_DIR}/guard-watch": (_program(*_GUARD, guard_watch), 0o755),
+        f"{PROGRAM_DIR}/durability-watch": (
+            _program(*_COMMON, pg_sync, guard_rules, guard_look, durability_rules, durability_watch),
+            0o755,
+        ),
+        _DROP_IN: (f"[Service]\nExecCondition=+{BOOT_GUARD} %i\n", 0o644),
+        "/etc/systemd/system/harbor-ha-guard.service": (
+            _unit("Stops a primary that must not be one", "guard-watch"),
+            0o644,
+        ),
+        "/etc/systemd/system/harbor-ha-durability.service": (
+            _unit("Lets writes go on without a lost standby", "durability-watch"),
+            0o644,
+        ),
+    }
+
+
+def _program(*modules: ModuleType) -> str:
+    return "#!/usr/bin/python3\n" + source_of(*modules)
+
+
+def _unit(description: str, name: str) -> str:
+    # Before PostgreSQL would be too early for the watch and is not needed: the boot guard stands there.
+    return f"""[Unit]
+Description=Harbor HA: {description}
+After=network-online.target
+
+[Service]
+ExecStart={PROGRAM_DIR}/{name}
+Restart=always
+RestartSec=2
+
+[Install]
+WantedBy=multi-user.target
+"""
