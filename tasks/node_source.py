@@ -3,10 +3,14 @@
 import ast
 import functools
 import inspect
+import threading
 from types import ModuleType
 
+# Two threads in ast.parse at once end in "AST constructor recursion depth mismatch" (seen on Python 3.11.7, in
+# the step that wrote harbor.yml on both nodes), and functools.cache lets both of them in.
+_parsing = threading.Lock()
 
-@functools.cache
+
 def source_of(*modules: ModuleType) -> str:
     """Join modules into one program for `Host.python`.
 
@@ -19,6 +23,12 @@ def source_of(*modules: ModuleType) -> str:
     Returns:
         The program's text.
     """
+    with _parsing:
+        return _joined(modules)
+
+
+@functools.cache
+def _joined(modules: tuple[ModuleType, ...]) -> str:
     libraries = [line for module in modules[:-1] for line in _kept(module, library=True)]
     return "\n".join([*libraries, *_kept(modules[-1], library=False)]) + "\n"
 
