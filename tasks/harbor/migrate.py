@@ -1,0 +1,220 @@
+"""Take the data of a Harbor with its own database container over into the pair."""
+
+import re
+import shutil
+from collections.abc import Callable, Mapping
+
+from blocks import HarborSite
+from tasks.errors import HarborHaError, Refused
+from tasks.harbor.versions import habits, parse_version
+from tasks.hosts.connection import Host, RemoteProcess
+from tasks.outcome import Outcome, changed, unchanged
+from tasks.postgres.sql import execute
+
+CONTAINER = "harbor-db"
+RECORD = "/var/lib/harbor-ha/harbor_migrated.json"
+_LOAD_TIMEOUT_S = 3600.0
+_END = "harbor-ha-end-of-counts"
+_TABLES = (
+    "SELECT quote_ident(schemaname) || '.' || quote_ident(relname) FROM pg_stat_user_tables"
+    " WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1"
+)
+Query = Callable[[str], list[str]]
+
+
+class MigrationIncomplete(HarborHaError):
+    """The copy differs from the original; it was rolled back and the original was not touched."""
+
+
+def from_bundled(site: HarborSite, source: Host, target: Host) -> Outcome:
+    """Copy the databases out of `harbor-db` into the primary; before `prepare` names the pair.
+
+    Harbor's other containers on the source are stopped first, so that nothing is written that the copy would
+    not have. Each database is loaded in one transaction that is committed only when the row counts of all
+    tables are the same on both sides.
+
+    Args:
+        site: its database names and role.
+        source: the node whose Harbor has the data.
+        target: the pair's primary.
+
+    Raises:
+        Refused: the target already has other tables, or the container with the data does not run.
+        MigrationIncomplete: row counts differ; nothing was kept.
+    """
+    if source.read(RECORD) is not None:
+        return unchanged("the bundled database was taken over before")
+    if not _container_runs(site, source):
+        return unchanged("there is no bundled database")
+    databases = [name for name in _names(site) if name in _ask_container(source, "postgres")(_DATABASES)]
+    originals = {name: _counts(_ask_container(source, name)) for name in databases}
+    todo = [name for name in databases if not _is_copy(site, target, name, originals[name])]
+    if todo:
+        _stop_writers(site, source)
+    rows = {name: _copy(site, source, target, name) for name in todo}
+    source.put(RECORD, f'{{"target": "{target.name}"}}\n', mode=0o600)
+    if not todo:
+        return unchanged("the pair has the bundled database's rows already")
+    told = ", ".join(f"{name}: {sum(counts.values())} rows" for name, counts in rows.items())
+    return changed(f"copied and compared {told}")
+
+
+_DATABASES = "SELECT datname FROM pg_database WHERE NOT datistemplate"
+
+
+def differing(original: Mapping[str, int], copy: Mapping[str, int]) -> list[str]:
+    """List the tables whose row counts differ, each with both counts; None stands for no such table."""
+    names = sorted(set(original) | set(copy))
+    return [
+        f"{name}: {original.get(name)} rows here, {copy.get(name)} in the pair"
+        for name in names
+        if original.get(name) != copy.get(name)
+    ]
+
+
+def count_query(tables: list[str]) -> str:
+    """Make one query that counts the rows of tables; they are quoted already by the server."""
+    parts = [f"SELECT '{table.replace(chr(39), chr(39) * 2)}', count(*) FROM {table}" for table in tables]
+    return " UNION ALL ".join(parts) or "SELECT NULL, 0 WHERE false"
+
+
+def _names(site: HarborSite) -> list[str]:
+    notary = habits(parse_version(site.harbor.version)).notary
+    return ["registry", *(["notaryserver", "notarysigner"] if notary else [])]
+
+
+def _target_name(site: HarborSite, database: str) -> str:
+    return site.postgres.database if database == "registry" else database
+
+
+def _container_runs(site: HarborSite, source: Host) -> bool:
+    state = source.run(["docker", "inspect", "--format", "{{.State.Running}}", CONTAINER], check=False)
+    if state.exit_status == 0 and state.stdout.strip() == "true":
+        return True
+    directory = f"{site.harbor.data_volume.rstrip('/')}/database"
+    found = source.run(["find", directory, "-maxdepth", "2", "-name", "PG_VERSION"], check=False)
+    if found.stdout.strip():
+        raise Refused(
+            f"{source.name} has a bundled database in {directory}, but {CONTAINER} does not run.",
+            [
+                f"Start it (`docker start {CONTAINER}`) to have its data taken over, or move {directory} away if"
+                " the data is not wanted."
+            ],
+        )
+    return False
+
+
+def _ask_container(source: Host, database: str) -> Query:
+    argv = ["docker", "exec", "-i", CONTAINER, "psql", "-U", "postgres", "-XAtq", "-F", "\t", "-d", database]
+
+    def ask(query: str) -> list[str]:
+        return source.run(argv, stdin=query, timeout=300).stdout.splitlines()
+
+    return ask
+
+
+def _ask_pair(site: HarborSite, target: Host, database: str) -> Query:
+    def ask(query: str) -> list[str]:
+        return ["\t".join(row) for row in execute(site, target, query, database=database, timeout=300)]
+
+    return ask
+
+
+def _counts(ask: Query) -> dict[str, int]:
+    tables = ask(_TABLES)
+    return _parsed(ask(count_query(tables))) if tables else {}
+
+
+def _parsed(lines: list[str]) -> dict[str, int]:
+    return {name: int(count) for name, count in (line.rsplit("\t", 1) for line in lines if "\t" in line)}
+
+
+def _is_copy(site: HarborSite, target: Host, database: str, original: Mapping[str, int]) -> bool:
+    name = _target_name(site, database)
+    if name not in _ask_pair(site, target, "postgres")(_DATABASES):
+        owner = site.postgres.application.user
+        execute(site, target, 'CREATE DATABASE :"name" OWNER :"owner";', name=name, owner=owner)
+        return False
+    present = _counts(_ask_pair(site, target, name))
+    if not present:
+        return False
+    # A run that was killed after its commit: what it copied is whole, or it would not be there.
+    differences = differing(original, present)
+    if differences:
+        raise Refused(f"The pair's database {name} already has tables of its own.", differences)
+    return True
+
+
+def _stop_writers(site: HarborSite, source: Host) -> None:
+    label = f"label=com.docker.compose.project.working_dir={site.harbor.install_dir.rstrip('/')}"
+    names = source.run(["docker", "ps", "--filter", label, "--format", "{{.Names}}"]).stdout.split()
+    writers = [name for name in names if name not in (CONTAINER, "harbor-log", "redis")]
+    if writers:
+        source.run(["docker", "stop", "-t", "5", *writers], timeout=120)
+
+
+def _copy(site: HarborSite, source: Host, target: Host, database: str) -> dict[str, int]:
+    original = _counts(_ask_container(source, database))
+    dump = [
+        "docker",
+        "exec",
+        CONTAINER,
+        "pg_dump",
+        "-U",
+        "postgres",
+        "--no-owner",
+        "--no-privileges",
+        "-d",
+        database,
+    ]
+    load = ["psql", "-XAtq", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-p", str(site.postgres.port)]
+    load += ["-d", _target_name(site, database), "-f", "-"]
+    with (
+        source.stream(dump, timeout=_LOAD_TIMEOUT_S) as reading,
+        target.stream(load, user="postgres", timeout=_LOAD_TIMEOUT_S) as writing,
+    ):
+        _say(writing, f'BEGIN;\nSET ROLE "{_identifier(site.postgres.application.user)}";\n')
+        shutil.copyfileobj(reading.stdout, writing.stdin, 1 << 20)
+        reading.wait()
+        # Asked in the transaction that did the load, so that a difference can still be rolled back.
+        _say(writing, f"\n\\echo {_END}\n{count_query(sorted(original))};\n\\echo {_END}\n")
+        differences = differing(original, _between_marks(writing, original))
+        _say(writing, "ROLLBACK;\n" if differences else "COMMIT;\n")
+        writing.close_stdin()
+        writing.stdout.read()
+        writing.wait()
+    if differences:
+        raise MigrationIncomplete(
+            f"The copy of {database} differs: {'; '.join(differences)}.",
+            where=source.name,
+            meaning="It was rolled back; the bundled database was not touched and its Harbor can be started.",
+            remedy="Make sure that nothing else writes to the bundled database, then run this again.",
+        )
+    return original
+
+
+def _between_marks(writing: RemoteProcess, original: Mapping[str, int]) -> dict[str, int]:
+    lines, marks = [], 0
+    while marks < 2:
+        raw = writing.stdout.readline()
+        line = raw.decode("utf-8", "replace").rstrip("\n")
+        if not raw:
+            # psql has ended: an error of the load. Its message comes with its exit status.
+            writing.close_stdin()
+            writing.wait()
+            return dict.fromkeys(original, -1)
+        marks += line == _END
+        if marks == 1 and line != _END:
+            lines.append(line)
+    return _parsed(lines)
+
+
+def _say(writing: RemoteProcess, text: str) -> None:
+    writing.stdin.write(text.encode())
+    writing.stdin.flush()
+
+
+def _identifier(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
+        raise Refused("The role's name cannot be used.", [f"postgres.application.user is {name!r}."])
+    return name
