@@ -82,6 +82,10 @@ class CrcMismatch(StorageError):
     """What OSS holds or delivered is not what was sent."""
 
 
+class ContentMismatch(StorageError):
+    """What came out of the source does not have the hash that it should have; it was not stored."""
+
+
 class ObjectMissing(StorageError):
     """There is no such object."""
 

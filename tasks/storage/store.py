@@ -66,6 +66,7 @@ class ObjectStore:
         *,
         forbid_overwrite: bool = False,
         headers: Mapping[str, str] | None = None,
+        sha256: str = "",
     ) -> StoredObject:
         """Store a small object in one request.
 
@@ -75,6 +76,7 @@ class ObjectStore:
             forbid_overwrite: create or fail. When an answer was lost, an object with the same content counts
                 as ours: put something unique into markers and locks.
             headers: further headers, e.g. `x-oss-storage-class`.
+            sha256: of the data, hexadecimal, where it is known already.
 
         Raises:
             ObjectExists: with forbid_overwrite.
@@ -101,7 +103,7 @@ class ObjectStore:
             if facts is None or (facts.size, facts.crc64) != (len(data), crc):
                 raise
             etag = facts.etag
-        return StoredObject(key, len(data), crc, hashlib.sha256(data).hexdigest(), etag)
+        return StoredObject(key, len(data), crc, sha256 or hashlib.sha256(data).hexdigest(), etag)
 
     def put_stream(
         self,
@@ -113,6 +115,7 @@ class ObjectStore:
         forbid_overwrite: bool = False,
         workers: int = 2,
         total: int | None = None,
+        expected_sha256: str | None = None,
     ) -> StoredObject:
         """Store a stream as one object that is either complete or not there at all.
 
@@ -125,9 +128,11 @@ class ObjectStore:
             forbid_overwrite: create or fail.
             workers: parts that are sent at a time, at most 64 MiB together (and one part being read).
             total: the length where it is known, up to 48 TB; else at most 885 GiB can come.
+            expected_sha256: compared before the object becomes visible.
 
         Raises:
-            StorageError, or whatever `source` or `confirm` raised; then no object and no upload is left.
+            ContentMismatch, StorageError, or whatever `source` or `confirm` raised; then neither object nor
+                upload is left.
         """
         return upload.put_stream(
             self,
@@ -138,6 +143,7 @@ class ObjectStore:
             forbid_overwrite=forbid_overwrite,
             workers=workers,
             total=total,
+            expected_sha256=expected_sha256,
         )
 
     def create_marker(self, key: str, data: bytes) -> StoredObject:

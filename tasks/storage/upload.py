@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import fastcrc
 
-from tasks.storage.errors import CrcMismatch, ObjectMissing, StorageError, UploadLost
+from tasks.storage.errors import ContentMismatch, CrcMismatch, ObjectMissing, StorageError, UploadLost
 from tasks.storage.objects import StoredObject
 from tasks.storage.wire import finish
 
@@ -78,6 +78,7 @@ def put_stream(
     forbid_overwrite: bool = False,
     workers: int = 2,
     total: int | None = None,
+    expected_sha256: str | None = None,
 ) -> StoredObject:
     """Store a stream as one object; see `ObjectStore.put_stream`."""
     running = _Running()
@@ -85,9 +86,11 @@ def put_stream(
     first = read_part(source, size := next(sizes))
     running.add(first)
     if len(first) < size:
-        if confirm is not None:
-            confirm()
-        return store.put_bytes(key, bytes(first), forbid_overwrite=forbid_overwrite, headers=headers)
+        _check(store.where(key), running, expected_sha256, confirm)
+        sha256 = running.sha256.hexdigest()
+        return store.put_bytes(
+            key, bytes(first), forbid_overwrite=forbid_overwrite, headers=headers, sha256=sha256
+        )
     sent = dict(headers or {})
     if forbid_overwrite:
         sent["x-oss-forbid-overwrite"] = "true"
@@ -96,13 +99,20 @@ def put_stream(
     ).upload_id
     try:
         etags = _send_parts(store, key, upload_id, source, first, sizes, running, workers)
-        if confirm is not None:
-            confirm()
+        _check(store.where(key), running, expected_sha256, confirm)
         result = _complete(store, key, upload_id, etags, running, forbid_overwrite)
     except BaseException:
         _abort_quietly(store, key, upload_id)
         raise
     return result
+
+
+def _check(where: str, running: _Running, expected: str | None, confirm: Callable[[], None] | None) -> None:
+    """Raise unless the producer says that it sent everything and the content is what it should be."""
+    if confirm is not None:
+        confirm()
+    if expected is not None and running.sha256.hexdigest() != expected:
+        raise ContentMismatch(f"The content has another sha256 than {expected}.", where=where)
 
 
 def _send_parts(
