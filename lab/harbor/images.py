@@ -36,6 +36,9 @@ def images(layers: Layers, app: Layer, version: str) -> list[Image]:
     database = (Layer("base", layers.base), Layer("postgres", layers.postgres), app)
     env = {"PATH": PATHS, "PYTHONPATH": f"/{LIBRARY}", "PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8"}
 
+    # Programs started by `docker exec` find the server by themselves.
+    database_env = {**env, "PATH": f"/usr/lib/postgresql/current:{PATHS}", "PGHOST": "/tmp"}
+
     def image(name: str, *command: str, user: str = "10000:10000", health: str = "") -> Image:
         check = ("healthcheck", *health.split()) if health else ()
         tag = f"goharbor/{name}:v{version}"
@@ -64,5 +67,5 @@ def images(layers: Layers, app: Layer, version: str) -> list[Image]:
             env=env,
             entrypoint=True,
         ),
-        Image(f"goharbor/harbor-db:v{version}", database, ("harbor-db",), user="999:999", env=env),
+        Image(f"goharbor/harbor-db:v{version}", database, ("harbor-db",), user="999:999", env=database_env),
     ]

@@ -51,6 +51,7 @@ cat > /tmp/exclude <<'LIST'
 ./usr/lib/*/libLLVM*
 ./usr/lib/llvm*
 ./usr/lib/*/libz3.so*
+./usr/lib/postgresql/*/lib/bitcode
 LIST
 pack() { tar -C / --one-file-system --numeric-owner --exclude-from=/tmp/exclude "$@"; }
 
@@ -61,6 +62,8 @@ sleep 0.1
 mkdir -p /etc/postgresql-common
 echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf
 install postgresql
+# In place of the distribution's wrappers, which are Perl.
+ln -s "$(echo /usr/lib/postgresql/*/bin)" /usr/lib/postgresql/current
 (cd / && find . -xdev -path ./out -prune -o ! -type d -cnewer /tmp/base-is-packed -print0) > /tmp/changed
 pack --null --no-recursion -T /tmp/changed -cf /out/postgres.tar
 chown "$owner" /out/*.tar
