@@ -10,7 +10,7 @@ from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import slot_of
 from tasks.postgres.node_program import on_node
 from tasks.postgres.sql import execute
-from tasks.remote import pg_promote, pg_sync
+from tasks.remote import pg_heartbeat, pg_promote, pg_sync
 
 # Promotion takes 0.1 s; replaying what was received and not replayed takes the rest.
 PROMOTE_LIMIT_S = 60.0
@@ -56,6 +56,7 @@ def promote(
         site,
         host,
         pg_promote,
+        pg_heartbeat,
         pg_sync,
         limit=limit_s + 10,
         from_timeline=from_timeline,

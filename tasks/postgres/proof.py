@@ -1,18 +1,42 @@
-"""Proof of replication: a marker written on the primary and replayed on the standby.
+"""Proof of replication: a row written on the primary and read on the standby.
 
-`state = streaming` proves nothing: a standby that took another history says so for ever.
+`state = streaming` proves nothing: a standby that took another history says so for ever. Nor does a position: a
+former primary that diverged was already beyond the marker, on its own timeline, and passed for a standby that
+had replayed it. The row itself can come from nowhere else.
 """
 
 import time
+import uuid
 
 from blocks import HarborSite
 from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, unchanged
-from tasks.postgres.sql import value
+from tasks.postgres.sql import execute
+from tasks.remote.pg_heartbeat import HEARTBEAT
 
-_REPLAYED = """
-SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= :'marker'::pg_lsn
+# The row must not wait for the standby that it is to judge.
+_WRITE = "SET synchronous_commit = local;\n" + HEARTBEAT + "SELECT pg_current_wal_lsn();"
+
+# One session that looks every 20 ms. The table itself may not have arrived yet.
+_READ = """
+SELECT set_config('harbor_ha.token', :'token', false), set_config('harbor_ha.limit_s', :'limit', false);
+DO $$
+DECLARE
+  until timestamptz := clock_timestamp() + current_setting('harbor_ha.limit_s')::float8 * interval '1 second';
+  found boolean := false;
+BEGIN
+  WHILE NOT found AND pg_is_in_recovery() AND clock_timestamp() < until LOOP
+    BEGIN
+      SELECT operation = current_setting('harbor_ha.token') INTO found FROM harbor_ha.heartbeat;
+      found := coalesce(found, false);
+    EXCEPTION WHEN undefined_table OR invalid_schema_name THEN found := false;
+    END;
+    IF NOT found THEN PERFORM pg_sleep(0.02); END IF;
+  END LOOP;
+  PERFORM set_config('harbor_ha.found', (found AND pg_is_in_recovery())::text, false);
+END $$;
+SELECT current_setting('harbor_ha.found'), coalesce(pg_last_wal_replay_lsn()::text, 'nothing');
 """
 
 
@@ -23,28 +47,29 @@ class MarkerNotReplayed(HarborHaError):
 def replicate_marker(
     site: HarborSite, standby: Host, primary: Host, *, name: str = "harbor-ha", timeout: float = 30.0
 ) -> Outcome:
-    """Write a restore point on the primary and wait until the standby has replayed it.
+    """Write a row on the primary and wait until the standby shows it.
 
     Args:
+        name: what the row is called, before a random part.
         timeout: seconds to wait for the replay.
+
+    Returns:
+        data: `marker`, the primary's position after the write.
 
     Raises:
         MarkerNotReplayed: the standby follows nothing, or another history.
     """
     started = time.monotonic()
-    marker = value(site, primary, "SELECT pg_create_restore_point(:'name')", name=name)
-    while True:
-        if value(site, standby, _REPLAYED, marker=marker) == "t":
-            seconds = time.monotonic() - started
-            return unchanged(
-                f"marker {marker} replayed by {standby.name} after {seconds:.2f} s", marker=marker
-            )
-        if time.monotonic() - started > timeout:
-            at = value(site, standby, "SELECT coalesce(pg_last_wal_replay_lsn()::text, 'nothing')")
-            raise MarkerNotReplayed(
-                f"The marker {marker} of {primary.name} was not replayed in {timeout:.0f} s; it is at {at}.",
-                where=standby.name,
-                meaning="The standby is not a copy of the primary; a failover now would lose writes.",
-                remedy="Read the standby's PostgreSQL log; `rejoin` rebuilds it.",
-            )
-        time.sleep(0.1)
+    token = f"{name} {uuid.uuid4()}"
+    marker = execute(site, primary, _WRITE, operation=token)[-1][0]
+    answer = execute(site, standby, _READ, timeout=timeout + 10, token=token, limit=str(timeout))
+    found, at = answer[-1]
+    if found != "true":
+        raise MarkerNotReplayed(
+            f"The marker at {marker} of {primary.name} was not replayed in {timeout:.0f} s; it is at {at}.",
+            where=standby.name,
+            meaning="The standby is not a copy of the primary; a failover now would lose writes.",
+            remedy="Read the standby's PostgreSQL log; `rejoin` rebuilds it.",
+        )
+    seconds = time.monotonic() - started
+    return unchanged(f"marker {marker} replayed by {standby.name} after {seconds:.2f} s", marker=marker)

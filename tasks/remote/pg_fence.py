@@ -57,7 +57,8 @@ def descend(p: Dict[str, Any], postmaster: Any) -> str:
                 break
             time.sleep(0.05)
         if not servers_in(data):
-            return "fast" if seen(p)["cluster_state"] == SHUT_DOWN else "crashed while stopping"
+            # A standby, which may be fenced too, ends with "shut down in recovery".
+            return "fast" if seen(p)["cluster_state"].startswith(SHUT_DOWN) else "crashed while stopping"
         signal_all([postmaster], signal.SIGQUIT)
         if wait_gone(data, p["immediate_s"]):
             return "immediate"

@@ -11,6 +11,7 @@ import time
 from typing import Any, Dict, List
 
 from tasks.remote.pg_disk import ENGLISH
+from tasks.remote.pg_heartbeat import HEARTBEAT
 from tasks.remote.pg_run import Failed, psql, psql_argv, standby_timeline
 from tasks.remote.pg_sync import set_sync
 
@@ -31,15 +32,7 @@ SELECT 'promoted ' || %s;
 )
 # The write that must succeed is a commit: a synchronous standby that is not there, a full disk and
 # default_transaction_read_only all let the promotion pass and stop the first one.
-_WRITE = """
-SET client_min_messages = error;
-CREATE SCHEMA IF NOT EXISTS harbor_ha;
-CREATE TABLE IF NOT EXISTS harbor_ha.heartbeat (
-  id int PRIMARY KEY CHECK (id = 1), operation text NOT NULL, at timestamptz NOT NULL);
-INSERT INTO harbor_ha.heartbeat VALUES (1, :'operation', clock_timestamp())
-  ON CONFLICT (id) DO UPDATE SET operation = excluded.operation, at = excluded.at;
-SELECT 'wrote ' || pg_current_wal_lsn();
-"""
+_WRITE = HEARTBEAT + "SELECT 'wrote ' || pg_current_wal_lsn();\n"
 
 
 def promote(p: Dict[str, Any]) -> Dict[str, Any]:
