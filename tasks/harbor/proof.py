@@ -68,6 +68,32 @@ def found_on_standby(site: HarborSite, standby: Host, *, digest: str, timeout: f
         time.sleep(0.2)
 
 
+def write_through_balancer(site: HarborSite, *, timeout: float = 30.0) -> Outcome:
+    """Wait until a write through the load balancer is accepted: the moment that clients can work again.
+
+    Args:
+        timeout: seconds.
+
+    Raises:
+        HarborHaError: no write was accepted, with the last answer.
+    """
+    started = time.monotonic()
+    while True:
+        try:
+            with HarborApi(through_balancer(site), timeout=5.0) as api:
+                api.probe_write()
+            return unchanged(f"a write was accepted after {time.monotonic() - started:.1f} s")
+        except HarborHaError as error:
+            if time.monotonic() - started > timeout:
+                raise HarborHaError(
+                    f"No write through the load balancer was accepted within {timeout:.0f} s: {error}",
+                    where="load balancer",
+                    meaning="The database is up; Harbor or the load balancer is not.",
+                    remedy="Look at the health of each node's Harbor and at the load balancer's checks.",
+                ) from error
+        time.sleep(0.1)
+
+
 def _known(site: HarborSite, repository: str, digest: str) -> bool:
     try:
         with Registry(through_balancer(site)) as registry:

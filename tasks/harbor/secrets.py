@@ -27,6 +27,8 @@ from tasks.node_source import source_of
 from tasks.outcome import Outcome, changed, unchanged
 
 SECRETKEY, TOKEN_KEY, TOKEN_CERT = "secretkey", "private_key.pem", "root.crt"
+# As Harbor's own prepare makes it.
+TOKEN_KEY_BITS = 4096
 _ALPHABET = string.ascii_letters + string.digits
 
 
@@ -130,7 +132,7 @@ def random_text(length: int) -> str:
 
 def new_token_key() -> bytes:
     """Make the key that core signs bearer tokens with: PEM in the PKCS#1 form of Harbor's own prepare."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=4096)
+    key = rsa.generate_private_key(public_exponent=65537, key_size=TOKEN_KEY_BITS)
     form = serialization.PrivateFormat.TraditionalOpenSSL
     return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
 

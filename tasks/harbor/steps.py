@@ -1,6 +1,6 @@
 """Harbor's steps as Prefect tasks."""
 
-from tasks.harbor import api, compose, installer, override, prepare, proof, secrets, storage
+from tasks.harbor import api, compose, installer, override, prepare, proof, repoint, secrets, storage
 from tasks.step import step
 
 install = step(installer.install, "Install Harbor")
@@ -13,3 +13,8 @@ up = step(compose.up, "Start Harbor")
 wait_healthy = step(api.wait_healthy, "Wait for Harbor to be healthy")
 push_and_pull = step(proof.push_and_pull, "Push and pull through the load balancer")
 found_on_standby = step(proof.found_on_standby, "Find the push on the standby")
+stage = step(repoint.stage, "Stage Harbor for the new primary")
+serve_from = step(repoint.serve_from, "Repoint Harbor")
+repoint_by_prepare = step(repoint.by_prepare, "Repoint Harbor through prepare")
+settle = step(repoint.settle, "Restart Harbor's jobservice")
+write_through_balancer = step(proof.write_through_balancer, "Write through the load balancer")

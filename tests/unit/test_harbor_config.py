@@ -61,7 +61,7 @@ def test_prepares_own_grep_finds_the_data_volume(name: str, tmp_path: Path) -> N
     file = tmp_path / "harbor.yml"
     file.write_text(render(template(name), site_of(tmp_path, VERSIONS[name]), "10.20.0.11"))
     shell = "grep '^[^#]*data_volume:' harbor.yml | awk '{print $NF}'"
-    found = subprocess.run(shell, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True)
+    found = subprocess.run(["sh", "-c", shell], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert found.stdout == "/data/harbor\n"
 
 
