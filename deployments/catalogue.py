@@ -95,6 +95,38 @@ CATALOGUE: tuple[DeploymentEntry, ...] = (
         "Build a site from bare machines, or complete one. Run again, it changes nothing.",
         ("setup",),
     ),
+    DeploymentEntry(
+        "check",
+        "flows.check.check",
+        "Judge the site by its facts and a real write; keeps the position by which a failover knows its cost.",
+        ("watch",),
+        every=timedelta(minutes=1),
+        one_at_a_time=True,
+    ),
+    DeploymentEntry(
+        "failover",
+        "flows.failover.failover",
+        "Promote the standby when the primary is really gone. A false, late or second alert does nothing.",
+        ("alert",),
+    ),
+    DeploymentEntry(
+        "switchover",
+        "flows.switchover.switchover",
+        "Exchange the roles, planned and without loss; can be taken back until the promotion.",
+        ("maintenance",),
+    ),
+    DeploymentEntry(
+        "rejoin",
+        "flows.rejoin.rejoin",
+        "Make a former primary the standby again; lists what only it had.",
+        ("maintenance",),
+    ),
+    DeploymentEntry(
+        "pause",
+        "flows.pause.pause",
+        "Pause the site for maintenance, or end the pause; nothing that an alert starts acts meanwhile.",
+        ("maintenance",),
+    ),
 )
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
@@ -12,6 +12,8 @@ from blocks import HarborSite, load_site
 from tasks.errors import HarborHaError
 from tasks.outcome import Outcome
 from tasks.step import Step
+
+Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,42 @@ class Protocol:
             for node, listed in hosts.items()
         }
         return self._settle(step, {node: self._awaited(step, hosts[node], *futures[node]) for node in hosts})
+
+    def try_each(
+        self, step: Step, nodes: Sequence[str], *, then: Sequence[str] = (), **plain: Any
+    ) -> tuple[dict[str, Outcome], dict[str, str]]:
+        """Run a step on several nodes at once; a node that fails is reported and no reason to stop.
+
+        Returns:
+            the outcomes, and the errors of the nodes that failed.
+        """
+        before = len(self.records)
+        try:
+            return self.on_each(step, nodes, then=then, **plain), {}
+        except Exception:
+            records = {
+                record.nodes[0]: record for record in self.records[before:] if record.title == step.name
+            }
+            good = {node: record.outcome for node, record in records.items() if record.outcome is not None}
+            return good, {node: record.error for node, record in records.items() if record.outcome is None}
+
+    def watch(self, title: str, look: Callable[[], Seen], told: Callable[[Seen], str], *nodes: str) -> Seen:
+        """Look at something and keep what was seen, also in a dry run.
+
+        Args:
+            title: what the report calls it.
+            look: the look; it changes nothing.
+            told: says in one line what was seen.
+            nodes: what was looked at.
+        """
+        begin = time.monotonic()
+        seen = look()
+        record = StepRecord(
+            title, nodes, begin - self.started, time.monotonic() - begin, Outcome(False, told(seen))
+        )
+        self.records.append(record)
+        get_run_logger().info("%-9s %5.1f s  %s: %s", "saw", record.seconds, title, told(seen))
+        return seen
 
     def total(self) -> float:
         """Return the seconds since the flow began."""

@@ -10,8 +10,8 @@ from typing import Any
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
-from blocks import load_site
-from tasks.hosts.connection import connect
+from blocks import HarborSite, load_site
+from tasks.hosts.connection import Host, connect
 from tasks.outcome import Outcome
 
 Step = Task[..., Outcome]
@@ -30,8 +30,7 @@ def step(function: Callable[..., Outcome], title: str, *, name: str | None = Non
 
     def call(site: str, nodes: list[str], **plain: Any) -> Outcome:
         loaded = load_site(site)
-        hosts = [connect(loaded.node(node)) for node in nodes]
-        return function(loaded, *hosts, **plain)
+        return function(loaded, *(_host(loaded, node) for node in nodes), **plain)
 
     call.__name__ = function.__name__
     call.__doc__ = function.__doc__
@@ -42,3 +41,9 @@ def step(function: Callable[..., Outcome], title: str, *, name: str | None = Non
         persist_result=False,
         retries=0,
     )(call)
+
+
+def _host(site: HarborSite, node: str) -> Host:
+    """Connect to `node-a`, or to `node-a via node-b` when only that way leads there."""
+    name, _, jump = node.partition(" via ")
+    return connect(site.node(name), via=site.node(jump) if jump else None)

@@ -25,13 +25,13 @@ def admit(site: HarborSite, host: Host, *, timeout: float = 30.0) -> Outcome:
     return changed(f"{node} is served")
 
 
-def drain(site: HarborSite, *, node: str) -> Outcome:
+def drain(site: HarborSite, host: Host) -> Outcome:
     """Take a node out of the load balancer, so that no client reaches its Harbor; the node may be dead.
 
     Raises:
         BalancerError: the load balancer did not confirm it.
     """
-    balancer = balancer_of(site)
+    node, balancer = host.name, balancer_of(site)
     if balancer is None:
         return unchanged("the load balancer is not ours to tell", drained=False)
     state = balancer.status().get(node)

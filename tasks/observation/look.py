@@ -22,36 +22,43 @@ class SiteLook:
     """What was seen of the site in one look.
 
     Attributes:
-        nodes: the database nodes, in the order of the site file.
+        every: all nodes, in the order of the site file.
+        databases: the names of those that run PostgreSQL.
         seconds: how long it took.
     """
 
-    nodes: tuple[NodeFacts, ...]
+    every: tuple[NodeFacts, ...]
+    databases: frozenset[str]
     seconds: float
+
+    @property
+    def nodes(self) -> tuple[NodeFacts, ...]:
+        """The database nodes, which decisions are about."""
+        return tuple(node for node in self.every if node.name in self.databases)
 
     def node(self, name: str) -> NodeFacts:
         """Find a node's facts; KeyError when it was not looked at."""
         return {node.name: node for node in self.nodes}[name]
 
     def others(self, name: str) -> tuple[NodeFacts, ...]:
-        """Give the facts of all nodes but one."""
+        """Give the facts of all database nodes but one."""
         return tuple(node for node in self.nodes if node.name != name)
 
     @property
     def reached(self) -> list[str]:
         """Name the nodes that were reached."""
-        return [node.name for node in self.nodes if node.reachable]
+        return [node.name for node in self.every if node.reachable]
 
 
 def look(site: HarborSite) -> SiteLook:
-    """Look at all database nodes at once.
+    """Look at all nodes at once.
 
     A node that is not quick to answer is asked through every other node as well, before the direct path has
     given up: one time-out after the other would double the time to a failover, and a primary that is only cut
     off from here must not be taken for dead.
     """
     started = clock.now()
-    nodes = database_nodes(site)
+    nodes = site.nodes
     with ThreadPoolExecutor(max(1, len(nodes) * len(site.nodes))) as pool:
         tries = {node.name: [pool.submit(probe, site, connect(node))] for node in nodes}
         wait([attempts[0] for attempts in tries.values()], timeout=_PATIENCE_S)
@@ -60,7 +67,8 @@ def look(site: HarborSite) -> SiteLook:
             ways = [other for other in site.nodes if other.name != node.name and other not in slow]
             tries[node.name] += [pool.submit(_through, site, node, other) for other in ways]
         seen = [_best([attempt.result() for attempt in attempts]) for attempts in tries.values()]
-    return SiteLook(tuple(seen), started.age(clock.now()))
+    databases = frozenset(node.name for node in database_nodes(site))
+    return SiteLook(tuple(seen), databases, started.age(clock.now()))
 
 
 def look_with_witnesses(site: HarborSite, node: str) -> tuple[SiteLook, Witnesses]:

@@ -56,7 +56,7 @@ def configure(site: HarborSite, host: Host) -> Outcome:
     return changed(f"wrote {', '.join(written)}") if written else unchanged("settings and hba as configured")
 
 
-def start(site: HarborSite, host: Host) -> Outcome:
+def start(site: HarborSite, host: Host, *, limit_s: float = _START_S) -> Outcome:
     """Start the cluster, or bring a running one to its configuration; proven by an answer to SQL.
 
     systemd's exit status proves nothing here: Debian's unit hides a failed start.
@@ -65,7 +65,8 @@ def start(site: HarborSite, host: Host) -> Outcome:
         RemoteCommandFailed: the server did not start; the end of its log is in the message.
     """
     layout = layout_of(site)
-    answer = host.python(program("cluster_start"), _names(layout), timeout=_START_S + 10)
+    payload = {**_names(layout), "limit_s": limit_s}
+    answer = host.python(program("cluster_start"), payload, timeout=limit_s + 10)
     if answer["state"] == "failed":
         raise HarborHaError(
             f"PostgreSQL did not start: {answer['log']}",

@@ -1,6 +1,6 @@
 """What failover, switchover and rejoin do to PostgreSQL, as Prefect tasks."""
 
-from tasks.postgres import durability, rejoin, stop
+from tasks.postgres import durability, rejoin, reverse, standby, stop
 from tasks.postgres import lost_commits as lost
 from tasks.postgres import promote as promotion
 from tasks.step import step
@@ -14,6 +14,8 @@ checkpoint = step(promotion.checkpoint, "Write a checkpoint")
 ensure_slots = step(promotion.ensure_slots, "Give the primary its slots")
 drop_stale_slots = step(promotion.drop_stale_slots, "Drop stale slots on the standby")
 follow = step(rejoin.follow, "Start as a standby")
+clone = step(standby.clone, "Clone from the primary")
+try_reverse_path = step(reverse.try_reverse_path, "Try the reverse replication path")
 rewind = step(rejoin.rewind, "Rewind")
 lost_commits = step(lost.lost_commits, "List what only the old primary had")
 relax_durability = step(durability.relax, "Let commits wait for nobody")

@@ -1,0 +1,99 @@
+"""How is the site? One parallel look, a real write, one verdict with its reasons; cheap enough for every minute."""
+
+import json
+import time
+from typing import Any
+
+from prefect import flow
+from prefect.events import emit_event
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.operation import Operation, last_primary
+from flows.protocol import Protocol
+from flows.report import publish
+from flows.rules.policy import policy_of
+from flows.rules.table import Decision
+from flows.rules.verdict import Verdict, verdict
+from tasks import clock
+from tasks.balancer.balancer import Served, balancer_of
+from tasks.errors import HarborHaError
+from tasks.harbor.api import HarborApi
+from tasks.harbor.web import through_balancer
+from tasks.operation import steps as operation
+from tasks.operation.files import VERDICT
+
+
+@flow(name="check", task_runner=ThreadPoolTaskRunner(max_workers=8))  # type: ignore[arg-type]
+def check(site: str) -> dict[str, Any]:
+    """Judge the site and keep the primary's position, by which a failover knows what it would lose.
+
+    Changes nothing but its own notes on the nodes. A change of the verdict is an event
+    `harbor-ha.verdict` of the site.
+
+    Args:
+        site: Name of the saved site.
+    """
+    run = Protocol.begin("check", site)
+    work = Operation.begin(run)
+    write_error = run.watch(
+        "Write through the load balancer", lambda: try_write(run), lambda error: error or "ok"
+    )
+    balancer = run.watch("Ask the load balancer", lambda: served(run), str)
+    addresses = {node.name: node.address for node in run.site.nodes}
+    judged = verdict(
+        work.seen.every,
+        addresses,
+        policy_of(run.site),
+        clock.now(),
+        write_error=write_error or None,
+        balancer_up=balancer,
+    )
+    keep_position(work)
+    announce(work, judged)
+    text = f"{site} is {judged.kind}"
+    headline = f"{text}: {judged.reasons[0]}" if judged.reasons else f"{text}."
+    result = publish(run, headline, {"Found": judged.lines() or ["nothing to complain about"]})
+    return {"verdict": judged.kind.value, "findings": judged.lines(), **result}
+
+
+def try_write(run: Protocol) -> str:
+    """Write through the load balancer, as a client would; return why it failed, or nothing."""
+    try:
+        with HarborApi(through_balancer(run.site), timeout=5.0) as api:
+            api.probe_write()
+    except HarborHaError as error:
+        return str(error)
+    return ""
+
+
+def served(run: Protocol) -> dict[str, bool] | None:
+    """Ask the load balancer whom it serves; None when it cannot be asked."""
+    try:
+        balancer = balancer_of(run.site)
+        states = balancer.status() if balancer else {}
+    except HarborHaError:
+        return None
+    ours = {node.name for node in run.site.nodes if node.runs_harbor}
+    return {name: state.served is Served.UP for name, state in states.items() if name in ours} or None
+
+
+def keep_position(work: Operation) -> None:
+    """Write the primary's position on all nodes that are reached."""
+    primaries = [node.name for node in work.seen.nodes if node.is_primary]
+    last = last_primary(work.seen, primaries[0]) if len(primaries) == 1 else None
+    if last is not None:
+        work.run.try_each(operation.remember_primary, work.paths()[:1], then=work.paths()[1:], last=last)
+
+
+def announce(work: Operation, judged: Decision[Verdict]) -> None:
+    """Emit an event when the verdict is another one than the last time, and keep it."""
+    before = {str(node.state[VERDICT]["verdict"]) for node in work.seen.every if VERDICT in node.state}
+    if before == {judged.kind.value} or not work.paths():
+        return
+    text = json.dumps({"verdict": judged.kind.value, "since": time.time()}, sort_keys=True) + "\n"
+    work.run.try_each(operation.put_state, work.paths()[:1], then=work.paths()[1:], name=VERDICT, text=text)
+    emit_event(
+        "harbor-ha.verdict",
+        resource={"prefect.resource.id": f"harbor-ha.site.{work.run.site.name}"},
+        payload={"verdict": judged.kind.value, "before": sorted(before), "findings": judged.lines()},
+    )

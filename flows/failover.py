@@ -1,0 +1,303 @@
+"""The primary is dead: make sure of it, fence it, promote the standby, let Harbor work again."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.fence import fence
+from flows.operation import Operation, last_primary, open_record
+from flows.protocol import Protocol
+from flows.report import publish
+from flows.rules.admission import Admission, admit_failover
+from flows.rules.last_look import LastLook, last_look
+from flows.rules.primary import Primary, agreed, classify_primary
+from flows.rules.promotion import MayPromote, may_fail_over
+from flows.rules.resume import Entry, re_entry, recorded_rung
+from flows.rules.table import Decision
+from flows.traffic import open_traffic, settle
+from tasks import clock
+from tasks.errors import HarborHaError, Refused
+from tasks.operation.record import OperationKind, Phase
+from tasks.operation.store import holder
+from tasks.postgres import ha_steps as postgres
+from tasks.postgres import steps as pair
+
+# A standby's receiver is fresh for 8 s after its primary's last word, and stale at the latest 10 s after it.
+CONFIRM_S = 15.0
+_ROUND_S = 1.0
+# An alert that waited this long in a queue tells of another night.
+ALERT_LIMIT = timedelta(minutes=10)
+
+_CALM = (Admission.NOOP, Admission.PAUSED, Admission.IN_PROGRESS, Admission.COOLDOWN)
+# What the machine itself tells needs no second round; what is concluded from silence does.
+_FROM_THE_MACHINE = (
+    Primary.HEALTHY,
+    Primary.READ_ONLY,
+    Primary.DOWN_HOST_UP,
+    Primary.BROKEN,
+    Primary.DEMOTED,
+    Primary.ALREADY_PROMOTED,
+    Primary.SPLIT_BRAIN,
+)
+_NOTHING_TO_DO = (Primary.HEALTHY, Primary.ALREADY_PROMOTED)
+_NEVER = (Primary.READ_ONLY, Primary.CONTROL_PARTITION, Primary.WRITERS_ATTACHED, Primary.SPLIT_BRAIN)
+
+
+@flow(name="failover", task_runner=ThreadPoolTaskRunner(max_workers=8))  # type: ignore[arg-type]
+def failover(
+    site: str,
+    expected_primary: str,
+    reason: str = "",
+    accept_data_loss: bool = False,
+    attest_fenced: bool = False,
+    dry_run: bool = False,
+    alert_time: str = "",
+) -> dict[str, Any]:
+    """Promote the standby when the primary is really gone; do nothing when it is not.
+
+    A second or late call is a no-op that says so. Killed at any moment, the next call goes on.
+
+    Args:
+        site: Name of the saved site.
+        expected_primary: The node that the caller believes to be the primary; another one makes the call a no-op.
+        reason: Why it was called; for the report.
+        accept_data_loss: Promote although the standby may lack acknowledged writes; they are reported.
+        attest_fenced: You attest that the old primary's machine is off and stays off until rejoin has run.
+        dry_run: Look, decide, and change nothing.
+        alert_time: When the alert began (ISO 8601); an old one starts nothing.
+    """
+    run = Protocol.begin("failover", site, dry_run)
+    if _too_old(alert_time):
+        return publish(run, f"Nothing was done: the alert is of {alert_time}, older than {ALERT_LIMIT}.")
+    work = Operation.begin(run)
+    calm = admit(work, expected_primary, reason, by_operator=accept_data_loss or attest_fenced)
+    if calm:
+        return publish(run, calm, work.told)
+    entry = point_of_entry(work, expected_primary)
+    if entry is Entry.OBSERVE:
+        calm = confirm(work, expected_primary) or restart_first(work, expected_primary)
+        if calm:
+            return end_early(work, calm)
+        approve(work, expected_primary, accept_data_loss=accept_data_loss)
+        if dry_run:
+            return publish(run, f"Would fence {expected_primary} and promote {target_of(work)}.", work.told)
+        fence(work, attest_fenced=attest_fenced)
+    if entry in (Entry.OBSERVE, Entry.LAST_LOOK):
+        promote(work)
+    if entry is not Entry.SETTLE:
+        open_traffic(work)
+    settle(work)
+    return publish(run, headline(work), work.told)
+
+
+def admit(work: Operation, expected_primary: str, reason: str, *, by_operator: bool) -> str:
+    """Compare the call with what is known; take the lock for it.
+
+    Returns:
+        why nothing is to be done, or nothing.
+
+    Raises:
+        Refused: the call makes no sense, or another's record cannot be read.
+    """
+    nodes, policy = work.seen.nodes, work.policy
+    admission = admit_failover(
+        nodes, expected_primary, policy, holder(), clock.now(), by_operator=by_operator
+    )
+    work.note("Admission", admission)
+    if admission.kind in _CALM:
+        return f"Nothing was done: {admission.reasons[0]}"
+    if admission.kind is Admission.REFUSE:
+        work.refuse("No failover.", admission)
+    if work.run.dry_run:
+        return ""
+    if admission.kind is Admission.RESUME:
+        record = open_record(work.seen)
+        assert record is not None
+        work.resume(record)
+    else:
+        work.open(
+            OperationKind.FAILOVER,
+            expected_primary,
+            choose_target(work, expected_primary),
+            {"reason": reason},
+        )
+    return ""
+
+
+def choose_target(work: Operation, expected_primary: str) -> str:
+    """Choose the standby that has the most; with two nodes it is the other one."""
+    others = work.seen.others(expected_primary)
+    return max(others, key=lambda node: (node.is_standby, str(node.position or ""))).name
+
+
+def target_of(work: Operation) -> str:
+    """Name the node that is to be promoted."""
+    return work.held.target if work.record else choose_target(work, work.seen.nodes[0].name)
+
+
+def point_of_entry(work: Operation, expected_primary: str) -> Entry:
+    """Say where to begin: from the start, or where a killed run of the same failover left off.
+
+    Raises:
+        Refused: two nodes run as primaries.
+    """
+    if work.record is None or work.record.phase is Phase.STARTED:
+        return Entry.OBSERVE
+    seen = work.seen
+    decision = re_entry(work.record, seen.node(expected_primary), seen.node(work.record.target), clock.now())
+    work.note("Resumed", decision)
+    if decision.kind is Entry.REFUSE:
+        work.refuse("The failover cannot go on.", decision)
+    return decision.kind
+
+
+def confirm(work: Operation, expected_primary: str) -> str:
+    """Look until it is certain what has become of the primary, for 15 s at the most.
+
+    Returns:
+        why nothing is to be done, or nothing when a failover is due.
+
+    Raises:
+        Refused: it is alive somewhere, or it cannot be told.
+    """
+    rounds: list[Decision[Primary]] = []
+    deadline = time.monotonic() + CONFIRM_S
+    while True:
+        begin = time.monotonic()
+        work.look_at(expected_primary)
+        assert work.witnesses is not None
+        seen = work.seen
+        now = clock.now()
+        rounds.append(
+            classify_primary(seen.node(expected_primary), seen.others(expected_primary), work.witnesses, now)
+        )
+        decision = _settled(rounds)
+        if decision is None and time.monotonic() > deadline:
+            decision = agreed(rounds[-2:])
+        if decision is not None:
+            break
+        time.sleep(max(0.0, _ROUND_S - (time.monotonic() - begin)))
+    work.note("The primary", decision)
+    if decision.kind in _NOTHING_TO_DO:
+        return f"Nothing was done: {decision.reasons[0]}"
+    if decision.kind in _NEVER:
+        work.refuse(f"No failover from {expected_primary}.", decision)
+    return ""
+
+
+def _settled(rounds: list[Decision[Primary]]) -> Decision[Primary] | None:
+    last = rounds[-1]
+    if last.kind in _FROM_THE_MACHINE:
+        return last
+    if last.kind in (Primary.GONE, Primary.HUNG) and len(rounds) > 1 and rounds[-2].kind is last.kind:
+        return agreed(rounds[-2:])
+    return None
+
+
+def restart_first(work: Operation, expected_primary: str) -> str:
+    """Start a primary whose machine lives and whose server only died: no data is lost, no timeline changes.
+
+    Returns:
+        that it worked, or nothing.
+    """
+    primary = work.seen.node(expected_primary)
+    stopped = (
+        primary.reachable and primary.server is None and not primary.running and primary.cluster is not None
+    )
+    known = work.record is None or work.held.phase is Phase.STARTED
+    if not (work.policy.restart_first and stopped and known) or work.run.dry_run:
+        return ""
+    path = work.path(primary)
+    budget = float(work.run.site.failover.restart_budget_s)
+    done, failed = work.run.try_each(pair.restart, [path], limit_s=budget)
+    if failed:
+        work.told.setdefault("Restart", []).append(f"did not help: {failed[path]}")
+        return ""
+    return f"{expected_primary} was restarted and is the primary again: {done[path].detail}. No failover."
+
+
+def approve(work: Operation, expected_primary: str, *, accept_data_loss: bool) -> None:
+    """Weigh what a promotion would cost.
+
+    Raises:
+        Refused: with every reason, when the standby may not take over.
+    """
+    seen, now = work.seen, clock.now()
+    record = work.record
+    standby = seen.node(record.target if record else choose_target(work, expected_primary))
+    last = (record.last_primary if record else None) or last_primary(seen, expected_primary)
+    decision = may_fail_over(
+        standby,
+        seen.node(expected_primary),
+        last,
+        record.system_identifier if record else None,
+        work.policy,
+        now,
+        accept_data_loss=accept_data_loss,
+    )
+    work.note("The standby", decision)
+    if decision.kind is MayPromote.REFUSE:
+        work.refuse(f"{standby.name} must not take over.", decision)
+
+
+def promote(work: Operation) -> None:
+    """Look once more, write down the intent, promote, and prove it by a write.
+
+    Raises:
+        Refused: the old primary is back, or the fence does not hold.
+    """
+    record = work.held
+    work.look_at(record.expected_primary)
+    assert work.witnesses is not None
+    seen = work.seen
+    rung = recorded_rung(record)
+    decision = last_look(
+        rung, seen.node(record.expected_primary), seen.node(record.target), work.witnesses, clock.now()
+    )
+    work.note("Last look", decision)
+    if decision.kind is LastLook.FENCE_AGAIN:
+        fence(work, attest_fenced=False)
+        return promote(work)
+    if decision.kind is LastLook.ABORT:
+        work.refuse("The promotion was held back.", decision)
+    work.advance(Phase.PROMOTING)
+    outcome = work.run.on(
+        postgres.promote, record.target, from_timeline=record.from_timeline or 1, operation=record.op_id
+    )
+    work.advance(Phase.PROMOTED, promoted_timeline=outcome.data["timeline"])
+    return None
+
+
+def end_early(work: Operation, headline: str) -> dict[str, Any]:
+    """Give the lock back and report that no failover was due."""
+    if work.record is not None:
+        work.close(Phase.ABORTED)
+    return publish(work.run, headline, work.told)
+
+
+def headline(work: Operation) -> str:
+    """Say in one sentence how it ended."""
+    record = work.held
+    rung = record.fence.rung if record.fence else "unknown"
+    return (
+        f"{record.target} is the primary on timeline {record.promoted_timeline}; "
+        f"{record.expected_primary} was fenced ({rung}). Run rejoin for it."
+    )
+
+
+def _too_old(alert_time: str) -> bool:
+    if not alert_time:
+        return False
+    try:
+        began = datetime.fromisoformat(alert_time)
+    except ValueError as error:
+        raise Refused(
+            "No failover.", [f"alert_time is {alert_time!r} -> give it as ISO 8601, 2026-01-31T03:00:00Z"]
+        ) from error
+    return datetime.now(UTC) - began.astimezone(UTC) > ALERT_LIMIT
+
+
+__all__ = ["HarborHaError", "failover"]

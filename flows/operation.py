@@ -1,0 +1,192 @@
+"""An operation on the site: its record on the nodes, its lock, and what was last seen."""
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from flows.protocol import Protocol
+from flows.report import publish
+from flows.rules.admission import latest_record
+from flows.rules.policy import Policy, policy_of
+from flows.rules.table import Decision
+from tasks import clock
+from tasks.errors import Refused
+from tasks.observation.look import SiteLook, look, look_with_witnesses
+from tasks.operation import steps as operation
+from tasks.operation.files import ACCEPTED, LAST_PRIMARY
+from tasks.operation.record import LastPrimary, OperationKind, OperationRecord, Phase, last_primary_from
+from tasks.operation.store import holder
+from tasks.operation.witnesses import Witnesses
+from tasks.postgres.facts import NodeFacts
+
+
+@dataclass
+class Operation:
+    """A failover, switchover or rejoin that is under way.
+
+    Attributes:
+        run: the steps so far.
+        seen: the newest look at the site.
+        witnesses: what the others last said of the old primary; None before they were asked.
+        record: what the nodes hold about it; None before the lock is taken.
+        told: what the report says before its steps, by section.
+    """
+
+    run: Protocol
+    seen: SiteLook
+    witnesses: Witnesses | None = None
+    record: OperationRecord | None = None
+    told: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, run: Protocol) -> "Operation":
+        """Look at the site."""
+        return cls(run, run.watch("Look at all nodes", lambda: look(run.site), told_look))
+
+    @property
+    def policy(self) -> Policy:
+        """What the site's settings allow."""
+        return policy_of(self.run.site)
+
+    @property
+    def held(self) -> OperationRecord:
+        """The record, which exists once the lock is taken."""
+        assert self.record is not None
+        return self.record
+
+    def look(self) -> None:
+        """Look at all nodes again."""
+        self.seen = self.run.watch("Look again", lambda: look(self.run.site), told_look)
+
+    def look_at(self, node: str) -> None:
+        """Look at all nodes and ask everybody about one of them."""
+        self.seen, self.witnesses = self.run.watch(
+            f"Look at {node} over every path",
+            lambda: look_with_witnesses(self.run.site, node),
+            lambda seen: f"{told_look(seen[0])}; {told_witnesses(seen[1])}",
+        )
+
+    def note(self, section: str, decision: Decision[Any]) -> None:
+        """Keep a decision for the report."""
+        lines = [f"{decision.kind} ({decision.rule}): {'; '.join(decision.reasons)}".rstrip(": ")]
+        self.told.setdefault(section, []).extend([*lines, *decision.warnings])
+
+    def open(self, kind: OperationKind, expected_primary: str, target: str, notes: dict[str, str]) -> None:
+        """Take the lock and begin a new operation; nothing but its record is written."""
+        facts = self.seen.node(expected_primary)
+        self.record = OperationRecord(
+            op_id=f"{kind}-{secrets.token_hex(4)}",
+            kind=kind,
+            site=self.run.site.name,
+            expected_primary=expected_primary,
+            target=target,
+            from_timeline=self.seen.node(target).timeline,
+            started_at=time.time(),
+            orchestrator=holder(),
+            system_identifier=identity(self.seen) or facts.system_identifier,
+            last_primary=last_primary(self.seen, expected_primary),
+            durability_state=durability_state(self.seen),
+            notes=notes,
+        )
+        self.lock()
+        self.advance(Phase.STARTED)
+
+    def resume(self, record: OperationRecord) -> None:
+        """Take the lock of an operation whose process is gone."""
+        self.record = record.at(record.phase, orchestrator=holder())
+        self.lock()
+
+    def lock(self) -> None:
+        """Take the lock on every node that is reached; the target must be among them."""
+        record = self.held
+        self.run.on(operation.acquire, *self.paths(), op_id=record.op_id, required=[record.target])
+
+    def advance(self, phase: Phase, **changes: Any) -> None:
+        """Write the next phase on the nodes, before its step is taken."""
+        self.record = self.held.at(phase, **changes)
+        self.run.on(operation.advance, *self.paths(), record=self.record, required=[self.record.target])
+
+    def close(self, phase: Phase = Phase.DONE) -> None:
+        """Write the last phase and give the lock back."""
+        self.record = self.held.at(phase)
+        self.run.on(operation.close, *self.paths(), record=self.record)
+
+    def paths(self) -> list[str]:
+        """Name all nodes that are reached, with the way there where it is not the direct one."""
+        return [self.path(node) for node in self.seen.nodes if node.reachable]
+
+    def path(self, node: NodeFacts) -> str:
+        """Name one node with the way there, for a step."""
+        way = node.reachable_by[0] if node.reachable_by else "direct"
+        return node.name if way == "direct" else f"{node.name} {way}"
+
+    def refuse(self, what: str, decision: Decision[Any]) -> NoReturn:
+        """Report the reasons and end the flow as refused; the lock is given back.
+
+        Raises:
+            Refused: always.
+        """
+        if self.record is not None and not self.run.dry_run:
+            self.close(Phase.ABORTED)
+        publish(
+            self.run,
+            f"{what} Refused: {decision.reasons[0]}",
+            {"Refused because": decision.lines(), **self.told},
+        )
+        raise Refused(what, decision.lines())
+
+
+def last_primary(seen: SiteLook, primary: str) -> LastPrimary | None:
+    """Return the newest position known of the primary: from its own answer, or from what `check` left."""
+    facts = seen.node(primary)
+    if facts.is_primary and facts.position is not None:
+        return LastPrimary(primary, facts.position, clock.now().wall)
+    kept = [last_primary_from(node.state.get(LAST_PRIMARY), node.name) for node in seen.nodes]
+    known = [last for last in kept if last is not None and last.node == primary]
+    return max(known, key=lambda last: last.at, default=None)
+
+
+def identity(seen: SiteLook) -> str | None:
+    """Return the system identifier that the nodes have accepted as the site's."""
+    for node in seen.nodes:
+        accepted = node.state.get(ACCEPTED)
+        if isinstance(accepted, dict) and accepted.get("system_identifier"):
+            return str(accepted["system_identifier"])
+    return next((node.system_identifier for node in seen.nodes if node.system_identifier), None)
+
+
+def durability_state(seen: SiteLook) -> str | None:
+    """Return the recorded state of the synchronous replication; None when none is recorded."""
+    for node in seen.nodes:
+        recorded = node.state.get("durability")
+        if isinstance(recorded, dict) and "state" in recorded:
+            return str(recorded["state"])
+    return None
+
+
+def open_record(seen: SiteLook) -> OperationRecord | None:
+    """Return the operation that was begun and not ended, if any."""
+    record = latest_record(seen.nodes)
+    return record if record is not None and record.open else None
+
+
+def told_look(seen: SiteLook) -> str:
+    """Say in one line how the nodes are."""
+    return ", ".join(f"{node.name} {told_node(node)}" for node in seen.nodes)
+
+
+def told_node(node: NodeFacts) -> str:
+    """Say in a few words how a node is."""
+    if not node.reachable:
+        return "not reached"
+    if node.server is None:
+        return "has a hanging server" if node.running else "has no server running"
+    role = "standby" if node.server.in_recovery else "primary"
+    return f"{role} on timeline {node.server.timeline} at {node.position.lsn if node.position else 'nowhere'}"
+
+
+def told_witnesses(witnesses: Witnesses) -> str:
+    """Say in one line what the witnesses say."""
+    said = [*witnesses.sightings, *witnesses.unknown]
+    return "; ".join(said) if said else f"all witnesses have lost {witnesses.node}"

@@ -1,0 +1,176 @@
+"""A former primary comes back as a standby: the cheapest safe way, nothing removed, losses listed."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.operation import Operation, open_record
+from flows.protocol import Protocol
+from flows.report import publish
+from flows.rules.admission import latest_record
+from flows.rules.rejoin import Rejoin, classify_rejoin
+from flows.rules.table import Decision
+from tasks import clock
+from tasks.balancer import steps as balancer
+from tasks.errors import HarborHaError, Refused
+from tasks.harbor import steps as harbor
+from tasks.operation.record import OperationKind, Phase
+from tasks.postgres import ha_steps as postgres
+from tasks.postgres import steps as pair
+from tasks.postgres.layout import slot_of
+
+_COMMITS_SHOWN = 20
+
+
+@flow(name="rejoin", task_runner=ThreadPoolTaskRunner(max_workers=8))  # type: ignore[arg-type]
+def rejoin(site: str, node: str, dry_run: bool = False) -> dict[str, Any]:
+    """Make a node the standby of the primary again, and bring its Harbor back to the clients.
+
+    Follows when nothing diverged, rewinds when it did, clones when a rewind cannot. What only this node had
+    is kept aside and listed. Killed at any moment, the next call goes on.
+
+    Args:
+        site: Name of the saved site.
+        node: The node that is to follow.
+        dry_run: Look, decide, show the way, and change nothing.
+    """
+    run = Protocol.begin("rejoin", site, dry_run)
+    work = Operation.begin(run)
+    primary = find_primary(work, node)
+    decision = classify(work, node, primary)
+    if dry_run:
+        return publish(run, f"Would rejoin {node} to {primary}: {decision.kind}.", work.told)
+    begin(work, node, primary)
+    return_of_the_data(work, node, primary, decision)
+    run.on(postgres.follow, node, primary)
+    serve_again(work, node, primary)
+    work.close()
+    return publish(run, headline(work, node, primary, decision), work.told)
+
+
+def find_primary(work: Operation, node: str) -> str:
+    """Name the one primary that the node is to follow.
+
+    Raises:
+        Refused: no such node, it is the primary itself, or there is not exactly one primary.
+    """
+    names = [facts.name for facts in work.seen.nodes]
+    reasons = []
+    if node not in names:
+        raise Refused("No rejoin.", [f"{node} is no database node of the site -> one of {', '.join(names)}"])
+    primaries = [facts.name for facts in work.seen.nodes if facts.is_primary]
+    if not work.seen.node(node).reachable:
+        reasons.append(f"{node} is not reached: {work.seen.node(node).error} -> start the machine first")
+    if primaries == [node]:
+        reasons.append(f"{node} is the primary itself -> nothing to do, or run failover")
+    elif not primaries:
+        reasons.append("no node is a primary -> run check, then failover")
+    elif len(primaries) > 1 and node not in primaries:
+        reasons.append(f"{' and '.join(primaries)} are both primaries -> run check")
+    others = [name for name in primaries if name != node]
+    if len(primaries) > 1 and node in primaries and others:
+        reasons.append(
+            f"{node} is a primary beside {others[0]} -> stop PostgreSQL on {node} if {others[0]} has what is to stay"
+        )
+    if reasons:
+        raise Refused(f"{node} cannot rejoin.", reasons)
+    return others[0]
+
+
+def classify(work: Operation, node: str, primary: str) -> Decision[Rejoin]:
+    """Choose the way.
+
+    Raises:
+        Refused: no way is safe.
+    """
+    record = latest_record(work.seen.nodes)
+    decision = classify_rejoin(
+        work.seen.node(node), work.seen.node(primary), record, clock.now(), slot=slot_of(node)
+    )
+    work.note("The way back", decision)
+    if decision.kind is Rejoin.REFUSE:
+        work.refuse(f"{node} cannot rejoin.", decision)
+    return decision
+
+
+def begin(work: Operation, node: str, primary: str) -> None:
+    """Take the lock; an open rejoin of the same node goes on, anything else in the way refuses.
+
+    Raises:
+        Refused: another operation is open.
+    """
+    record = open_record(work.seen)
+    if record is not None and record.kind is OperationKind.REJOIN and record.target == node:
+        work.resume(record)
+    elif record is not None:
+        raise Refused(
+            f"{node} cannot rejoin now.",
+            [f"{record.kind} {record.op_id} is open ({record.phase}) -> run it again first; it goes on"],
+        )
+    else:
+        work.open(OperationKind.REJOIN, primary, node, {})
+
+
+def return_of_the_data(work: Operation, node: str, primary: str, decision: Decision[Rejoin]) -> None:
+    """Bring the node's data to the primary's history, if it is not there; list what only it had before."""
+    if decision.kind not in (Rejoin.REWIND, Rejoin.CLONE):
+        return
+    list_losses(work, node, primary)
+    if decision.kind is Rejoin.REWIND:
+        work.advance(Phase.REWINDING)
+        _, failed = work.run.try_each(postgres.rewind, [node], then=[primary], operation=work.held.op_id)
+        if not failed:
+            return
+        work.told["The way back"].append(f"the rewind failed, so the node is cloned: {failed[node]}")
+    work.advance(Phase.CLONING)
+    work.run.on(pair.create_slot, primary, standby_name=node)
+    work.run.on(postgres.clone, node, primary)
+
+
+def list_losses(work: Operation, node: str, primary: str) -> None:
+    """Put into the report every commit that only the node has, or that this cannot be known."""
+    try:
+        lost = work.run.on(postgres.lost_commits, node, primary, operation=work.held.op_id)
+    except HarborHaError as error:
+        work.told["Lost commits"] = [f"It cannot be known what was lost: {error}"]
+        return
+    if not lost.data["known"]:
+        work.told["Lost commits"] = [f"It cannot be known what was lost: {lost.data['why']}"]
+        return
+    commits = lost.data["commits"]
+    lines = [
+        f"{commit['at']} xid {commit['xid']}: {', '.join(commit['relations']) or 'no table'}"
+        for commit in commits
+    ]
+    hidden = lost.data["total"] - _COMMITS_SHOWN
+    more = [f"and {hidden} more; the WAL is kept on {node}"] if hidden > 0 else []
+    work.told["Lost commits"] = [
+        f"{lost.data['total']} commits existed only on {node}",
+        *lines[:_COMMITS_SHOWN],
+        *more,
+    ]
+
+
+def serve_again(work: Operation, node: str, primary: str) -> None:
+    """Point the node's Harbor at the primary and bring it back behind the load balancer."""
+    site = work.run.site
+    if not site.node(node).runs_harbor:
+        return
+    address = site.node(primary).address
+    way = harbor.serve_from if site.failover.repoint == "edit" else harbor.repoint_by_prepare
+    _, failed = work.run.try_each(way, [node], database_host=address)
+    if not failed:
+        work.run.try_each(harbor.settle, [node], database_host=address)
+        work.run.on(harbor.up, node)
+        work.run.on(harbor.wait_healthy, node)
+        work.run.on(balancer.admit, node)
+    for where, error in failed.items():
+        work.told.setdefault("Left behind", []).append(f"the Harbor of {where} does not follow: {error}")
+
+
+def headline(work: Operation, node: str, primary: str, decision: Decision[Rejoin]) -> str:
+    """Say in one sentence how it ended."""
+    ways = {Rejoin.FOLLOW: "followed", Rejoin.START_ONLY: "was started", Rejoin.REWIND: "was rewound"}
+    lost = work.told.get("Lost commits", ["nothing was lost"])[0]
+    return f"{node} {ways.get(decision.kind, 'was cloned')} and replays what {primary} writes; {lost}."

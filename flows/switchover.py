@@ -1,0 +1,185 @@
+"""Planned exchange of the roles, without losing a write; until the promotion it can be taken back."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.operation import Operation, open_record
+from flows.protocol import Protocol
+from flows.report import publish
+from flows.rules.admission import live_lock
+from flows.rules.resume import Entry, re_entry
+from flows.rules.switchover import MaySwitch, may_switch_over
+from flows.traffic import harbor_paths, open_traffic, settle
+from tasks import clock
+from tasks.errors import HarborHaError, Refused
+from tasks.harbor import steps as harbor
+from tasks.operation.record import Fence, OperationKind, OperationRecord, Phase
+from tasks.postgres import ha_steps as postgres
+
+
+@flow(name="switchover", task_runner=ThreadPoolTaskRunner(max_workers=8))  # type: ignore[arg-type]
+def switchover(site: str, to: str, dry_run: bool = False) -> dict[str, Any]:
+    """Make another node the primary, planned and without loss; the old primary ends as its standby.
+
+    Refuses with every reason before anything is touched. If the standby does not get everything, the old
+    primary is taken back. Killed at any moment, the next call goes on.
+
+    Args:
+        site: Name of the saved site.
+        to: The node that becomes the primary.
+        dry_run: Look, decide, show what would be done, and change nothing.
+    """
+    run = Protocol.begin("switchover", site, dry_run)
+    work = Operation.begin(run)
+    entry = admit(work, to)
+    if entry is None:
+        return publish(run, f"Nothing was done: {to} is the primary already.", work.told)
+    if entry is Entry.OBSERVE:
+        approve(work, to)
+        if dry_run:
+            return publish(run, f"Would make {to} the primary of {site}.", work.told)
+        begin(work, to)
+    if entry in (Entry.OBSERVE, Entry.PROVE):
+        exchange(work)
+    if entry is not Entry.SETTLE:
+        open_traffic(work)
+    follow(work)
+    settle(work)
+    return publish(run, headline(work), work.told)
+
+
+def admit(work: Operation, to: str) -> Entry | None:
+    """See whether there is something to do, or something that a killed run left.
+
+    Returns:
+        where to begin; None when the node is the primary and nothing is open.
+
+    Raises:
+        Refused: no such node, or another operation is open.
+    """
+    names = [node.name for node in work.seen.nodes]
+    if to not in names:
+        raise Refused(
+            "No switchover.", [f"{to} is no database node of the site -> one of {', '.join(names)}"]
+        )
+    record = open_record(work.seen)
+    if record is not None and record.kind is OperationKind.SWITCHOVER and not work.run.dry_run:
+        work.resume(record)
+        return resumed(work, record)
+    if record is None and work.seen.node(to).is_primary:
+        return None
+    return Entry.OBSERVE
+
+
+def resumed(work: Operation, record: OperationRecord) -> Entry:
+    """Say where the open switchover goes on; one that did nothing yet is closed and begun anew.
+
+    Raises:
+        Refused: two nodes run as primaries.
+    """
+    seen = work.seen
+    decision = re_entry(record, seen.node(record.expected_primary), seen.node(record.target), clock.now())
+    work.note("Resumed", decision)
+    if decision.kind is Entry.REFUSE:
+        work.refuse("The switchover cannot go on.", decision)
+    if decision.kind in (Entry.OBSERVE, Entry.CLOSE, Entry.LAST_LOOK):
+        take_back(work)
+        work.close(Phase.ABORTED)
+        work.look()
+        return Entry.OBSERVE
+    if decision.kind is not Entry.PROVE:
+        work.record = work.held.at(work.held.phase, promoted_timeline=seen.node(record.target).timeline)
+    return decision.kind
+
+
+def approve(work: Operation, to: str) -> None:
+    """Check every precondition; refuse with all that are not met.
+
+    Raises:
+        Refused: with the list.
+    """
+    primary = current_primary(work, to)
+    busy = live_lock(work.seen.nodes, clock.now().wall) is not None or open_record(work.seen) is not None
+    decision = may_switch_over(
+        work.seen.node(primary),
+        work.seen.node(to),
+        clock.now(),
+        busy=busy,
+        reverse_path=reverse_path(work, primary, to),
+    )
+    work.note("Preconditions", decision)
+    if decision.kind is MaySwitch.REFUSE:
+        work.refuse(f"No switchover to {to}.", decision)
+
+
+def current_primary(work: Operation, to: str) -> str:
+    """Name the primary as the nodes tell; without one, the first other node, for the reasons of the refusal."""
+    primaries = [node.name for node in work.seen.nodes if node.is_primary and node.name != to]
+    return primaries[0] if primaries else work.seen.others(to)[0].name
+
+
+def reverse_path(work: Operation, primary: str, to: str) -> bool | None:
+    """Try the login that the old primary will need to follow; None when it cannot be tried."""
+    if not work.seen.node(primary).reachable:
+        return None
+    done, _ = work.run.try_each(postgres.try_reverse_path, [primary], peer=to)
+    return bool(done)
+
+
+def begin(work: Operation, to: str) -> None:
+    """Take the lock and have the heavy work done before anybody waits: two checkpoints, and the next core."""
+    primary = current_primary(work, to)
+    work.open(OperationKind.SWITCHOVER, primary, to, {})
+    work.run.on(postgres.checkpoint, primary)
+    address = work.run.site.node(to).address
+    if work.run.site.failover.repoint == "edit":
+        work.run.try_each(harbor.stage, harbor_paths(work), database_host=address)
+    work.run.on(postgres.checkpoint, primary)
+
+
+def exchange(work: Operation) -> None:
+    """Shut the primary down, prove that the standby has its last record, promote; or take it back.
+
+    Raises:
+        HarborHaError: it was taken back; the site is as before.
+    """
+    record, run = work.held, work.run
+    try:
+        work.advance(Phase.STOPPING)
+        stopped = run.on(postgres.stop_for_switchover, record.expected_primary)
+        proof = {key: stopped.data[key] for key in ("checkpoint", "timeline", "sysid")}
+        run.on(postgres.prove_shutdown, record.target, **proof)
+        evidence = f"shut down cleanly at {proof['checkpoint']}, replayed by {record.target}"
+    except HarborHaError:
+        take_back(work)
+        work.close(Phase.ABORTED)
+        raise
+    work.advance(Phase.PROMOTING, fence=Fence("STOPPED", evidence, clock.now().wall))
+    outcome = run.on(postgres.promote, record.target, from_timeline=proof["timeline"], operation=record.op_id)
+    work.advance(Phase.PROMOTED, promoted_timeline=outcome.data["timeline"])
+
+
+def take_back(work: Operation) -> None:
+    """Make the old primary the primary again, on its own timeline, and Harbor use it. Before a promotion only."""
+    record = work.held
+    primary, site = record.expected_primary, work.run.site
+    work.run.on(postgres.compensate, primary, timeline=record.from_timeline or 1)
+    work.run.try_each(harbor.serve_from, harbor_paths(work), database_host=site.node(primary).address)
+    work.run.try_each(harbor.settle, harbor_paths(work), database_host=site.node(primary).address)
+
+
+def follow(work: Operation) -> None:
+    """Have the old primary follow the new one; if it does not, the site is up without a standby and says so."""
+    record = work.held
+    _, failed = work.run.try_each(postgres.follow, [record.expected_primary], then=[record.target])
+    for node, error in failed.items():
+        work.told.setdefault("No standby", []).append(f"{node}: {error} -> run rejoin for it")
+
+
+def headline(work: Operation) -> str:
+    """Say in one sentence how it ended."""
+    record = work.held
+    rest = "run rejoin for it" if "No standby" in work.told else "is its standby"
+    return f"{record.target} is the primary on timeline {record.promoted_timeline}; {record.expected_primary} {rest}."

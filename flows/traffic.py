@@ -1,0 +1,70 @@
+"""Let Harbor's clients work with the new primary, and settle what may wait."""
+
+from typing import Literal
+
+from flows.operation import Operation
+from tasks.fencing import steps as fencing
+from tasks.harbor import steps as harbor
+from tasks.operation import steps as operation
+from tasks.operation.record import Phase
+from tasks.postgres import ha_steps as postgres
+from tasks.postgres.layout import peers_of
+
+
+def open_traffic(work: Operation) -> None:
+    """Point every reachable Harbor at the new primary, all at once, and see a client's write accepted.
+
+    A node whose Harbor does not follow is taken out of the load balancer and reported; it is no reason to
+    roll back.
+    """
+    record = work.held
+    work.advance(Phase.OPENING)
+    address = work.run.site.node(record.target).address
+    way: Literal["edit", "prepare"] = work.run.site.failover.repoint
+    step = harbor.serve_from if way == "edit" else harbor.repoint_by_prepare
+    nodes = harbor_paths(work)
+    _, failed = work.run.try_each(step, nodes, database_host=address)
+    for path, error in failed.items():
+        node = path.split(" ")[0]
+        work.told.setdefault("Left behind", []).append(f"{node}: {error}; taken out of the load balancer")
+        work.run.try_each(fencing.drain, [node])
+    work.run.on(harbor.write_through_balancer)
+
+
+def settle(work: Operation) -> None:
+    """Do what clients do not wait for: jobservice, the acceptance, a checkpoint, slots, the record's end."""
+    record, run = work.held, work.run
+    work.advance(Phase.SETTLING)
+    target, site = record.target, run.site
+    run.on(
+        operation.accept_primary,
+        *work.paths(),
+        primary=target,
+        timeline=record.promoted_timeline or work.seen.node(target).timeline,
+        system_identifier=record.system_identifier or "",
+    )
+    run.on(postgres.ensure_slots, target, peers=[peer.name for peer in peers_of(site, target)])
+    run.on(postgres.checkpoint, target)
+    run.try_each(harbor.settle, harbor_paths(work), database_host=site.node(target).address)
+    for node in away(work):
+        # When it comes back its Harbor still knows the old primary; rejoin brings it back to clients.
+        run.try_each(fencing.drain, [node])
+    work.close()
+
+
+def harbor_paths(work: Operation) -> list[str]:
+    """Name the reachable nodes that run Harbor, with the way there."""
+    return [
+        work.path(node)
+        for node in work.seen.every
+        if node.reachable and work.run.site.node(node.name).runs_harbor
+    ]
+
+
+def away(work: Operation) -> list[str]:
+    """Name the Harbor nodes that are not reached."""
+    return [
+        node.name
+        for node in work.seen.every
+        if not node.reachable and work.run.site.node(node.name).runs_harbor
+    ]
