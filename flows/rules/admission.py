@@ -182,9 +182,14 @@ def accepted_primary(nodes: Sequence[NodeFacts]) -> tuple[str, int] | None:
 
 
 def pause_reason(node: NodeFacts) -> str:
-    """Return why the site is paused, from the flag on a node; an unreadable flag counts as a pause."""
-    flag = node.state[PAUSED]
-    return str(flag.get("reason") or "no reason given") if isinstance(flag, dict) else str(flag)
+    """Return why the site is paused, from the flag on a node; empty when the node has no such flag.
+
+    A flag that cannot be read is a pause: somebody put it there.
+    """
+    flag = node.state.get(PAUSED)
+    if flag is None:
+        return ""
+    return str(flag.get("reason") or "no reason given") if isinstance(flag, dict) else "no reason given"
 
 
 def latest_record(nodes: Sequence[NodeFacts]) -> OperationRecord | None:
@@ -221,7 +226,7 @@ def _view(
 ) -> AdmissionView:
     current = accepted_primary(nodes)
     state, alive, ours, cooling, words = _operation(nodes, expected_primary, policy, holder, now)
-    pauses = [pause_reason(node) for node in nodes if node.state.get(PAUSED)]
+    pauses = [reason for reason in map(pause_reason, nodes) if reason]
     return AdmissionView(
         expected=_expected(nodes, expected_primary, current),
         paused=bool(pauses),

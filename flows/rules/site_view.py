@@ -8,7 +8,6 @@ from flows.rules.admission import accepted_primary, latest_record, live_lock, pa
 from flows.rules.policy import Policy
 from flows.rules.promotion import MIN_FREE_SHARE, OVERRIDES, RECOVERY_TARGET
 from tasks.clock import Moment
-from tasks.operation.files import PAUSED
 from tasks.operation.record import RecordDamaged
 from tasks.postgres.facts import NodeFacts, Sender
 
@@ -110,7 +109,7 @@ def site_view(
         problems="; ".join(f"{n.name}: {part}: {why}" for n in nodes for part, why in _other_problems(n)),
         busy=busy,
         unfinished=unfinished,
-        paused="; ".join(sorted({pause_reason(n) for n in nodes if n.state.get(PAUSED)})),
+        paused="; ".join(sorted({pause_reason(node) for node in nodes} - {""})),
         damaged=damaged,
     )
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from flows.rules.admission import pause_reason
 from flows.rules.promotion import MIN_FREE_SHARE, OVERRIDES, RECOVERY_TARGET
 from flows.rules.table import Check, Decision, Weight, require_fresh, weigh
 from tasks.clock import Moment
-from tasks.operation.files import PAUSED
 from tasks.postgres.facts import NodeFacts
 
 # The shutdown waits until the standby has everything; this much is sent in well under a second.
@@ -302,7 +302,7 @@ def switch_view(
     return SwitchView(
         primary=primary.name,
         standby=standby.name,
-        paused=bool(primary.state.get(PAUSED) or standby.state.get(PAUSED)),
+        paused=bool(pause_reason(primary) or pause_reason(standby)),
         busy=busy,
         primary_reached=primary.reachable,
         standby_reached=standby.reachable,

@@ -278,8 +278,10 @@ def state_files(want: Dict[str, Any]) -> Dict[str, Any]:
     found: Dict[str, Any] = {}
     for path in sorted(glob.glob(want["state_dir"] + "/*.json")):
         name = os.path.basename(path)[: -len(".json")]
+        text = text_of(path)
         try:
-            found[name] = json.loads(text_of(path) or "null")
+            if text is not None:
+                found[name] = json.loads(text)
         except ValueError:
             # Written atomically by us, so this is a damaged disk or a hand; it must not pass for absent.
             found[name] = {"damaged": True}

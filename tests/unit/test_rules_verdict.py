@@ -1,0 +1,159 @@
+"""How is the site?"""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from flows.rules.policy import Policy
+from flows.rules.table import Decision, FactsTooOld
+from flows.rules.verdict import FINDINGS, Verdict, verdict
+from tasks.clock import Moment
+from tasks.operation.record import Lock, OperationKind, OperationRecord, to_json
+from tasks.postgres.facts import Archiver, Disk, NodeFacts, Slot
+from tests.unit.facts_builder import (
+    NOW,
+    cluster,
+    deaf_standby,
+    harbor,
+    node,
+    primary,
+    sender,
+    standby,
+    stopped,
+    unreached,
+)
+
+ADDRESSES = {"node-a": "10.0.0.11", "node-b": "10.0.0.12"}
+A, B = primary(harbor=harbor()), standby(harbor=harbor())
+RECORD = OperationRecord("op-1", OperationKind.FAILOVER, "demo", "node-a", "node-b", 2, 1.0, "x:1")
+LOCK = Lock("op-1", "x:1", NOW.wall - 1, NOW.wall + 10)
+WALL = datetime.fromtimestamp(NOW.wall, UTC)
+
+
+def ask(*nodes: NodeFacts, policy: Policy | None = None, **options: Any) -> Decision[Verdict]:
+    return verdict(nodes, ADDRESSES, policy or Policy(), NOW, **options)
+
+
+def on(facts: NodeFacts, **files: Any) -> NodeFacts:
+    return replace(facts, state={name: json.loads(to_json(value)) for name, value in files.items()})
+
+
+def a(*, server_changes: dict[str, Any] | None = None, **changes: Any) -> NodeFacts:
+    return primary(server_changes=server_changes, **{"harbor": harbor(), **changes})
+
+
+def b(*, server_changes: dict[str, Any] | None = None, **changes: Any) -> NodeFacts:
+    return standby(server_changes=server_changes, **{"harbor": harbor(), **changes})
+
+
+def test_a_site_without_findings_is_healthy() -> None:
+    decision = ask(A, B, balancer_up={"node-a": True, "node-b": True})
+    assert decision.kind is Verdict.HEALTHY
+    assert decision.reasons == ()
+
+
+LOST_SLOT = Slot("ha_node_b", "physical", False, None, "lost", None, False)
+CASES: dict[str, tuple[Verdict, tuple[NodeFacts, ...], dict[str, Any]]] = {
+    "two primaries": (Verdict.SPLIT_BRAIN, (A, a(server_changes={"timeline": 3})), {}),
+    "superseded primary": (
+        Verdict.SPLIT_BRAIN,
+        (A, b(state={"accepted": {"primary": "node-b", "timeline": 3}})),
+        {},
+    ),
+    "operation in progress": (Verdict.IN_OPERATION, (A, on(B, operation=RECORD, lock=LOCK)), {}),
+    "nothing reached": (Verdict.UNKNOWN, (unreached(), unreached("node-b")), {}),
+    "primary out of sight": (Verdict.UNKNOWN, (unreached(), B), {}),
+    "no primary": (
+        Verdict.DOWN,
+        (replace(stopped(), harbor=harbor()), b(server_changes={"receiver": None})),
+        {},
+    ),
+    "read-only primary": (Verdict.DOWN, (a(server_changes={"read_only": True}), B), {}),
+    "no Harbor": (Verdict.DOWN, (a(harbor=harbor(health=None)), b(harbor=harbor(health="unhealthy"))), {}),
+    "write failed": (Verdict.DOWN, (A, B), {"write_error": "503"}),
+    "commits hang": (
+        Verdict.DOWN,
+        (a(server_changes={"sync_names": "FIRST 1 (x)", "senders": ()}), B),
+        {},
+    ),
+    "paused": (Verdict.PAUSED, (A, b(state={"paused": {"reason": "work"}})), {}),
+    "node not reached": (Verdict.DEGRADED, (A, unreached("node-b")), {}),
+    "no working standby": (Verdict.DEGRADED, (A, b(server_changes={"receiver": None})), {}),
+    "lag": (Verdict.DEGRADED, (a(server_changes={"senders": (sender(lag_bytes=2 << 20),)}), B), {}),
+    "not synchronous": (Verdict.DEGRADED, (A, B), {"policy": Policy(durability="preferred")}),
+    "Harbor unhealthy": (
+        Verdict.DEGRADED,
+        (A, b(harbor=harbor(health="unhealthy", components={"redis": "unhealthy", "core": "healthy"}))),
+        {},
+    ),
+    "wrong database": (Verdict.DEGRADED, (A, b(harbor=harbor(running_database="10.0.0.12"))), {}),
+    "not balanced": (Verdict.DEGRADED, (A, B), {"balancer_up": {"node-a": True, "node-b": False}}),
+    "slots": (Verdict.DEGRADED, (a(server_changes={"slots": (LOST_SLOT,)}), B), {}),
+    "archiver": (
+        Verdict.DEGRADED,
+        (a(server_changes={"archiver": Archiver(True, 1, "x", 5.0, 1.0)}), B),
+        {},
+    ),
+    "disk space": (Verdict.DEGRADED, (A, b(data_disk=Disk(100, 9))), {}),
+    "certificate": (
+        Verdict.DEGRADED,
+        (A, b(harbor=harbor(certificate_end=WALL + timedelta(days=20)))),
+        {},
+    ),
+    "clocks": (Verdict.DEGRADED, (A, b(clock_skew_s=-3.0)), {}),
+    "NAS": (Verdict.DEGRADED, (A, b(nas_mounted=False)), {}),
+    "overrides": (Verdict.DEGRADED, (A, b(cluster=cluster(auto_conf=("primary_conninfo",)))), {}),
+    "autostart": (Verdict.DEGRADED, (A, b(start_conf="manual")), {}),
+    "unfinished operation": (Verdict.DEGRADED, (A, on(B, operation=RECORD)), {}),
+    "damaged record": (Verdict.DEGRADED, (A, b(state={"lock": {"damaged": True}})), {}),
+    "look incomplete": (Verdict.DEGRADED, (A, b(problems={"history": "out of order"})), {}),
+}
+
+
+def test_every_finding_is_shown_below() -> None:
+    assert set(CASES) == {finding.name for finding in FINDINGS}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_finding_is_made_and_says_what_to_do(name: str) -> None:
+    expected, nodes, options = CASES[name]
+    decision = ask(*nodes, **options)
+    assert decision.kind is expected, decision.reasons
+    assert decision.rule == name
+    assert decision.reasons[0]
+
+
+def test_an_ill_component_is_named() -> None:
+    decision = ask(*CASES["Harbor unhealthy"][1])
+    assert "node-b (unhealthy: redis)" in decision.reasons[0]
+
+
+def test_a_pause_does_not_hide_that_the_site_is_down() -> None:
+    decision = ask(stopped(), replace(deaf_standby(), state={"paused": {"reason": "work"}}))
+    assert decision.kind is Verdict.DOWN
+
+
+def test_a_split_brain_is_not_hidden_by_an_operation() -> None:
+    assert ask(a(), on(primary("node-b"), operation=RECORD, lock=LOCK)).kind is Verdict.SPLIT_BRAIN
+
+
+def test_the_worst_finding_comes_first_and_none_is_dropped() -> None:
+    decision = ask(a(clock_skew_s=9.0), b(data_disk=Disk(100, 1)), write_error="503")
+    assert decision.rule == "write failed"
+    assert len(decision.reasons) == 3
+
+
+def test_a_single_node_is_degraded_for_want_of_a_standby() -> None:
+    assert "there is no standby" in ask(A).reasons[0]
+
+
+def test_a_node_without_a_database_is_no_missing_standby() -> None:
+    assert ask(A, B, node("node-c", harbor=harbor())).kind is Verdict.HEALTHY
+
+
+def test_old_facts_make_no_verdict() -> None:
+    with pytest.raises(FactsTooOld):
+        ask(replace(A, observed_at=Moment(NOW.monotonic - 99, 0.0)), B)
