@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tasks.errors import HarborHaError
 
@@ -12,6 +12,7 @@ SCHEMA_VERSION = 1
 
 Compression = Literal["none", "zstd", "gzip"]
 Encryption = Literal["none", "age"]
+Part = TypeVar("Part")
 
 
 class ManifestUnreadable(HarborHaError):
@@ -193,6 +194,15 @@ class Manifest:
         return self.blobs is not None and self.blobs.closure_ok and self.links is not None
 
 
+def part_from_plain(kind: type[Part], raw: object) -> Part:
+    """Build a part of a manifest from what `dataclasses.asdict` made of it; raises ManifestUnreadable."""
+    try:
+        part: Part = _build(kind, raw, kind.__name__)
+    except (KeyError, TypeError) as error:
+        raise ManifestUnreadable(f"It is not a part of a manifest: {error}.") from None
+    return part
+
+
 def encode(manifest: Manifest) -> bytes:
     """The bytes of `manifest.json`: sorted, indented, so that a human and a diff can read it."""
     return json.dumps(asdict(manifest), indent=1, sort_keys=True).encode() + b"\n"
@@ -247,7 +257,7 @@ def _build(kind: Any, raw: Any, path: str) -> Any:
             return None
         return _build(next(a for a in arguments if a is not type(None)), raw, path)
     if origin is tuple:
-        if not isinstance(raw, list):
+        if not isinstance(raw, list | tuple):
             raise TypeError(f"{path} is not a list")
         return tuple(_build(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(raw))
     if origin is dict:

@@ -1,0 +1,256 @@
+"""Back up a site into its bucket: databases, configuration, images; believed only when it is complete."""
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from typing import Any
+
+from prefect import flow
+
+from blocks import HarborSite
+from flows import backup_steps as steps
+from flows.backup_report import announce, catalogue_lines, publish_catalogue
+from flows.dump_source import candidates_of
+from flows.protocol import Protocol
+from flows.report import publish as publish_report
+from flows.rules.dump_node import DumpNode, choose_dump_node
+from tasks.backup import catalogue
+from tasks.backup.database import is_recovery_conflict
+from tasks.backup.layout import BackupId, new_backup_id
+from tasks.backup.lock import held
+from tasks.backup.manifest import (
+    Artifact,
+    Blobs,
+    Database,
+    Harbor,
+    Links,
+    Manifest,
+    Source,
+    Stage,
+    part_from_plain,
+)
+from tasks.backup.settings import require_backup_settings
+from tasks.errors import HarborHaError, RemoteCommandFailed
+from tasks.outcome import Outcome
+from tasks.storage.store import ObjectStore
+
+LOCK = "backup"
+# Once more when garbage collection, or a standby's replay, got in the way; then a human should look.
+_ROUNDS = 2
+
+
+class NotClosed(HarborHaError):
+    """The bucket lacks blobs that the database refers to, and another copy did not help."""
+
+
+@dataclass
+class Parts:
+    """What the steps of one backup gave, on its way into the manifest."""
+
+    backup: BackupId
+    work: str
+    source: Source | None = None
+    databases: tuple[Database, ...] = ()
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    secretkey_sha256: str = ""
+    links: Links | None = None
+    blobs: Blobs | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def add(self, plain: dict[str, Any]) -> None:
+        """Keep an artifact; one of the same name replaces it."""
+        artifact = part_from_plain(Artifact, plain)
+        self.artifacts[artifact.name] = artifact
+
+
+@flow(name="nightly_backup")
+def nightly_backup(site: str, images: bool = True, dry_run: bool = False) -> dict[str, Any]:
+    """Back up the databases, the configuration and the images of a site.
+
+    A run that dies leaves nothing that counts as a backup; the next one removes its remains and goes on with
+    the images where it stopped.
+
+    Args:
+        site: Name of the saved site.
+        images: Copy images too. Without them the backup restores only where the NAS still lives.
+        dry_run: Look, decide, show the steps, and change nothing.
+    """
+    run = Protocol.begin("nightly_backup", site, dry_run)
+    try:
+        manifest, result = _run(run, images)
+    except Exception as error:
+        announce(run.site.name, "harbor-ha.backup.failed", error=str(error))
+        raise
+    if manifest is not None:
+        announce(run.site.name, "harbor-ha.backup.completed", backup=manifest.backup_id)
+    return result
+
+
+def _run(run: Protocol, images: bool) -> tuple[Manifest | None, dict[str, Any]]:
+    store = require_backup_settings(run.site)
+    chosen = choose_dump_node(candidates_of(run.site))
+    decided = [f"dump from {chosen.node}: {chosen.reason}"]
+    if run.dry_run:
+        _announce_steps(run, chosen, images)
+        return None, publish_report(
+            run, f"Would back up {run.site.name} from {chosen.node}.", {"Decided": decided}
+        )
+    with held(store, LOCK, f"nightly backup of {run.site.name}"), _begun(store) as parts:
+        previous = _previous(store)
+        _databases(run, parts, chosen)
+        _configuration(run, parts, chosen)
+        if images:
+            _images(run, parts, chosen)
+        manifest = _manifest(run, parts, previous)
+        catalogue.publish(store, manifest)
+    lines = catalogue_lines(store, run.site)
+    publish_catalogue(run.site, lines)
+    sections = {"Decided": decided, "Warnings": list(manifest.warnings) or ["none"], "Backups": lines[-10:]}
+    return manifest, publish_report(run, _headline(manifest), sections)
+
+
+@contextmanager
+def _begun(store: ObjectStore) -> Iterator[Parts]:
+    """A new backup with a private directory for its lists; uploads of killed runs are aborted first."""
+    # We have the lock, so whatever is still being uploaded belongs to a dead run.
+    store.abort_stale_uploads(older_than_s=0, now=datetime.now(UTC) + timedelta(minutes=1))
+    with tempfile.TemporaryDirectory(prefix="harbor-ha-backup-") as work:
+        yield Parts(new_backup_id(datetime.now(UTC)), work)
+
+
+def _databases(run: Protocol, parts: Parts, chosen: DumpNode) -> None:
+    node, reason = chosen.node, chosen.reason
+    plain = {"backup": str(parts.backup), "work": parts.work}
+    try:
+        dumped = run.on(steps.dump, node, reason=reason, **plain)
+    except RemoteCommandFailed as error:
+        if chosen.fallback is None or not is_recovery_conflict(error):
+            raise
+        parts.warnings.append(f"{node} cancelled the dump for its replay; it was made on {chosen.fallback}")
+        dumped = run.on(steps.dump, chosen.fallback, reason=parts.warnings[-1], **plain)
+    parts.source = part_from_plain(Source, dumped.data["source"])
+    parts.databases = tuple(part_from_plain(Database, plain) for plain in dumped.data["databases"])
+    for artifact in dumped.data["artifacts"]:
+        parts.add(artifact)
+
+
+def _configuration(run: Protocol, parts: Parts, chosen: DumpNode) -> None:
+    saved = run.on(steps.configuration, harbor_node(run.site, chosen.node), backup=str(parts.backup))
+    parts.add(saved.data["artifact"])
+    parts.secretkey_sha256 = saved.data["secretkey_sha256"]
+
+
+def _images(run: Protocol, parts: Parts, chosen: DumpNode) -> None:
+    """Links, then blobs, then closure. A garbage collection in between may cost a second round."""
+    node, backup = harbor_node(run.site, chosen.node), str(parts.backup)
+    before = run.on(steps.await_no_collection, node=node).data["gc"]
+    again: list[str] = []
+    for round_number in range(1, _ROUNDS + 1):
+        saved = run.on(steps.links, node, backup=backup)
+        copied = run.on(steps.copy_images, node, work=parts.work, again=again)
+        closed = run.on(steps.closure, node, backup=backup, work=parts.work, damaged=copied.data["corrupt"])
+        after = run.on(steps.await_no_collection, node=node).data["gc"]
+        collected = after is not None and before is not None and after != before
+        lost = closed.data["missing_at_source_count"]
+        retry = not closed.data["ok"] and not copied.data["left"]
+        if round_number == _ROUNDS or not (retry or (collected and lost)):
+            break
+        if collected and lost:
+            # What was deleted after the dump is no longer referred to by a dump that is made now.
+            _databases(run, parts, chosen)
+        before, again = after, list(closed.data["wrong"])
+    _add_images(parts, saved, copied, closed)
+
+
+def _add_images(parts: Parts, saved: Outcome, copied: Outcome, closed: Outcome) -> None:
+    parts.add(saved.data["artifact"])
+    parts.add(closed.data["artifact"])
+    parts.links = part_from_plain(Links, saved.data["links"])
+    data = closed.data
+    parts.blobs = Blobs(
+        referenced=data["present"] + data["missing_in_bucket_count"] + data["missing_at_source_count"],
+        referenced_bytes=data["present_bytes"],
+        uploaded=copied.data["copied"],
+        uploaded_bytes=copied.data["copied_bytes"],
+        closure_ok=data["ok"],
+        pending=data["missing_in_bucket_count"],
+        missing_at_source=tuple(data["missing_at_source"]),
+        missing_at_source_count=data["missing_at_source_count"],
+    )
+    if data["wrong_count"] or (data["missing_in_bucket_count"] and not copied.data["left"]):
+        raise NotClosed(
+            f"{data['wrong_count']} blobs are wrong in the bucket and {data['missing_in_bucket_count']} are not "
+            f"in it, {', '.join((data['wrong'] or data['missing_in_bucket'])[:3])} among them.",
+            meaning="This run is no backup; the earlier ones are as they were.",
+            remedy="Look at `unreadable` in the report of `Copy images`, then run it again.",
+        )
+    for count, text in (
+        (data["missing_at_source_count"], "blobs are missing at the source, and were before this backup"),
+        (data["missing_in_bucket_count"], "blobs follow the next night: the time budget was used up"),
+        (saved.data["damaged_count"], "link files are damaged at the source"),
+        (len(copied.data["corrupt"]), "blobs at the source are not what their name says"),
+    ):
+        if count:
+            parts.warnings.append(f"{count} {text}")
+
+
+def _manifest(run: Protocol, parts: Parts, previous: str | None) -> Manifest:
+    assert parts.source is not None
+    harbor = run.site.harbor
+    begun = time.time() - run.total()
+    return Manifest(
+        backup_id=str(parts.backup),
+        site=run.site.name,
+        started_at=parts.backup.started.isoformat(),
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        tool=f"harbor-ha {version('harbor-ha')}",
+        source=parts.source,
+        harbor=Harbor(harbor.version, harbor.hostname, parts.secretkey_sha256, tuple(harbor.components)),
+        databases=parts.databases,
+        artifacts=tuple(parts.artifacts.values()),
+        blobs=parts.blobs,
+        links=parts.links,
+        stages=tuple(
+            Stage(
+                record.title,
+                datetime.fromtimestamp(begun + record.begin_s, UTC).isoformat(timespec="seconds"),
+                round(record.seconds, 3),
+            )
+            for record in run.records
+        ),
+        warnings=tuple(parts.warnings),
+        previous=previous,
+    )
+
+
+def _previous(store: ObjectStore) -> str | None:
+    complete = [str(entry.backup) for entry in catalogue.list_backups(store) if entry.complete]
+    return complete[-1] if complete else None
+
+
+def harbor_node(site: HarborSite, preferred: str) -> str:
+    """The node whose configuration and NAS are read: the preferred one if it runs Harbor."""
+    running = [node.name for node in site.nodes if node.runs_harbor]
+    return preferred if preferred in running or not running else running[0]
+
+
+def _announce_steps(run: Protocol, chosen: DumpNode, images: bool) -> None:
+    run.on(steps.dump, chosen.node)
+    node = harbor_node(run.site, chosen.node)
+    run.on(steps.configuration, node)
+    for step in (steps.links, steps.copy_images, steps.closure) if images else ():
+        run.on(step, node)
+
+
+def _headline(manifest: Manifest) -> str:
+    size = sum(artifact.size for artifact in manifest.artifacts)
+    text = f"Backup {manifest.backup_id} is complete: {size:,} bytes"
+    if manifest.blobs is None:
+        return f"{text}, without images."
+    if not manifest.has_images:
+        return f"{text}; {manifest.blobs.pending:,} blobs follow the next night."
+    return f"{text}, and all {manifest.blobs.referenced:,} blobs; {manifest.blobs.uploaded:,} were new."

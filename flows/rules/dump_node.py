@@ -1,0 +1,73 @@
+"""Which node a dump is taken from: the standby when it is fresh, else the primary."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.errors import Refused
+
+# 16 MB is one WAL segment: a standby that far behind on a busy site is seconds old.
+MAX_LAG_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class DumpCandidate:
+    """A database node as the backup sees it.
+
+    Attributes:
+        role: `primary`, `standby`, or empty when it did not answer.
+        lsn: write position of a primary, replay position of a standby, in bytes.
+        streaming: whether a standby receives from a primary right now.
+        error: why it did not answer.
+    """
+
+    node: str
+    role: str
+    lsn: int = 0
+    streaming: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class DumpNode:
+    """The chosen node, the one to try when it fails half way, and the reason."""
+
+    node: str
+    role: str
+    reason: str
+    fallback: str | None = None
+
+
+def choose_dump_node(candidates: Sequence[DumpCandidate]) -> DumpNode:
+    """Choose the node to dump.
+
+    Raises:
+        Refused: there is neither a primary nor a fresh standby, or there are two primaries.
+    """
+    primaries = [c for c in candidates if c.role == "primary"]
+    standbys = sorted((c for c in candidates if c.role == "standby"), key=lambda c: -c.lsn)
+    if len(primaries) > 1:
+        raise Refused(
+            "Two nodes say that they are the primary.",
+            [
+                f"{', '.join(c.node for c in primaries)}: run `check`; a backup of the wrong one is worse than none."
+            ],
+        )
+    if not primaries:
+        reasons = [f"{c.node}: {c.error or 'a standby whose primary is not there'}" for c in candidates]
+        raise Refused("No primary answers, so nobody can say which data is the newest.", reasons)
+    primary = primaries[0]
+    for standby in standbys:
+        lag = max(0, primary.lsn - standby.lsn)
+        if standby.streaming and lag <= MAX_LAG_BYTES:
+            reason = f"the standby is {lag} bytes behind, and the primary has other work"
+            return DumpNode(standby.node, "standby", reason, primary.node)
+    why = "; ".join(f"{c.node} {_unfit(c, primary)}" for c in candidates if c is not primary)
+    return DumpNode(primary.node, "primary", why or "it is the only database node")
+
+
+def _unfit(candidate: DumpCandidate, primary: DumpCandidate) -> str:
+    if candidate.role != "standby":
+        return f"did not answer ({candidate.error})"
+    if not candidate.streaming:
+        return "does not stream from the primary"
+    return f"is {primary.lsn - candidate.lsn} bytes behind"

@@ -1,0 +1,89 @@
+"""What a backup needs of the site's settings, checked before anything is done."""
+
+from pathlib import Path
+from typing import Any
+
+from blocks import HarborSite
+from tasks.backup.encryption import identities_of, parse_identities, recipients_of
+from tasks.backup.fetch import Origin
+from tasks.backup.layout import BackupId
+from tasks.backup.stored import Destination
+from tasks.errors import HarborHaError, Refused
+from tasks.storage.bandwidth import UNLIMITED, Bandwidth
+from tasks.storage.errors import StorageError
+from tasks.storage.facts import preflight
+from tasks.storage.store import ObjectStore, open_store
+
+# Connections at a time: twelve small blobs, and the parts of three large ones.
+_THREADS = 24
+
+
+class NoIdentity(HarborHaError):
+    """Nothing can be decrypted: there is no age identity."""
+
+
+def store_of(site: HarborSite) -> ObjectStore:
+    """Open the site's bucket with the site's bandwidth limit; nothing is sent yet.
+
+    Raises:
+        Refused: the site has no bucket.
+    """
+    if site.oss is None:
+        raise Refused(f"The site {site.name} has no bucket.", ["Set `oss` in the site file and apply it."])
+    limit = site.backup.traffic_limit_bytes_s
+    bandwidth = Bandwidth(float(limit)) if limit else UNLIMITED
+    return open_store(site.oss, site.name, threads=_THREADS, bandwidth=bandwidth)
+
+
+def require_backup_settings(site: HarborSite) -> ObjectStore:
+    """Check everything that a backup needs before it begins: recipients, and a bucket that takes and gives.
+
+    Raises:
+        Refused: with all reasons at once.
+    """
+    store, problems = store_of(site), []
+    try:
+        recipients_of(site.backup.age_recipients, "every backup")
+    except Refused as refused:
+        problems += refused.reasons
+    except HarborHaError as error:
+        problems.append(str(error))
+    try:
+        problems += preflight(store)
+    except StorageError as error:
+        problems.append(str(error))
+    if problems:
+        raise Refused(f"The site {site.name} cannot be backed up as it is.", problems)
+    return store
+
+
+def destination_of(site: HarborSite, backup: BackupId) -> Destination:
+    """Where the objects of a new backup go."""
+    return Destination(store_of(site), backup, recipients_of(site.backup.age_recipients, "the backup"))
+
+
+def origin_of(site: HarborSite, backup: BackupId, identity_file: str | None = None) -> Origin:
+    """Where the objects of a backup come from.
+
+    Args:
+        site: its bucket and, unless a file is named, its identity for drills.
+        backup: which one.
+        identity_file: path of a 0600 file on the orchestrator.
+
+    Raises:
+        NoIdentity: neither of the two.
+        IdentityUnusable: with the reason.
+    """
+    return Origin(store_of(site), backup, identities(site, identity_file))
+
+
+def identities(site: HarborSite, identity_file: str | None = None) -> list[Any]:
+    """Load the identities that decrypt the site's backups; see `origin_of`."""
+    if identity_file:
+        return identities_of(Path(identity_file))
+    if site.backup.age_identity is not None:
+        return parse_identities(site.backup.age_identity.get_secret_value(), "backup.age_identity")
+    raise NoIdentity(
+        "There is no age identity to decrypt the backup with.",
+        remedy="Give `identity_file`, the path of the 0600 file that was kept offline, or set backup.age_identity.",
+    )
