@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from tasks.storage.errors import StorageError
 from tasks.storage.objects import ListedObject
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ def open_bucket(settings: "OssBucket", threads: int) -> Any:
 
     The SDK's CRC holds the GIL at 250 MB/s, and combining the parts' costs 25 ms each; its default
     signature is refused for buckets made since September 2025.
+
+    Raises:
+        StorageError: the bucket's name or the endpoint cannot be one.
     """
     import oss2
 
@@ -33,16 +37,22 @@ def open_bucket(settings: "OssBucket", threads: int) -> Any:
     credentials = oss2.credentials.StaticCredentialsProvider(
         settings.access_key_id, settings.access_key_secret.get_secret_value()
     )
-    return oss2.Bucket(
-        oss2.ProviderAuthV4(credentials),
-        settings.endpoint,
-        settings.bucket,
-        region=settings.region,
-        is_cname=settings.is_cname,
-        session=oss2.Session(pool_size=threads + 4),
-        connect_timeout=(_CONNECT_S, _IDLE_S),
-        enable_crc=False,
-    )
+    try:
+        return oss2.Bucket(
+            oss2.ProviderAuthV4(credentials),
+            settings.endpoint,
+            settings.bucket,
+            region=settings.region,
+            is_cname=settings.is_cname,
+            session=oss2.Session(pool_size=threads + 4),
+            connect_timeout=(_CONNECT_S, _IDLE_S),
+            enable_crc=False,
+        )
+    except oss2.exceptions.ClientError as error:
+        raise StorageError(
+            f"The SDK does not accept the settings: {error.body}",
+            remedy="Correct oss.bucket and oss.endpoint.",
+        ) from None
 
 
 def finish(result: Any) -> Any:
