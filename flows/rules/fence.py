@@ -20,6 +20,8 @@ class Rung(StrEnum):
     WAIT = "WAIT"
     STOPPED = "STOPPED"  # seen stopped, and kept from starting as a primary
     COMMANDED = "COMMANDED"  # switched off by the site's command, which confirmed it
+    # Time alone. A primary that still saw the load balancer or Redis (its own Harbor being down, so that neither
+    # saw it) has not fenced itself; no client reaches it, but a job or a hand on the machine could write.
     SELF_FENCE = "SELF_FENCE"
     WITNESSES = "WITNESSES"
     ATTESTED = "ATTESTED"
@@ -206,7 +208,9 @@ def choose_fence(
         policy: the site's settings.
         now: the moment of the decision.
         command: what became of the fence command; NONE is taken as READY when the site has one.
-        silent_for_s: seconds since anybody last had proof of the primary's life; None when not known.
+        silent_for_s: seconds since anybody last had proof of the primary's life, counted by this process from
+            an unbroken observation (an old record does not count: it may have come back in between); None when
+            not known.
         attest_fenced: an operator attests that the primary cannot accept writes.
 
     Raises:
