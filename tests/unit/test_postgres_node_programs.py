@@ -1,0 +1,168 @@
+"""The parts of PostgreSQL's node programs that need no server, and the texts that are sent."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tasks.node_source import source_of
+from tasks.remote import (
+    boot_guard,
+    durability_rules,
+    durability_watch,
+    guard_install,
+    guard_look,
+    guard_rules,
+    guard_watch,
+    operation_file,
+    pg_compensate,
+    pg_disk,
+    pg_fence,
+    pg_follow,
+    pg_heartbeat,
+    pg_lost_commits,
+    pg_promote,
+    pg_relax,
+    pg_rewind,
+    pg_run,
+    pg_stop,
+    pg_sync,
+    pg_wait_replay,
+    pg_wal,
+)
+
+BASE = (pg_disk, pg_run)
+TEXTS: list[tuple[ModuleType, ...]] = [
+    (*BASE, pg_stop),
+    (*BASE, pg_fence),
+    (*BASE, pg_compensate),
+    (*BASE, pg_wait_replay),
+    (*BASE, pg_heartbeat, pg_sync, pg_promote),
+    (*BASE, pg_sync, pg_follow),
+    (*BASE, pg_wal, pg_rewind),
+    (*BASE, pg_wal, pg_lost_commits),
+    (*BASE, pg_sync, pg_relax),
+    (*BASE, guard_install),
+    (*BASE, guard_rules, guard_look, boot_guard),
+    (*BASE, guard_rules, guard_look, guard_watch),
+    (*BASE, pg_sync, guard_rules, guard_look, durability_rules, durability_watch),
+    (pg_disk, operation_file),
+]
+
+
+def names(modules: tuple[ModuleType, ...]) -> list[str]:
+    return [module.__name__.rpartition(".")[2] for module in modules]
+
+
+@pytest.mark.parametrize("modules", TEXTS, ids=lambda modules: modules[-1].__name__.rpartition(".")[2])
+def test_a_joined_program_is_whole_and_runs_on_python_3_6(modules: tuple[ModuleType, ...]) -> None:
+    text = source_of(*modules)
+    ast.parse(text, feature_version=(3, 6))
+    defined: Counter[str] = Counter()
+    for module in modules:
+        for statement in ast.parse(inspect.getsource(module)).body:
+            if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+                defined[statement.name] += 1
+            elif isinstance(statement, ast.Assign):
+                defined.update(target.id for target in statement.targets if isinstance(target, ast.Name))
+            elif isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("tasks."):
+                needed = (statement.module or "").rpartition(".")[2]
+                assert needed in names(modules), f"{module.__name__} needs {needed}, which is not joined"
+    assert [name for name, times in defined.items() if times > 1] == []
+
+
+def test_start_conf_keeps_its_comments_and_changes_once(tmp_path: Path) -> None:
+    conf = tmp_path / "start.conf"
+    conf.write_text("# a comment\n\nauto\n")
+    given = {"conf": str(tmp_path)}
+    assert set_start_conf(given, "manual")
+    assert conf.read_text() == "# a comment\n\nmanual\n"
+    assert not set_start_conf(given, "manual")
+
+
+def set_start_conf(given: dict[str, Any], word: str) -> bool:
+    """With the file's owner left as it is: there may be no user postgres here."""
+    write = pg_disk.write_durably
+    pg_disk.write_durably = lambda path, text, mode=0o600, owner="root": write(path, text, mode)
+    try:
+        return pg_disk.set_start_conf(given, word)
+    finally:
+        pg_disk.write_durably = write
+
+
+def test_a_process_that_only_stands_in_the_data_directory_is_no_server(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, cwd=tmp_path) as process:
+        assert pg_disk.servers_in(str(tmp_path)) == []
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("line", "of_one_node"),
+    [
+        ("primary_conninfo = 'host=x'", True),
+        ("recovery_target_lsn = '0/1'", True),
+        ("synchronous_standby_names = 'x'", True),
+        ("work_mem = '64MB'", False),
+        ("# primary_conninfo", False),
+    ],
+)
+def test_only_the_settings_of_one_node_leave_the_automatic_configuration(
+    line: str, of_one_node: bool
+) -> None:
+    assert bool(pg_follow._OF_ONE_NODE.match(line)) is of_one_node
+
+
+def test_the_segment_of_a_position_has_the_name_that_postgresql_gives_it() -> None:
+    assert pg_wal.segment_name(1, pg_wal.lsn_of("0/5042CA8"), 16 << 20) == "000000010000000000000005"
+    assert pg_wal.segment_name(10, pg_wal.lsn_of("2/FF000028"), 16 << 20) == "0000000A00000002000000FF"
+
+
+def test_only_segments_of_the_old_timeline_from_the_fork_on_are_evidence(tmp_path: Path) -> None:
+    for name in (
+        "000000020000000000000004",
+        "000000020000000000000005",
+        "000000020000000000000006.partial",
+        "000000030000000000000005",
+        "00000002.history",
+    ):
+        (tmp_path / name).write_bytes(b"")
+    found = pg_wal.segments_from(str(tmp_path), 2, pg_wal.lsn_of("0/5042CA8"), 16 << 20)
+    assert found == ["000000020000000000000005", "000000020000000000000006.partial"]
+
+
+def test_a_timeline_that_is_no_ancestor_has_no_fork() -> None:
+    given = {"history": "1\t0/50000A0\tno recovery target specified\n\n2\t0/5042CA8\tx\n"}
+    assert pg_wal.switchpoint(given, 2) == "0/5042CA8"
+    assert pg_wal.switchpoint(given, 3) is None
+
+
+WAL = """\
+rmgr: Heap        len (rec/tot):     59/    59, tx:        740, lsn: 0/05000028, prev 0/04000108, desc: INSERT off 1 flags 0x08, blkref #0: rel 1663/5/16400 blk 0
+rmgr: Heap        len (rec/tot):     59/    59, tx:        741, lsn: 0/05000068, prev 0/05000028, desc: INSERT off 2 flags 0x08, blkref #0: rel 1663/5/16403 blk 0
+rmgr: Heap        len (rec/tot):     59/    59, tx:        742, lsn: 0/050000A8, prev 0/05000068, desc: UPDATE off 2, blkref #0: rel 1663/5/1259 blk 0
+rmgr: Transaction len (rec/tot):     66/    66, tx:        740, lsn: 0/050000E8, prev 0/050000A8, desc: COMMIT 2026-11-22 13:10:00.123456 UTC; subxacts: 741
+rmgr: Transaction len (rec/tot):     34/    34, tx:        742, lsn: 0/05000130, prev 0/050000E8, desc: ABORT 2026-11-22 13:10:01.000000 UTC
+rmgr: Heap2       len (rec/tot):     59/    59, tx:        743, lsn: 0/05000158, prev 0/05000130, desc: MULTI_INSERT 3 tuples flags 0x02, blkref #0: rel 1663/5/16406 blk 0
+"""  # noqa: E501  as pg_waldump prints it
+
+
+def test_only_commits_are_lost_with_all_that_they_and_their_subtransactions_touched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pg_lost_commits, "waldump", lambda *_: iter(WAL.splitlines()))
+    found = pg_lost_commits.collect({"limit_s": 5}, "", 2, "0/5000028")
+    assert found["known"]
+    assert found["commits"] == [
+        {
+            "at": "2026-11-22 13:10:00.123456 UTC",
+            "xid": 740,
+            "relations": ["1663/5/16400", "1663/5/16403"],
+        }
+    ]
+    assert found["to"] == "0/05000158"
