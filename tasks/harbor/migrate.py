@@ -173,13 +173,12 @@ def _copy(site: HarborSite, source: Host, target: Host, database: str) -> dict[s
         source.stream(dump, timeout=_LOAD_TIMEOUT_S) as reading,
         target.stream(load, user="postgres", timeout=_LOAD_TIMEOUT_S) as writing,
     ):
-        _say(writing, f'BEGIN;\nSET ROLE "{_identifier(site.postgres.application.user)}";\n')
-        shutil.copyfileobj(reading.stdout, writing.stdin, 1 << 20)
-        reading.wait()
-        # Asked in the transaction that did the load, so that a difference can still be rolled back.
-        _say(writing, f"\n\\echo {_END}\n{count_query(sorted(original))};\n\\echo {_END}\n")
-        differences = differing(original, _between_marks(writing, original))
-        _say(writing, "ROLLBACK;\n" if differences else "COMMIT;\n")
+        try:
+            differences = _load(site, reading, writing, original)
+        except OSError:
+            # psql ended while it was written to; its own message is in its exit status.
+            writing.wait()
+            raise
         writing.close_stdin()
         writing.stdout.read()
         writing.wait()
@@ -191,6 +190,19 @@ def _copy(site: HarborSite, source: Host, target: Host, database: str) -> dict[s
             remedy="Make sure that nothing else writes to the bundled database, then run this again.",
         )
     return original
+
+
+def _load(
+    site: HarborSite, reading: RemoteProcess, writing: RemoteProcess, original: Mapping[str, int]
+) -> list[str]:
+    _say(writing, f'BEGIN;\nSET ROLE "{_identifier(site.postgres.application.user)}";\n')
+    shutil.copyfileobj(reading.stdout, writing.stdin, 1 << 20)
+    reading.wait()
+    # Asked in the transaction that did the load, so that a difference can still be rolled back.
+    _say(writing, f"\n\\echo {_END}\n{count_query(sorted(original))};\n\\echo {_END}\n")
+    differences = differing(original, _between_marks(writing, original))
+    _say(writing, "ROLLBACK;\n" if differences else "COMMIT;\n")
+    return differences
 
 
 def _between_marks(writing: RemoteProcess, original: Mapping[str, int]) -> dict[str, int]:

@@ -1,0 +1,135 @@
+"""A bundled database is taken over whole or not at all."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from blocks import HarborSite
+from tasks.errors import Refused, RemoteCommandFailed
+from tasks.harbor import migrate
+from tasks.harbor.migrate import MigrationIncomplete, differing, from_bundled
+from tests.unit.harbor_site import NodeInDirectory, make_site, program
+from tests.unit.local_host import as_user
+from tests.unit.local_postgres import programs, running_postgres
+
+pytestmark = pytest.mark.skipif(programs() is None, reason="no PostgreSQL server is installed")
+
+# The bundled database is another database of the same server; the container is this script.
+DOCKER = """
+case $1 in
+  inspect) test -e RUNNING && echo true ;;
+  ps) echo harbor-db; echo harbor-core; echo harbor-log ;;
+  stop) echo "$@" >> STOPPED ;;
+  exec) shift; [ "$1" = -i ] && shift; shift; exec BEFORE "$@" ;;
+esac
+"""
+
+
+@dataclass
+class Machine:
+    """A node with a bundled database, and the pair's primary: one server, two databases."""
+
+    site: HarborSite
+    node: NodeInDirectory
+    directory: Path
+
+    def take_over(self) -> bool:
+        """Take the data over; whether anything changed."""
+        return from_bundled(self.site, self.node.as_host(), self.node.as_host()).changed
+
+    def sql(self, database: str, statement: str) -> str:
+        """Run a statement as the superuser."""
+        return self.node.run(
+            ["psql", "-XAtq", "-p", "5999", "-d", database], stdin=statement, user="postgres"
+        ).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with running_postgres() as running:
+        yield running.sockets
+
+
+@pytest.fixture
+def machine(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    user = " ".join(as_user([], "postgres"))
+    body = DOCKER.replace("RUNNING", str(tmp_path / "running")).replace("STOPPED", str(tmp_path / "stopped"))
+    program(tmp_path / "bin", "docker", body.replace("BEFORE", user))
+    (tmp_path / "running").touch()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{programs()}:/usr/sbin:/usr/bin:/bin")
+    monkeypatch.setenv("PGHOST", server)
+    monkeypatch.setenv("PGPORT", "5999")
+    monkeypatch.setattr(migrate, "RECORD", str(tmp_path / "migrated.json"))
+    site = make_site(tmp_path, version="v2.13.2", data_volume=str(tmp_path / "data"))
+    site.postgres.port, site.postgres.database = 5999, "taken_over"
+    machine = Machine(site, NodeInDirectory("node-a", tmp_path / "state"), tmp_path)
+    yield machine
+    machine.sql("postgres", "DROP DATABASE IF EXISTS taken_over;")
+    machine.sql("registry", "DELETE FROM tag;")
+
+
+def test_every_row_arrives_and_belongs_to_harbors_role(machine: Machine) -> None:
+    assert machine.take_over()
+    assert machine.sql("taken_over", "SELECT name FROM project ORDER BY 1;") == "hub\nlibrary"
+    owners = machine.sql("taken_over", "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname='public';")
+    assert owners == "harbor"
+
+
+def test_writers_are_stopped_before_and_the_database_is_not(machine: Machine) -> None:
+    machine.take_over()
+    assert (machine.directory / "stopped").read_text() == "stop -t 5 harbor-core\n"
+
+
+def test_the_second_run_does_nothing(machine: Machine) -> None:
+    machine.take_over()
+    assert not machine.take_over()
+    assert len((machine.directory / "stopped").read_text().splitlines()) == 1
+
+
+def test_a_run_killed_after_its_commit_finds_its_own_copy(machine: Machine) -> None:
+    machine.take_over()
+    (machine.directory / "migrated.json").unlink()
+    assert not machine.take_over()
+    assert (machine.directory / "migrated.json").exists()
+
+
+def test_a_pair_with_data_of_its_own_is_never_loaded_into(machine: Machine) -> None:
+    machine.sql("postgres", "CREATE DATABASE taken_over;")
+    machine.sql("taken_over", "CREATE TABLE project (name text); INSERT INTO project VALUES ('precious');")
+    with pytest.raises(Refused, match="tables of its own"):
+        machine.take_over()
+    assert machine.sql("taken_over", "SELECT name FROM project;") == "precious"
+    assert not (machine.directory / "stopped").exists(), "Harbor must go on serving after a refusal"
+
+
+def test_a_copy_that_differs_is_rolled_back(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = migrate._counts
+    monkeypatch.setattr(migrate, "_counts", lambda ask: {name: n + 1 for name, n in counts(ask).items()})
+    with pytest.raises(MigrationIncomplete, match="rolled back"):
+        machine.take_over()
+    assert machine.sql("taken_over", "SELECT count(*) FROM pg_tables WHERE schemaname='public';") == "0"
+    assert not (machine.directory / "migrated.json").exists()
+
+
+def test_an_error_of_the_load_is_shown_and_keeps_nothing(machine: Machine) -> None:
+    machine.site.postgres.application.user = "nobody-like-this"
+    machine.sql("postgres", "CREATE DATABASE taken_over;")
+    with pytest.raises(RemoteCommandFailed, match="nobody-like-this"):
+        machine.take_over()
+    assert machine.sql("taken_over", "SELECT count(*) FROM pg_tables WHERE schemaname='public';") == "0"
+
+
+def test_a_bundled_database_that_does_not_run_is_not_forgotten(machine: Machine) -> None:
+    (machine.directory / "running").unlink()
+    assert not machine.take_over(), "a node without one has nothing to take over"
+    (machine.directory / "data/database/pg15").mkdir(parents=True)
+    (machine.directory / "data/database/pg15/PG_VERSION").write_text("15\n")
+    with pytest.raises(Refused, match="does not run"):
+        machine.take_over()
+
+
+def test_a_table_that_is_only_on_one_side_is_a_difference() -> None:
+    assert differing({"public.tag": 1}, {"public.tag": 1}) == []
+    assert len(differing({"public.tag": 1, "public.a": 2}, {"public.tag": 2, "public.b": 0})) == 3
