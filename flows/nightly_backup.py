@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from prefect import flow
@@ -207,7 +207,7 @@ def _manifest(run: Protocol, parts: Parts, previous: str | None) -> Manifest:
         site=run.site.name,
         started_at=parts.backup.started.isoformat(),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        tool=f"harbor-ha {version('harbor-ha')}",
+        tool=_tool(),
         source=parts.source,
         harbor=Harbor(harbor.version, harbor.hostname, parts.secretkey_sha256, tuple(harbor.components)),
         databases=parts.databases,
@@ -225,6 +225,14 @@ def _manifest(run: Protocol, parts: Parts, previous: str | None) -> Manifest:
         warnings=tuple(parts.warnings),
         previous=previous,
     )
+
+
+def _tool() -> str:
+    try:
+        return f"harbor-ha {version('harbor-ha')}"
+    except PackageNotFoundError:
+        # Run from a source tree; no reason to lose a backup at its last step.
+        return "harbor-ha"
 
 
 def _previous(store: ObjectStore) -> str | None:
