@@ -72,11 +72,13 @@ def failover(
     run = Protocol.begin("failover", site, dry_run)
     if _too_old(alert_time):
         return publish(run, f"Nothing was done: the alert is of {alert_time}, older than {ALERT_LIMIT}.")
-    work = Operation.begin(run)
+    work = Operation.begin_with(run, expected_primary)
     calm = admit(work, expected_primary, reason, by_operator=accept_data_loss or attest_fenced)
     if calm:
         return publish(run, calm, work.told)
     entry = point_of_entry(work, expected_primary)
+    if entry is Entry.CLOSE:
+        return end_early(work, f"Nothing was done: {work.held.target} is the primary and was before.")
     if entry is Entry.OBSERVE:
         calm = confirm(work, expected_primary) or restart_first(work, expected_primary)
         if calm:
@@ -130,7 +132,7 @@ def admit(work: Operation, expected_primary: str, reason: str, *, by_operator: b
 def choose_target(work: Operation, expected_primary: str) -> str:
     """Choose the standby that has the most; with two nodes it is the other one."""
     others = work.seen.others(expected_primary)
-    return max(others, key=lambda node: (node.is_standby, str(node.position or ""))).name
+    return max(others, key=lambda node: (node.is_standby, node.position.lsn if node.position else 0)).name
 
 
 def target_of(work: Operation) -> str:
@@ -151,6 +153,8 @@ def point_of_entry(work: Operation, expected_primary: str) -> Entry:
     work.note("Resumed", decision)
     if decision.kind is Entry.REFUSE:
         work.refuse("The failover cannot go on.", decision)
+    if decision.kind in (Entry.OPEN_TRAFFIC, Entry.SETTLE):
+        work.record = work.held.at(work.held.phase, promoted_timeline=seen.node(work.held.target).timeline)
     return decision.kind
 
 
@@ -167,10 +171,10 @@ def confirm(work: Operation, expected_primary: str) -> str:
     deadline = time.monotonic() + CONFIRM_S
     while True:
         begin = time.monotonic()
-        work.look_at(expected_primary)
+        if rounds or work.witnesses is None:
+            work.look_at(expected_primary)
         assert work.witnesses is not None
-        seen = work.seen
-        now = clock.now()
+        seen, now = work.seen, clock.now()
         rounds.append(
             classify_primary(seen.node(expected_primary), seen.others(expected_primary), work.witnesses, now)
         )
@@ -215,6 +219,8 @@ def restart_first(work: Operation, expected_primary: str) -> str:
     done, failed = work.run.try_each(pair.restart, [path], limit_s=budget)
     if failed:
         work.told.setdefault("Restart", []).append(f"did not help: {failed[path]}")
+        # The attempt may have taken longer than facts are good for.
+        work.look_at(expected_primary)
         return ""
     return f"{expected_primary} was restarted and is the primary again: {done[path].detail}. No failover."
 

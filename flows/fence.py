@@ -5,14 +5,17 @@ from typing import NoReturn
 
 from flows.operation import Operation
 from flows.rules.fence import SUFFICIENT, Command, Rung, choose_fence
+from flows.rules.primary import Contact, contact_of
 from flows.rules.table import FACTS_LIMIT_S, Decision
 from tasks import clock
 from tasks.fencing import steps as fencing
 from tasks.operation.record import Fence, Phase
 from tasks.postgres import ha_steps as postgres
 
-# SSH, command, drain, and looks between; a ladder that turns in circles is a defect, not a reason to go on.
-_MAX_RUNGS = 12
+# SSH, command and drain, each with what it needs; a ladder that turns in circles is a defect, not a reason to
+# go on. Waiting for the self-fence is not a rung.
+_MAX_RUNGS = 6
+_WAIT_S = 1.0
 
 
 def fence(work: Operation, *, attest_fenced: bool) -> None:
@@ -24,13 +27,16 @@ def fence(work: Operation, *, attest_fenced: bool) -> None:
     record = work.held
     work.advance(Phase.FENCING)
     command = Command.NONE
-    for _ in range(_MAX_RUNGS):
-        rung = _next(work, command, attest_fenced=attest_fenced)
+    silence = Silence(work)
+    rungs = 0
+    while True:
+        rung = _next(work, command, silence, attest_fenced=attest_fenced)
+        rungs += rung.kind is not Rung.WAIT
         if rung.kind in SUFFICIENT:
             work.note("Fence", rung)
             work.advance(Phase.FENCED, fence=Fence(rung.kind.value, rung.reasons[0], time.time()))
             return
-        if rung.kind is Rung.REFUSE:
+        if rung.kind is Rung.REFUSE or rungs > _MAX_RUNGS:
             _refuse(work, rung)
         if rung.kind is Rung.SSH:
             work.run.on(postgres.fence_by_ssh, work.path(work.seen.node(record.expected_primary)))
@@ -42,16 +48,41 @@ def fence(work: Operation, *, attest_fenced: bool) -> None:
             work.run.on(fencing.drain, record.expected_primary)
             work.look_at(record.expected_primary)
         else:
-            time.sleep(1.0)
+            time.sleep(_WAIT_S)
             work.look_at(record.expected_primary)
-    _refuse(work, rung)
 
 
-def _next(work: Operation, command: Command, *, attest_fenced: bool) -> Decision[Rung]:
+class Silence:
+    """How long this process has seen the old primary silent without a break.
+
+    Not since the operation was recorded: of a run that was killed in between, nobody knows what went on.
+    """
+
+    def __init__(self, work: Operation) -> None:
+        self._since: float | None = None
+        self.observe(work)
+
+    def observe(self, work: Operation) -> None:
+        """Take the newest look into account; any sign of life begins the count anew."""
+        primary = work.seen.node(work.held.expected_primary)
+        lost = work.witnesses is not None and contact_of(work.witnesses) is Contact.LOST
+        if primary.reachable or not lost:
+            self._since = None
+        elif self._since is None:
+            self._since = time.monotonic()
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of unbroken silence; None when there is none."""
+        return None if self._since is None else time.monotonic() - self._since
+
+
+def _next(work: Operation, command: Command, silence: Silence, *, attest_fenced: bool) -> Decision[Rung]:
     record = work.held
     stale = work.witnesses is None or work.witnesses.observed_at.age(clock.now()) > FACTS_LIMIT_S / 2
-    if stale or work.seen.seconds < 0:
+    if stale:
         work.look_at(record.expected_primary)
+    silence.observe(work)
     assert work.witnesses is not None
     return choose_fence(
         work.seen.node(record.expected_primary),
@@ -60,14 +91,9 @@ def _next(work: Operation, command: Command, *, attest_fenced: bool) -> Decision
         work.policy,
         clock.now(),
         command=command,
-        silent_for_s=_silent_for(work),
+        silent_for_s=silence.seconds,
         attest_fenced=attest_fenced,
     )
-
-
-def _silent_for(work: Operation) -> float | None:
-    # The operation began when somebody already missed the primary; what `check` last saw may be older.
-    return time.time() - work.held.started_at
 
 
 def _refuse(work: Operation, rung: Decision[Rung]) -> NoReturn:
