@@ -1,0 +1,155 @@
+"""Copy blobs with several processes: one of them spends 1 ms of CPU on each small blob, under one GIL."""
+
+import base64
+import json
+import pickle
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import SecretStr
+
+from blocks import OssBucket, SshHost
+from tasks.backup.blobs import KnownBlob
+from tasks.errors import HarborHaError
+from tasks.storage.blob_plan import BlobPlan
+from tasks.storage.blobs import CopyResult, Lanes
+
+# Shares are dealt out in turns of so many, so that what comes first in the plan is copied first by all.
+_TURN = 64
+WORKER = (sys.executable, "-m", "tasks.storage.blob_worker")
+
+# Below this a second process costs more (two seconds of imports) than it gains.
+WORTH_IT = 2000
+
+
+class WorkerLost(HarborHaError):
+    """A process that copied blobs ended without saying how."""
+
+
+def copy_in_processes(
+    node: SshHost,
+    settings: OssBucket,
+    site: str,
+    blob_root: str,
+    plan: BlobPlan,
+    *,
+    processes: int = 2,
+    bytes_per_s: float | None = None,
+    on_stored: Callable[[KnownBlob], None] = lambda blob: None,
+    deadline: float | None = None,
+    lanes: Lanes | None = None,
+    command: Sequence[str] = WORKER,
+) -> CopyResult:
+    """Copy the planned blobs as `copy_blobs` does, in several processes with a connection each.
+
+    Args:
+        node: a node that sees the storage.
+        settings: the bucket; with `site`, where the keys begin.
+        blob_root: the directory of the blobs on the node.
+        plan: what, in which order.
+        processes: how many; the bandwidth is shared out evenly.
+        bytes_per_s: limit of all of them together.
+        on_stored: called for every blob that arrived, by one thread at a time.
+        deadline: `time.monotonic()` after which no further blob is begun.
+        lanes: how wide each process is.
+        command: what to start; tests replace it.
+
+    Raises:
+        What `copy_blobs` raises, and WorkerLost. What was copied stays; the other processes finish first.
+    """
+    guard = threading.Lock()
+
+    def stored(blob: KnownBlob) -> None:
+        with guard:
+            on_stored(blob)
+
+    order = {
+        "node": _plain(node),
+        "oss": _plain(settings),
+        "site": site,
+        "blob_root": blob_root,
+        "bytes_per_s": bytes_per_s / processes if bytes_per_s else None,
+        "lanes": asdict(lanes or Lanes()),
+    }
+    with ThreadPoolExecutor(processes, thread_name_prefix="blob-process") as pool:
+        running = [
+            pool.submit(_run, command, order, share, deadline, stored) for share in _shares(plan, processes)
+        ]
+    return _together([one.result() for one in running])
+
+
+def _plain(block: SshHost | OssBucket) -> dict[str, Any]:
+    """The block's own fields, secrets in clear: only ever written to a child's standard input."""
+    values = {name: getattr(block, name) for name in type(block).model_fields if not name.startswith("_")}
+    return {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, value in values.items()
+    }
+
+
+def _shares(plan: BlobPlan, count: int) -> list[bytes]:
+    shares = [bytearray() for _ in range(count)]
+    for number, turn in enumerate(plan.batches(_TURN)):
+        shares[number % count] += turn
+    return [bytes(share) for share in shares if share]
+
+
+def _run(
+    command: Sequence[str],
+    order: dict[str, Any],
+    share: bytes,
+    deadline: float | None,
+    stored: Callable[[KnownBlob], None],
+) -> CopyResult:
+    budget = None if deadline is None else max(0.0, deadline - time.monotonic())
+    with subprocess.Popen(list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(json.dumps({**order, "budget_s": budget}).encode() + b"\n" + share)
+            process.stdin.close()
+            for line in process.stdout:
+                said = json.loads(line)
+                if "blob" in said:
+                    stored(KnownBlob(**said["blob"]))
+                elif "error" in said:
+                    raise pickle.loads(base64.b64decode(said["error"]))
+                else:
+                    return _result(said["result"])
+        except BrokenPipeError:
+            pass  # it ended before it had read everything; its status is all there is to tell
+        finally:
+            process.kill()
+    raise WorkerLost(
+        f"A process that copied blobs ended with status {process.returncode}.",
+        meaning="What it had copied is in the bucket.",
+        remedy="Run the flow again; look for the kernel's out-of-memory messages.",
+    )
+
+
+def _result(values: dict[str, Any]) -> CopyResult:
+    return CopyResult(
+        values["copied"],
+        values["copied_bytes"],
+        values["left"],
+        tuple(values["corrupt"]),
+        tuple(values["vanished"]),
+        tuple((digest, reason) for digest, reason in values["unreadable"]),
+    )
+
+
+def _together(results: list[CopyResult]) -> CopyResult:
+    return CopyResult(
+        sum(result.copied for result in results),
+        sum(result.copied_bytes for result in results),
+        sum(result.left for result in results),
+        tuple(sorted(digest for result in results for digest in result.corrupt)),
+        tuple(sorted(digest for result in results for digest in result.vanished)),
+        tuple(sorted(pair for result in results for pair in result.unreadable)),
+    )
