@@ -2,10 +2,12 @@
 
 import gzip
 import hashlib
+import os
 import re
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ BUNDLE = {
     "LICENSE": 0o644,
 }
 CHUNK = 1 << 20
+KEPT_SECONDS = 3 * 86400
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,13 @@ def _pack(work: Path, layers: rootfs.Layers, version: str, target: Path) -> None
         tar.add(packed, f"harbor/{packed.name}")
 
 
+def _forget_old(out_dir: Path, kind: str) -> None:
+    """Remove builds of earlier days. Younger ones stay: the site file of a lab that stands names one."""
+    for build in out_dir.glob(f"{kind}-*/"):
+        if time.time() - build.stat().st_mtime > KEPT_SECONDS:
+            shutil.rmtree(build)
+
+
 def build_installer(out_dir: Path, version: str = "2.13.2") -> InstallerFile:
     """Build the installer below `out_dir`, or take the one that these sources already gave.
 
@@ -118,4 +128,7 @@ def build_installer(out_dir: Path, version: str = "2.13.2") -> InstallerFile:
                 _pack(work, layers, version, target)
             shutil.rmtree(work)
             checksum.write_text(_sha256(target))
+            os.utime(layers.base.parent)
+            for kind in ("harbor", "rootfs"):
+                _forget_old(out_dir, kind)
     return InstallerFile(target, version, checksum.read_text())

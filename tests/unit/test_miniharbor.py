@@ -3,6 +3,8 @@
 import io
 import json
 import tarfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from lab.harbor import archive
 from lab.harbor.app import cipher, logserver, manifests, migrate, passwords, registryctl, tokens
-from lab.harbor.app.health import overall
+from lab.harbor.app.health import Checker, overall
 from lab.harbor.app.settings import DatabaseSettings, RedisSettings, duration
 from lab.harbor.app.web import Body, Refused, Response, Routes
 
@@ -134,6 +136,22 @@ def test_one_sick_component_makes_the_whole_answer_unhealthy() -> None:
     well, sick = {"name": "core", "status": "healthy"}, {"name": "redis", "status": "unhealthy"}
     assert overall([well])["status"] == "healthy"
     assert overall([well, sick])["status"] == "unhealthy"
+
+
+def test_a_check_that_hangs_is_not_reported_as_its_last_success() -> None:
+    ended = threading.Event()
+
+    def hang() -> None:
+        ended.wait(10)
+
+    checker = Checker("database", hang, patience=0.01)
+    try:
+        deadline = time.monotonic() + 5
+        while "no answer" not in checker.report().get("error", "") and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert checker.report() == {"name": "database", "status": "unhealthy", "error": "no answer in 0 s"}
+    finally:
+        ended.set()
 
 
 def test_json_goes_out_without_spaces_because_load_balancers_match_its_words() -> None:

@@ -1,7 +1,6 @@
 """/service/token: what somebody may do becomes a signed token."""
 
 import time
-from datetime import UTC, datetime
 
 from ..context import Core
 from ..identity import allowed_actions, identify
@@ -28,7 +27,7 @@ def get_token(core: Core, request: Request) -> Response:
     granted = [_grant(core, request, access) for access in wanted]
     now = int(time.time())
     token = issue(core.signing_key, who.name, granted, now)
-    issued = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    issued = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
     return Response.of({"token": token, "access_token": "", "expires_in": LIFETIME, "issued_at": issued})
 
 

@@ -2,8 +2,9 @@
 
 import secrets
 import string
+import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -48,7 +49,8 @@ def keep_secretkey(path: Path) -> None:
 
 def _certificate(key: rsa.RSAPrivateKey) -> bytes:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "harbor-token-issuer")])
-    now = datetime.now(UTC)
+    # Naive, in UTC, as x509 wants it; datetime.UTC is not known to every Python that this runs on.
+    now = datetime(1970, 1, 1) + timedelta(seconds=int(time.time()))
     builder = (
         x509.CertificateBuilder()
         .subject_name(name)
