@@ -11,9 +11,11 @@ from tasks.backup.settings import store_of
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.storage.blob_plan import BlobPlan, plan_blobs
+from tasks.storage.blob_processes import WORTH_IT, copy_in_processes
 from tasks.storage.blobs import CopyResult, copy_blobs
 from tasks.storage.digests import digests_of
 from tasks.storage.inventory import blob_root, bucket_inventory, node_inventory
+from tasks.storage.store import ObjectStore
 
 NEEDED, UPLOADED, PREVIOUS, INDEX = "needed.zst", "uploaded.zst", "previous.zst", "index.zst"
 _NAMED_AT_MOST = 100
@@ -50,9 +52,7 @@ def copy_images(
     meter = _Meter(uploaded, progress, len(plan))
     budget = site.backup.time_budget_s
     deadline = None if budget is None else time.monotonic() + budget
-    result = copy_blobs(
-        host, blob_root(site.nas.path), store, plan, on_stored=meter.stored, deadline=deadline
-    )
+    result = _copy(site, host, store, plan, meter.stored, deadline)
     BlobFile(Path(work) / UPLOADED).write(indexed_line(_indexed(blob)) for blob in uploaded)
     data = {
         "planned": len(plan),
@@ -68,6 +68,25 @@ def copy_images(
     }
     detail = _told(result, len(local.digests))
     return changed(detail, **data) if result.copied else unchanged(detail, **data)
+
+
+def _copy(
+    site: HarborSite,
+    host: Host,
+    store: ObjectStore,
+    plan: BlobPlan,
+    stored: Callable[[KnownBlob], None],
+    deadline: float | None,
+) -> CopyResult:
+    """Copy here, or in processes of their own when there is enough to do."""
+    root = blob_root(site.nas.path)
+    node = next((node for node in site.nodes if node.name == host.name), None)
+    if node is None or site.oss is None or len(plan) < WORTH_IT:
+        return copy_blobs(host, root, store, plan, on_stored=stored, deadline=deadline)
+    limit = site.backup.traffic_limit_bytes_s
+    return copy_in_processes(
+        node, site.oss, site.name, root, plan, bytes_per_s=limit, on_stored=stored, deadline=deadline
+    )
 
 
 class _Meter:
