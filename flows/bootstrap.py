@@ -11,6 +11,7 @@ from flows.report import publish
 from flows.rules.preflight import Plan, plan_bootstrap
 from tasks.balancer import steps as balancer
 from tasks.docker import steps as docker
+from tasks.guard import steps as guard
 from tasks.harbor import steps as harbor
 from tasks.hosts import steps as hosts
 from tasks.hosts.observation import observe_all
@@ -65,6 +66,8 @@ def build_pair(run: Protocol, plan: Plan) -> None:
     run.on_each(postgres.build_standby, standbys, then=[primary])
     run.on_each(postgres.start, standbys)
     run.on_each(postgres.replicate_marker, standbys, then=[primary])
+    run.on_each(guard.install_guard, [primary, *standbys])
+    run.on(guard.accept_running_primary, primary, *standbys)
 
 
 def install_harbor(run: Protocol, plan: Plan) -> None:

@@ -4,8 +4,8 @@ from typing import Literal
 
 from flows.operation import Operation
 from tasks.fencing import steps as fencing
+from tasks.guard import steps as guard
 from tasks.harbor import steps as harbor
-from tasks.operation import steps as operation
 from tasks.operation.record import Phase
 from tasks.postgres import ha_steps as postgres
 from tasks.postgres.layout import peers_of
@@ -37,11 +37,11 @@ def settle(work: Operation) -> None:
     work.advance(Phase.SETTLING)
     target, site = record.target, run.site
     run.on(
-        operation.accept_primary,
+        guard.accept_primary,
         *work.paths(),
         primary=target,
         timeline=record.promoted_timeline or work.seen.node(target).timeline,
-        system_identifier=record.system_identifier or "",
+        sysid=record.system_identifier or "",
     )
     run.on(postgres.ensure_slots, target, peers=[peer.name for peer in peers_of(site, target)])
     run.on(postgres.checkpoint, target)

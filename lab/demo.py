@@ -12,7 +12,10 @@ from blocks import HarborSite, read_site_file
 from lab.orchestrator import Orchestrator
 from lab.site_lab import Lab
 from lab.topology import HOSTNAME
-from tasks.harbor.proof import push_and_pull
+from tasks.harbor.api import HarborApi
+from tasks.harbor.oci import Registry, prove
+from tasks.harbor.proof import PROJECT
+from tasks.harbor.web import through_balancer
 
 NAME = "demo"
 
@@ -39,6 +42,7 @@ class Demo:
         self.lab = Lab(NAME)
         self.orchestrator = Orchestrator(NAME)
         self.stages: list[Stage] = []
+        self.pushed: list[str] = []
 
     def run(self) -> None:
         """Tell the story from two bare hosts on."""
@@ -46,7 +50,17 @@ class Demo:
         self._stage("Prefect: server, flows served, site saved", self._serve)
         self._stage("bootstrap: two bare hosts become a site", lambda: self._flow("bootstrap"))
         self._stage("bootstrap again: nothing to do", lambda: self._flow("bootstrap"))
-        self._stage("A client pushes and pulls", self._use)
+        self._stage("a client pushes and pulls", self._use)
+        self._stage("check: the position by which a failover knows its cost", lambda: self._flow("check"))
+        self._stage("node-a, the primary, loses its power", self._cut_power)
+        self._stage("failover: node-b takes over", lambda: self._flow("failover", expected_primary="node-a"))
+        self._stage("a client pushes and pulls", self._use)
+        self._stage("node-a has power again", self._restore_power)
+        self._stage("rejoin: node-a follows node-b", lambda: self._flow("rejoin", node="node-a"))
+        self._stage("a client pushes and pulls", self._use)
+        self._stage("switchover: back to node-a, nothing lost", lambda: self._flow("switchover", to="node-a"))
+        self._stage("a client pushes and pulls", self._use)
+        self._stage("check: all is well", lambda: self._flow("check"))
         self._summary()
 
     @property
@@ -74,7 +88,28 @@ class Demo:
         return self.orchestrator.headline(name, NAME)
 
     def _use(self) -> str:
-        return push_and_pull(self.site, name=f"demo at {time.time():.0f}").detail
+        """Push an image through the load balancer; pull it back, and all that were pushed before."""
+        balancer = through_balancer(self.site)
+        content = f"pushed at {time.time():.3f}".encode()
+        repository = f"{PROJECT}/demo"
+        with HarborApi(balancer) as api:
+            api.ensure_project(PROJECT)
+        proof = prove(balancer, {"load balancer": balancer}, repository, content)
+        self.pushed.append(proof.digest)
+        with Registry(balancer) as registry:
+            for digest in self.pushed:
+                registry.pull(repository, digest)
+        result = f"pushed in {proof.push_s:.2f} s; {len(self.pushed)} images pulled"
+        print(result, flush=True)
+        return result
+
+    def _cut_power(self) -> str:
+        self.lab.stop("node-a")
+        return "a power cut, not a shutdown"
+
+    def _restore_power(self) -> str:
+        self.lab.start("node-a")
+        return "up; its boot guard keeps PostgreSQL from starting as a primary"
 
     def _summary(self) -> None:
         width = max(len(stage.title) for stage in self.stages)

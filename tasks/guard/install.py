@@ -13,6 +13,7 @@ from tasks.operation.store import put_state
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import PASSFILE, PROGRAM_DIR, layout_of, peers_of, slot_of
 from tasks.postgres.node_program import cluster_names, on_node
+from tasks.postgres.sql import execute
 from tasks.remote import (
     boot_guard,
     durability_rules,
@@ -30,6 +31,10 @@ CONFIG = guard_look.CONFIG
 BOOT_GUARD = f"{PROGRAM_DIR}/pg-boot-guard"
 _DROP_IN = "/etc/systemd/system/postgresql@.service.d/harbor-ha.conf"
 _COMMON = (pg_disk, pg_run)
+_IDENTITY = """
+SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int,
+       (SELECT system_identifier FROM pg_control_system())
+"""
 _GUARD = (*_COMMON, guard_rules, guard_look)
 
 
@@ -85,6 +90,17 @@ def accept_primary(
     return put_state(
         site, *hosts, name=ACCEPTED, text=json.dumps(text, sort_keys=True) + "\n", required=required
     )
+
+
+def accept_running_primary(site: HarborSite, primary: Host, *others: Host) -> Outcome:
+    """Record the primary that runs, as it is: at the end of a bootstrap.
+
+    Raises:
+        NotMirrored: no node could be written.
+    """
+    timeline, sysid = execute(site, primary, _IDENTITY)[0]
+    hosts = (primary, *others)
+    return accept_primary(site, *hosts, primary=primary.name, timeline=int(timeline), sysid=sysid)
 
 
 def node_config(site: HarborSite, host: Host) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The lock, the operation record and the maintenance switch as Prefect tasks."""
 
-from tasks.operation import acceptance, store
+from tasks.operation import store
 from tasks.step import step
 
 acquire = step(store.acquire, "Take the site's lock")
@@ -11,4 +11,3 @@ put_state = step(store.put_state, "Keep a note on the nodes")
 pause = step(store.pause, "Pause the site")
 unpause = step(store.unpause, "End the pause")
 remember_primary = step(store.remember_primary, "Keep the primary's last position")
-accept_primary = step(acceptance.accept_primary, "Accept the new primary")
