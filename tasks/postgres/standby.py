@@ -9,7 +9,8 @@ from tasks.hosts.connection import Host
 from tasks.hosts.programs import program
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.cluster import as_record, read_configuration
-from tasks.postgres.layout import STATE_DIR, layout_of, slot_of
+from tasks.postgres.layout import STATE_DIR, layout_of, peers_of, slot_of
+from tasks.postgres.promote import ensure_slots
 from tasks.postgres.settings import conninfo
 from tasks.postgres.sql import execute
 
@@ -56,6 +57,8 @@ def clone(site: HarborSite, standby: Host, primary: Host) -> Outcome:
         HarborHaError: not enough room, or the copy did not verify; the old directory is untouched.
     """
     layout = layout_of(site)
+    # A missing slot fails the backup only after everything was copied; one that lost its WAL, too.
+    ensure_slots(site, primary, peers=[peer.name for peer in peers_of(site, primary.name)])
     size = int(execute(site, primary, "SELECT sum(pg_database_size(oid))::bigint FROM pg_database")[0][0])
     sysid = execute(site, primary, "SELECT system_identifier FROM pg_control_system()")[0][0]
     payload = {
