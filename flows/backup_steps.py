@@ -1,9 +1,9 @@
 """The steps of backups and restores as Prefect tasks."""
 
 from flows.closure_check import check_closure
-from flows.progress import copy_images_with_progress
+from flows.progress import copy_images_with_progress, restore_images_with_progress
 from tasks.backup import drill as drills
-from tasks.backup import gc, nightly
+from tasks.backup import gc, nightly, recovery, revive, served
 from tasks.step import step
 
 await_no_collection = step(gc.await_no_collection, "Wait for garbage collection to end")
@@ -13,3 +13,13 @@ links = step(nightly.links, "Save the links")
 copy_images = step(copy_images_with_progress, "Copy images")
 closure = step(check_closure, "Check that every blob is there")
 drill = step(drills.drill, "Drill the restore")
+
+restore_databases = step(recovery.restore_databases, "Restore the databases")
+settle_database = step(revive.settle_database, "Settle what was under way")
+restore_secrets = step(recovery.restore_secrets, "Put back secretkey and token keys")
+restore_links = step(recovery.restore_image_links, "Restore the links")
+require_links = step(recovery.require_links, "Find the images on the NAS")
+restore_images = step(restore_images_with_progress, "Restore images")
+empty_caches = step(revive.empty_caches, "Empty the caches in Redis")
+resave_schedule = step(revive.resave_schedule, "Save the schedule of garbage collection")
+pull_sample = step(served.pull_sample, "Pull images of before")

@@ -9,6 +9,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from blocks import HarborSite
 from tasks.backup.images import copy_images
+from tasks.backup.recovery import restore_images
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome
 
@@ -62,3 +63,11 @@ def copy_images_with_progress(
     """Copy images, with a bar in the UI; see `tasks.backup.images.copy_images`."""
     with Progress(f"images-{site.name}", f"Images of {site.name} into the bucket") as bar:
         return copy_images(site, host, work=work, again=again, progress=bar.at)
+
+
+def restore_images_with_progress(
+    site: HarborSite, host: Host, *, backup: str, identity_file: str | None = None
+) -> Outcome:
+    """Restore images, with a bar in the UI; see `tasks.backup.recovery.restore_images`."""
+    with Progress(f"restore-{site.name}", f"Images of {site.name} from the bucket") as bar:
+        return restore_images(site, host, backup=backup, identity_file=identity_file, progress=bar.at)

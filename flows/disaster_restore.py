@@ -1,0 +1,166 @@
+"""From a bare machine and the bucket to a working Harbor."""
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from prefect import flow
+
+from flows import backup_steps as steps
+from flows.backup_report import announce
+from flows.dump_source import candidates_of
+from flows.protocol import Protocol
+from flows.report import publish as publish_report
+from flows.rules.preflight import plan_bootstrap
+from flows.rules.restore_admission import RestoreFacts, admit_restore
+from tasks.backup.catalogue import find_backup, read_manifest
+from tasks.backup.manifest import Manifest
+from tasks.backup.restore_config import read_configuration
+from tasks.backup.settings import origin_of, store_of
+from tasks.balancer import steps as balancer
+from tasks.docker import steps as docker
+from tasks.errors import Refused
+from tasks.harbor import steps as harbor
+from tasks.hosts import steps as hosts
+from tasks.hosts.observation import observe_site
+from tasks.postgres import steps as postgres
+
+
+@flow(name="disaster_restore")
+def disaster_restore(
+    site: str,
+    target: str,
+    backup: str = "latest",
+    images: Literal["nas", "oss"] = "nas",
+    identity_file: str = "",
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Restore a whole site on one machine: PostgreSQL, Harbor of the backup's version, images.
+
+    Refuses where another database lives, and where the site is not lost. The backup is only read. Killed at any
+    moment, the next run goes on. Afterwards add a second node to the site file and run `bootstrap`.
+
+    Args:
+        site: Name of the saved site.
+        target: The node of the site that becomes Harbor; a bare machine.
+        backup: `latest`, or the id of a backup.
+        images: nas: the image data on the NAS is still there; it is verified, and what is missing is fetched.
+            oss: all of it comes from the bucket, what was pulled last comes first.
+        identity_file: Path of the age identity on the orchestrator, mode 0600.
+        dry_run: Look, decide, show the steps, and change nothing.
+    """
+    run = Protocol.begin("disaster_restore", site, dry_run)
+    manifest = decide(run, target, backup, images, identity_file or None)
+    given = {"backup": manifest.backup_id, "identity_file": identity_file or None}
+    prepare_machine(run, target)
+    bring_back_data(run, target, given)
+    bring_back_images(run, target, images, given)
+    start_harbor(run, target)
+    prove(run, target)
+    announce(site, "harbor-ha.restore.completed", backup=manifest.backup_id, node=target)
+    return publish_report(run, headline(run, target, manifest), {"Backup": told(manifest)})
+
+
+def decide(run: Protocol, target: str, backup: str, images: str, identity_file: str | None) -> Manifest:
+    """Look at the machine, the backup and the rest of the site, and refuse before anything is changed."""
+    site = run.site
+    if target not in [node.name for node in site.nodes]:
+        raise Refused(
+            f"{target} is not a node of {site.name}.",
+            ["Add it to the site file, take out the machines that are lost, and run `harbor-ha apply`."],
+        )
+    only = site.model_copy(update={"nodes": [site.node(target)]})
+    others = site.model_copy(update={"nodes": [node for node in site.nodes if node.name != target]})
+    origin = origin_of(site, find_backup(store_of(site), backup), identity_file)
+    manifest = read_manifest(origin.store, origin.backup)
+    admit_restore(
+        RestoreFacts(
+            target=target,
+            images=images,
+            site_version=site.harbor.version,
+            backup_version=manifest.harbor.version,
+            site_major=site.postgres.major,
+            backup_major=manifest.source.version_num // 10000,
+            backup_has_images=manifest.has_images,
+            alive=[seen.node for seen in candidates_of(others) if seen.role == "primary"],
+        )
+    )
+    plan_bootstrap(only, observe_site(only, wait=not run.dry_run), datetime.now(UTC))
+    # Decrypted before the first change: a wrong identity is found now, and not after an hour.
+    read_configuration(origin, manifest)
+    return manifest
+
+
+def prepare_machine(run: Protocol, target: str) -> None:
+    """Put Docker, the NAS and an empty PostgreSQL on the machine."""
+    for step in (
+        hosts.mount_nas,
+        docker.install,
+        docker.configure,
+        postgres.install,
+        postgres.install_archiver,
+        postgres.create_cluster,
+        postgres.configure,
+        postgres.start,
+        postgres.create_roles,
+        postgres.set_passwords,
+    ):
+        run.on(step, target)
+
+
+def bring_back_data(run: Protocol, target: str, given: dict[str, Any]) -> None:
+    """Load the databases, put the secrets back, and install Harbor around them."""
+    run.on(steps.restore_databases, target, **given)
+    run.on(steps.settle_database, target)
+    run.on(steps.restore_secrets, target, **given)
+    run.on(harbor.install, target)
+    run.on(harbor.bind_registry, target)
+    run.on(harbor.share_secrets, target)
+    run.on(harbor.share_override, target)
+    run.on(harbor.configure, target, database_host=run.site.node(target).address)
+    run.on(harbor.prepare_configuration, target)
+
+
+def bring_back_images(run: Protocol, target: str, images: str, given: dict[str, Any]) -> None:
+    """Make every blob of the backup present on the NAS, and the links that lead to them."""
+    if images == "oss":
+        run.on(steps.restore_links, target, **given)
+    else:
+        run.on(steps.require_links, target)
+    run.on(steps.restore_images, target, **given)
+
+
+def start_harbor(run: Protocol, target: str) -> None:
+    """Start Harbor on caches that know nothing of the past, and open it to clients."""
+    run.on(steps.empty_caches, target)
+    run.on(harbor.up, target)
+    run.on(harbor.wait_healthy, target)
+    run.on(steps.resave_schedule, target)
+    run.on(balancer.admit, target)
+
+
+def prove(run: Protocol, target: str) -> None:
+    """Pull images of before the disaster, and push a new one."""
+    run.on(steps.pull_sample, target)
+    run.on(harbor.push_and_pull, name="disaster_restore")
+
+
+def headline(run: Protocol, target: str, manifest: Manifest) -> str:
+    """Say in one sentence how it ended."""
+    if run.dry_run:
+        return f"Would restore {manifest.backup_id} on {target}."
+    return (
+        f"{run.site.name} is back on {target}, as of {manifest.backup_id}: old images are pulled and new ones "
+        "pushed. What was pushed after that backup is lost."
+    )
+
+
+def told(manifest: Manifest) -> list[str]:
+    """Tell what was restored."""
+    rows = sum(sum(database.tables.values()) for database in manifest.databases)
+    lines = [
+        f"{manifest.backup_id}, begun {manifest.started_at}, of Harbor {manifest.harbor.version}",
+        f"{len(manifest.databases)} databases with {rows:,} rows, from {manifest.source.node}",
+    ]
+    if manifest.blobs is not None:
+        lines.append(f"{manifest.blobs.referenced:,} blobs, {manifest.blobs.referenced_bytes:,} bytes")
+    return [*lines, *manifest.warnings]

@@ -1,0 +1,67 @@
+"""Whether a backup may be restored on a machine: every objection at once, before anything is changed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasks.errors import Refused
+
+
+@dataclass(frozen=True)
+class RestoreFacts:
+    """What is known before a restore.
+
+    Attributes:
+        target: the node that becomes Harbor.
+        images: where image data is to come from, `nas` or `oss`.
+        site_version, backup_version: of Harbor.
+        site_major, backup_major: of PostgreSQL.
+        backup_has_images: every blob was in the bucket when it was made.
+        alive: other nodes of the site that answer as a primary.
+    """
+
+    target: str
+    images: str
+    site_version: str
+    backup_version: str
+    site_major: int
+    backup_major: int
+    backup_has_images: bool
+    alive: Sequence[str] = ()
+
+
+def admit_restore(facts: RestoreFacts) -> None:
+    """Say nothing when the restore may begin.
+
+    Raises:
+        Refused: with every reason.
+    """
+    reasons = [*objections(facts)]
+    if reasons:
+        raise Refused(f"The backup cannot be restored on {facts.target}.", reasons)
+
+
+def objections(facts: RestoreFacts) -> list[str]:
+    """List what stands against the restore."""
+    found = []
+    for node in facts.alive:
+        found.append(
+            f"{node} answers as primary: the site is not lost. Use failover or switchover; if that node is to be "
+            "given up, switch it off and take it out of the site file first."
+        )
+    if facts.images not in ("nas", "oss"):
+        found.append(f"images is `{facts.images}`; it is `nas` or `oss`.")
+    if facts.images == "oss" and not facts.backup_has_images:
+        found.append(
+            "The backup was made without all images; use images=nas, or an earlier backup that has them."
+        )
+    if facts.site_version != facts.backup_version:
+        found.append(
+            f"The backup is of Harbor {facts.backup_version}, the site file names {facts.site_version}. Name the "
+            "installer of the backup's version; upgrade Harbor after it is back."
+        )
+    if facts.site_major < facts.backup_major:
+        found.append(
+            f"The dump is of PostgreSQL {facts.backup_major}, the site file names {facts.site_major}; a dump can be "
+            "loaded into the same or a newer version only."
+        )
+    return found

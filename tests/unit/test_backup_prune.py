@@ -1,0 +1,97 @@
+"""Removing: what a backup needs is never removed, and a run that cannot know removes nothing."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from lab.oss.server import OssServer
+from tasks.backup.blobs import BlobFile, indexed_line
+from tasks.backup.catalogue import publish
+from tasks.backup.fetch import ArtifactDamaged
+from tasks.backup.layout import BLOB_INDEX, blob_key, new_backup_id
+from tasks.backup.manifest import Artifact, Harbor, Manifest, Source
+from tasks.backup.prune import prune_blobs
+from tasks.storage.store import ObjectStore
+from tests.unit.local_oss import running_oss
+from tests.unit.local_store import local_store
+from tests.unit.test_backup_images import digest_of, put_blobs
+
+LATER = datetime.now(UTC) + timedelta(days=30)
+GRACE = timedelta(days=14)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[OssServer]:
+    with running_oss(tmp_path / "oss") as running:
+        yield running
+
+
+@pytest.fixture
+def store(server: OssServer) -> ObjectStore:
+    return local_store(server)
+
+
+def backup_of(store: ObjectStore, tmp_path: Path, *numbers: int) -> str:
+    """Publish a backup that needs the blobs of these numbers."""
+    backup = new_backup_id(datetime.now(UTC))
+    blobs = sorted(put_blobs(store, *numbers), key=lambda blob: blob.digest)
+    file = BlobFile(tmp_path / f"{backup}.zst")
+    file.write(indexed_line(blob) for blob in blobs)
+    stored = store.put_bytes(backup.key(BLOB_INDEX), file.path.read_bytes())
+    artifact = Artifact(
+        BLOB_INDEX,
+        "blob-index",
+        "",
+        stored.size,
+        stored.sha256,
+        stored.size,
+        stored.sha256,
+        stored.crc64,
+        "zstd",
+        "none",
+    )
+    source = Source("", "primary", 0, "", "", 1, "")
+    publish(store, Manifest(str(backup), "main", "", "", "", source, Harbor("", "", ""), (), (artifact,)))
+    return backup.key(BLOB_INDEX)
+
+
+def left(store: ObjectStore) -> set[str]:
+    from tasks.storage.inventory import bucket_inventory
+
+    return {blob.digest for blob in bucket_inventory(store)}
+
+
+def test_only_blobs_that_no_backup_needs_are_removed(store: ObjectStore, tmp_path: Path) -> None:
+    backup_of(store, tmp_path, 2, 3)
+    backup_of(store, tmp_path, 3, 4)
+    orphans = put_blobs(store, 5, 6)
+    assert prune_blobs(store, LATER, GRACE, confirm=False) == (2, sum(blob.size for blob in orphans))
+    assert len(left(store)) == 5
+    assert prune_blobs(store, LATER, GRACE, confirm=True)[0] == 2
+    assert len(left(store)) == 3
+    assert not left(store) & {blob.digest for blob in orphans}
+    assert prune_blobs(store, LATER, GRACE, confirm=True) == (0, 0)
+
+
+def test_young_blobs_stay_for_the_backup_that_is_being_made(store: ObjectStore) -> None:
+    put_blobs(store, 1)
+    assert prune_blobs(store, datetime.now(UTC) + timedelta(days=13), GRACE, confirm=True) == (0, 0)
+
+
+def test_a_damaged_index_stops_the_removal_before_it_begins(store: ObjectStore, tmp_path: Path) -> None:
+    put_blobs(store, 1)
+    backup_of(store, tmp_path, 2)
+    key = backup_of(store, tmp_path, 3)
+    store.put_bytes(key, b"nonsense")
+    with pytest.raises(ArtifactDamaged):
+        prune_blobs(store, LATER, GRACE, confirm=True)
+    assert len(left(store)) == 3
+
+
+def test_what_is_no_blob_is_left_alone(store: ObjectStore) -> None:
+    key = blob_key(digest_of(b"x")) + ".tmp"
+    store.put_bytes(key, b"x")
+    prune_blobs(store, LATER, GRACE, confirm=True)
+    assert store.exists(key)
