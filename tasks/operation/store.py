@@ -6,8 +6,10 @@ that gets the first node wins; and on every node that is given, so one that reac
 not get past it. An operation must hold the lock on the node that it promotes (`required`).
 """
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,8 +25,9 @@ from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import STATE_DIR
 from tasks.remote import operation_file, pg_disk
 
-# Longer than any step between two records but a clone; a clone of hours renews by `advance` from its waiter.
+# Longer than any step between two records but a clone, which `renewed` sees through.
 LOCK_TTL_S = 900.0
+RENEWAL_S = 120.0
 _LIMIT_S = 10.0
 _AWAY = (HostUnreachable, RemoteConnectionLost, RemoteTimeout)
 
@@ -135,6 +138,28 @@ def close(site: HarborSite, *hosts: Host, record: OperationRecord) -> Outcome:
         NotMirrored: no node could be written.
     """
     return _record(hosts, record, "close", (), f"{record.kind} {record.op_id} closed: {record.phase}")
+
+
+@contextlib.contextmanager
+def renewed(*hosts: Host, op_id: str, every_s: float = RENEWAL_S) -> Iterator[None]:
+    """Renew the lock while a step of unknown length runs (a clone, a rewind).
+
+    A renewal that fails is not told: the next `advance` finds a lock that was lost, and stops.
+    """
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(every_s):
+            with contextlib.suppress(HarborHaError):
+                _each(hosts, lambda host: _act(host, "renew", op_id=op_id))
+
+    renewer = threading.Thread(target=renew, daemon=True)
+    renewer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        renewer.join(_LIMIT_S)
 
 
 def release(site: HarborSite, *hosts: Host, op_id: str) -> Outcome:

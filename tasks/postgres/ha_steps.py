@@ -1,6 +1,6 @@
 """What failover, switchover and rejoin do to PostgreSQL, as Prefect tasks."""
 
-from tasks.postgres import durability, rejoin, reverse, standby, stop
+from tasks.postgres import durability, proof, rejoin, reverse, standby, stop
 from tasks.postgres import lost_commits as lost
 from tasks.postgres import promote as promotion
 from tasks.step import step
@@ -9,6 +9,8 @@ stop_for_switchover = step(stop.stop_for_switchover, "Shut the primary down")
 prove_shutdown = step(stop.prove_shutdown, "Prove that the standby has everything")
 fence_by_ssh = step(stop.fence_by_ssh, "Fence over SSH")
 compensate = step(stop.compensate, "Take the old primary back")
+restart_primary = step(stop.restart_primary, "Restart the primary")
+prove_write = step(proof.prove_write, "Prove that the primary takes writes")
 promote = step(promotion.promote, "Promote the standby")
 checkpoint = step(promotion.checkpoint, "Write a checkpoint")
 ensure_slots = step(promotion.ensure_slots, "Give the primary its slots")

@@ -9,14 +9,15 @@ import time
 import uuid
 
 from blocks import HarborSite
-from tasks.errors import HarborHaError
+from tasks.errors import HarborHaError, RemoteCommandFailed, RemoteTimeout
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, unchanged
 from tasks.postgres.sql import execute
 from tasks.remote.pg_heartbeat import HEARTBEAT
 
+_COMMIT = HEARTBEAT + "SELECT pg_current_wal_lsn();"
 # The row must not wait for the standby that it is to judge.
-_WRITE = "SET synchronous_commit = local;\n" + HEARTBEAT + "SELECT pg_current_wal_lsn();"
+_WRITE = "SET synchronous_commit = local;\n" + _COMMIT
 
 # One session that looks every 20 ms. The table itself may not have arrived yet.
 _READ = """
@@ -40,8 +41,34 @@ SELECT current_setting('harbor_ha.found'), coalesce(pg_last_wal_replay_lsn()::te
 """
 
 
+class WriteFailed(HarborHaError):
+    """A primary answers, and a commit does not go through."""
+
+
 class MarkerNotReplayed(HarborHaError):
     """The standby did not replay a record of the primary in time."""
+
+
+def prove_write(site: HarborSite, primary: Host, *, name: str = "harbor-ha", timeout: float = 5.0) -> Outcome:
+    """Commit a row, and wait for the standby as every commit of Harbor does.
+
+    Args:
+        timeout: seconds; the program is killed then, since statement_timeout does not end that wait.
+
+    Raises:
+        WriteFailed: refused (read-only, disk full) or not ended in time.
+    """
+    started = time.monotonic()
+    try:
+        position = execute(site, primary, _COMMIT, timeout=timeout, operation=name)[-1][0]
+    except (RemoteCommandFailed, RemoteTimeout) as error:
+        raise WriteFailed(
+            f"A commit does not go through: {error.what}",
+            where=primary.name,
+            meaning="It runs as a primary, and Harbor cannot work with it.",
+            remedy="Disk full, read-only, or waiting for a lost standby: read its PostgreSQL log.",
+        ) from error
+    return unchanged(f"wrote up to {position} in {time.monotonic() - started:.2f} s", lsn=position)
 
 
 def replicate_marker(

@@ -26,7 +26,7 @@ class NotFenced(HarborHaError):
 
 
 class NotTakenBack(HarborHaError):
-    """The old primary did not come back after an abandoned switchover; the site has no primary."""
+    """The primary did not come back, after an abandoned switchover or a crash; the site has none."""
 
 
 class NotReplayed(HarborHaError):
@@ -136,18 +136,45 @@ def compensate(site: HarborSite, host: Host, *, timeline: int) -> Outcome:
     Raises:
         NotTakenBack: it does not start, or its data is on another timeline or that of a standby.
     """
+    return _start_as_primary(site, host, timeline, _START_LIMIT_S, take_back=True)
+
+
+def restart_primary(site: HarborSite, host: Host, *, timeline: int, limit_s: float) -> Outcome:
+    """Start a primary that crashed or hangs, on its own machine: no failover, no new timeline, nothing lost.
+
+    A server that runs and does not answer is stopped first, without regard; crash recovery loses nothing.
+
+    Args:
+        timeline: the one it was primary on.
+        limit_s: seconds for its recovery; the site's restart budget.
+
+    Raises:
+        NotTakenBack: it does not start in time, or it has been made a standby.
+    """
+    return _start_as_primary(site, host, timeline, limit_s, take_back=False)
+
+
+def _start_as_primary(
+    site: HarborSite, host: Host, timeline: int, limit_s: float, *, take_back: bool
+) -> Outcome:
     answer = on_node(
-        site, host, pg_compensate, limit=_START_LIMIT_S + 15, timeline=timeline, limit_s=_START_LIMIT_S
+        site,
+        host,
+        pg_compensate,
+        limit=limit_s + 15,
+        timeline=timeline,
+        limit_s=limit_s,
+        take_back=take_back,
     )
     if "problem" in answer:
         raise NotTakenBack(
-            f"It could not be taken back as the primary: {answer['problem']}.",
+            f"It could not be started as the primary: {answer['problem']}.",
             where=host.name,
             meaning="The site has no primary; nothing was promoted.",
             remedy="Read the message, repair, and run the switchover or a failover again.",
         )
     said = changed if answer["changed"] else unchanged
-    return said(f"primary again on timeline {timeline}", timeline=timeline)
+    return said(f"primary on timeline {timeline}", timeline=timeline)
 
 
 _WHY_NOT = {

@@ -67,6 +67,15 @@ def write(p: Dict[str, Any]) -> Answer:
     return {"state": "written"}
 
 
+def renew(p: Dict[str, Any]) -> Answer:
+    """Renew the lock while it is ours; a step of hours has no record to write meanwhile."""
+    lock = current_lock(p)
+    if lock is None or (lock["holder"], lock["op_id"]) != (p["holder"], p["op_id"]):
+        return {"state": "lost", "lock": lock}
+    write_lock(p, lock["taken_at"])
+    return {"state": "renewed"}
+
+
 def release(p: Dict[str, Any]) -> Answer:
     """Give the lock back if it is ours."""
     lock = current_lock(p)
@@ -96,6 +105,7 @@ def drop(p: Dict[str, Any]) -> Answer:
 ACTIONS: Dict[str, Callable[[Dict[str, Any]], Answer]] = {
     "acquire": acquire,
     "write": write,
+    "renew": renew,
     "release": release,
     "close": close,
     "put": put,

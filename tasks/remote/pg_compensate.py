@@ -1,4 +1,4 @@
-"""Runs on a primary that was stopped for a switchover which does not happen: start it as the primary again."""
+"""Runs on a primary that was stopped for a switchover, or has crashed or hangs: start it as the primary again."""
 
 import json
 import os
@@ -27,8 +27,11 @@ SELECT CASE WHEN pg_is_in_recovery() THEN 'standby' ELSE 'primary ' ||
 def compensate(p: Dict[str, Any]) -> Dict[str, Any]:
     """Return `primary` with its timeline, or `problem`; never removes the signal of a true standby."""
     wanted = "primary %d" % p["timeline"]
-    if role(p) == wanted and not os.path.exists(p["data"] + "/standby.signal"):
+    signal_is_there = os.path.exists(p["data"] + "/standby.signal")
+    if role(p) == wanted and not signal_is_there:
         return {"state": "primary", "changed": settle(p)}
+    if signal_is_there and not p["take_back"]:
+        return {"problem": "it is kept as a standby (standby.signal)"}
     postmaster = postmaster_of(p["data"])
     if postmaster is not None:
         # It was told to stop and cannot be told otherwise; crash recovery of a primary loses nothing.

@@ -115,6 +115,8 @@ def start(p: Dict[str, Any], limit: float) -> Optional[str]:
     Debian's pg_ctlcluster sleeps for two seconds after the server is up, so it is not waited for. Nor does its
     exit status tell anything: the unit ignores it.
     """
+    # The two seconds of an earlier start, whose server has died meanwhile, swallow this one.
+    swallowed = "inactive" not in systemctl("show", "-p", "ActiveState", p["unit"])
     systemctl("reset-failed", p["unit"])
     systemctl("start", "--no-block", p["unit"])
     deadline = time.monotonic() + limit
@@ -125,7 +127,10 @@ def start(p: Dict[str, Any], limit: float) -> Optional[str]:
             return None
         except Failed:
             over = ended(p)
-            if over:
+            if over and swallowed:
+                swallowed = False
+                systemctl("start", "--no-block", p["unit"])
+            elif over:
                 reason = over
                 break
         time.sleep(0.05)

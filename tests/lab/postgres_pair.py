@@ -12,7 +12,7 @@ from tasks.errors import HarborHaError
 from tasks.guard.install import accept_primary, install_guard
 from tasks.hosts import nas
 from tasks.hosts.connection import Host, connect
-from tasks.operation.files import path_of
+from tasks.operation.files import ACCEPTED, path_of
 from tasks.postgres import archive, cluster, packages, promote, rejoin, standby, stop
 from tasks.postgres.layout import layout_of
 from tasks.postgres.probe import probe
@@ -49,6 +49,11 @@ class Pair:
     def settle(self) -> None:
         """Bring the pair to a primary and a standby that follows, whatever a test left behind."""
         primaries = [node for node in self.nodes if self.is_primary(node)]
+        if not primaries:
+            accepted = self.state(self.nodes[0], ACCEPTED)
+            last = next(node for node in self.nodes if node.name == accepted["primary"])
+            stop.restart_primary(self.site, last, timeline=int(accepted["timeline"]), limit_s=30)
+            primaries = [last]
         assert len(primaries) == 1, [node.name for node in primaries]
         primary = primaries[0]
         other = self.peer(primary)

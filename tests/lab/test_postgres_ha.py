@@ -70,6 +70,19 @@ def test_a_switchover_that_is_given_up_leaves_the_old_primary_on_its_timeline(pa
     proof.replicate_marker(pair.site, other, primary)
 
 
+def test_a_primary_that_crashed_or_hangs_is_restarted_where_it_is(pair: Pair) -> None:
+    primary, other = pair.roles()
+    timeline = pair.timeline(primary)
+    pair.kill(primary)
+    stop.restart_primary(pair.site, primary, timeline=timeline, limit_s=20)
+    primary.run(["pkill", "-STOP", "-x", "postgres"])
+    stop.restart_primary(pair.site, primary, timeline=timeline, limit_s=20)
+
+    proof.prove_write(pair.site, primary)
+    assert pair.timeline(primary) == timeline
+    proof.replicate_marker(pair.site, other, primary)
+
+
 def test_a_standby_that_missed_the_shutdown_checkpoint_is_not_taken_for_complete(pair: Pair) -> None:
     primary, other = pair.roles()
     timeline = pair.timeline(primary)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -160,6 +161,16 @@ def test_without_the_node_to_promote_the_record_counts_as_not_written(nodes: lis
     nodes[1].away = True
     with pytest.raises(store.NotMirrored, match="node-b"):
         store.advance(SITE, *hosts(nodes), record=record(Phase.PROMOTING), required=["node-b"])
+
+
+def test_a_lock_is_renewed_while_a_long_step_runs(nodes: list[Node]) -> None:
+    store.acquire(SITE, *hosts(nodes), op_id="op-1")
+    before = nodes[1].state("lock")["expires_at"]
+    with store.renewed(*hosts(nodes), op_id="op-1", every_s=0.05):
+        deadline = time.monotonic() + 5
+        while nodes[1].state("lock")["expires_at"] == before and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert nodes[1].state("lock")["expires_at"] > before
 
 
 def test_a_damaged_lock_is_not_taken_for_a_free_one(nodes: list[Node]) -> None:
