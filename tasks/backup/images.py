@@ -11,7 +11,7 @@ from tasks.backup.settings import store_of
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.storage.blob_plan import BlobPlan, plan_blobs
-from tasks.storage.blob_processes import WORTH_IT, copy_in_processes
+from tasks.storage.blob_processes import copy_in_processes, worth_it
 from tasks.storage.blobs import CopyResult, copy_blobs
 from tasks.storage.digests import digests_of
 from tasks.storage.inventory import blob_root, bucket_inventory, node_inventory
@@ -81,7 +81,7 @@ def _copy(
     """Copy here, or in processes of their own when there is enough to do."""
     root = blob_root(site.nas.path)
     node = next((node for node in site.nodes if node.name == host.name), None)
-    if node is None or site.oss is None or len(plan) < WORTH_IT:
+    if node is None or site.oss is None or not worth_it(len(plan)):
         return copy_blobs(host, root, store, plan, on_stored=stored, deadline=deadline)
     limit = site.backup.traffic_limit_bytes_s
     return copy_in_processes(

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -25,7 +26,14 @@ _TURN = 64
 WORKER = (sys.executable, "-m", "tasks.storage.blob_worker")
 
 # Below this a second process costs more (two seconds of imports) than it gains.
-WORTH_IT = 2000
+_ENOUGH_BLOBS = 2000
+# SSH's ciphers, OSS's TLS and the copy itself share the cores: on two of them, two processes were slower.
+_ENOUGH_CORES = 4
+
+
+def worth_it(blobs: int, cores: int | None = None) -> bool:
+    """Whether processes of their own copy so many blobs faster than one does; `cores` is this machine's."""
+    return blobs >= _ENOUGH_BLOBS and (cores or os.cpu_count() or 1) >= _ENOUGH_CORES
 
 
 class WorkerLost(HarborHaError):

@@ -12,7 +12,7 @@ from lab.oss.server import OssServer
 from tasks.backup.blobs import KnownBlob
 from tasks.storage import errors
 from tasks.storage.blob_plan import BlobPlan
-from tasks.storage.blob_processes import WorkerLost, copy_in_processes
+from tasks.storage.blob_processes import WorkerLost, copy_in_processes, worth_it
 from tasks.storage.blobs import CopyResult
 from tasks.storage.inventory import blob_root, bucket_inventory
 from tests.unit.local_oss import ACCESS_KEY_ID, ACCESS_KEY_SECRET, BUCKET, REGION, running_oss
@@ -98,3 +98,9 @@ def test_a_process_that_dies_is_noticed(nas: Path, server: OssServer) -> None:
     dying = (sys.executable, "-c", "import os, sys; sys.stdin.buffer.read(); os.kill(os.getpid(), 9)")
     with pytest.raises(WorkerLost, match="-9"):
         copy(nas, server, plan, [], dying)
+
+
+def test_processes_are_used_where_there_are_blobs_and_cores_enough() -> None:
+    assert worth_it(2000, cores=4)
+    assert not worth_it(1999, cores=16)
+    assert not worth_it(1_000_000, cores=2)
