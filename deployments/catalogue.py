@@ -127,6 +127,32 @@ CATALOGUE: tuple[DeploymentEntry, ...] = (
         "Pause the site for maintenance, or end the pause; nothing that an alert starts acts meanwhile.",
         ("maintenance",),
     ),
+    DeploymentEntry(
+        "nightly-backup",
+        "flows.nightly_backup.nightly_backup",
+        "Databases, configuration and images into the bucket; a backup exists when it is complete.",
+        ("backup",),
+        schedule="cron",
+    ),
+    DeploymentEntry(
+        "restore-drill",
+        "flows.restore_drill.restore_drill",
+        "Restore the newest backup into a scratch PostgreSQL, compare everything, throw it away.",
+        ("backup",),
+        schedule="drill_cron",
+    ),
+    DeploymentEntry(
+        "prune",
+        "flows.prune.prune",
+        "Show which backups are past all generations; remove them only when confirmed.",
+        ("backup",),
+    ),
+    DeploymentEntry(
+        "disaster-restore",
+        "flows.disaster_restore.disaster_restore",
+        "From a bare machine and the bucket to a working Harbor; refuses while the site lives.",
+        ("disaster",),
+    ),
 )
 
 
