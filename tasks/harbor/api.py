@@ -1,5 +1,6 @@
 """Harbor's API as far as flows need it: health by its body, read-only, projects, and a write that proves."""
 
+import contextlib
 import json
 import secrets
 import time
@@ -167,6 +168,34 @@ def parsed_health(body: Mapping[str, Any]) -> Health:
         str(part.get("name", "?")): _status_of(part) for part in body.get("components") or [] if part
     }
     return Health(body.get("status") == "healthy", components)
+
+
+def wait_migrated(site: HarborSite, host: Host, *, timeout: float = 600.0) -> Outcome:
+    """Wait until a node's core answers: it listens only when the schema is complete. Changes nothing.
+
+    Health would be asked for in vain for ten seconds more, for as long as Harbor keeps its first checks.
+
+    Args:
+        site: its certificate and name.
+        host: the node that was started first.
+        timeout: seconds; an upgrade over many versions migrates for minutes.
+
+    Raises:
+        NotHealthy: not in time.
+    """
+    start = time.monotonic()
+    with HarborApi(through_node(site, host.name), timeout=5.0) as api:
+        while time.monotonic() < start + timeout:
+            with contextlib.suppress(HarborUnreachable):
+                if api.ping():
+                    return unchanged(f"core answers after {time.monotonic() - start:.1f} s")
+            time.sleep(0.2)
+    raise NotHealthy(
+        f"Harbor's core does not answer after {timeout:.0f} s.",
+        where=host.name,
+        meaning="The schema may be incomplete; no other node was started.",
+        remedy=f"Look at /var/log/harbor/core.log on {host.name}; then run the flow again.",
+    )
 
 
 def wait_healthy(site: HarborSite, host: Host, *, timeout: float = 180.0) -> Outcome:

@@ -1,5 +1,7 @@
 """harbor.yml on the node, and Harbor's `./prepare` that turns it into the containers' configuration."""
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from blocks import HarborSite
@@ -24,15 +26,21 @@ class PrepareFailed(HarborHaError):
 
 @dataclass(frozen=True)
 class ConfigFiles:
-    """What a node has of Harbor's configuration; None where a file is missing."""
+    """What a node has of Harbor's configuration.
+
+    Attributes:
+        harbor_yml, template: texts; None where the file is missing.
+        seals: mode and SHA-256 of the certificate's and the key's file, by path; "" for a missing one.
+    """
 
     harbor_yml: str | None
     template: str | None
+    seals: Mapping[str, str]
 
 
 def read_files(site: HarborSite, host: Host) -> ConfigFiles:
-    """Read a node's harbor.yml and the installer's template, in one round trip."""
-    given = {"install_dir": site.harbor.install_dir.rstrip("/")}
+    """Look at a node's configuration files, in one round trip."""
+    given = {"install_dir": site.harbor.install_dir.rstrip("/"), "sealed": config.tls_paths(site)}
     return ConfigFiles(**host.python(source_of(lib, read_config), given))
 
 
@@ -58,11 +66,15 @@ def configure(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
         )
     text = config.render(base, site, database_host)
     certificate, key = config.tls_paths(site)
+    wanted = {
+        certificate: (_ended(site.harbor.certificate), 0o644),
+        key: (_ended(site.harbor.certificate_key.get_secret_value()), 0o600),
+    }
     written = []
-    if host.put(certificate, _ended(site.harbor.certificate)):
-        written.append("certificate")
-    if host.put(key, _ended(site.harbor.certificate_key.get_secret_value()), mode=0o600):
-        written.append("certificate key")
+    for path, (pem, mode) in wanted.items():
+        if files.seals[path] != f"{mode:o} {hashlib.sha256(pem.encode()).hexdigest()}":
+            host.put(path, pem, mode=mode)
+            written.append(path.rpartition("/")[2])
     if text != files.harbor_yml:
         # It holds all the passwords; the installer's own harbor.yml is readable by everybody.
         host.put(f"{site.harbor.install_dir.rstrip('/')}/harbor.yml", text, mode=0o600)

@@ -1,15 +1,18 @@
 """Harbor's steps as Prefect tasks."""
 
-from tasks.harbor import api, compose, installer, override, prepare, proof, repoint, secrets, storage
+from tasks.harbor import api, compose, installer, migrate, override, prepare, proof, repoint, secrets, storage
 from tasks.step import step
 
 install = step(installer.install, "Install Harbor")
 bind_registry = step(storage.bind_registry, "Bind the registry's data to the NAS")
 share_secrets = step(secrets.share, "Share secretkey and token keys")
 share_override = step(override.share, "Pin the shared secrets")
+migrate_from_bundled = step(migrate.from_bundled, "Take over the bundled database")
+migrate_from_bundled = step(migrate.from_bundled, "Take over the bundled database")
 configure = step(prepare.configure, "Write harbor.yml")
 prepare_configuration = step(prepare.prepare, "Run Harbor's prepare")
 up = step(compose.up, "Start Harbor")
+wait_migrated = step(api.wait_migrated, "Wait for Harbor's schema")
 wait_healthy = step(api.wait_healthy, "Wait for Harbor to be healthy")
 push_and_pull = step(proof.push_and_pull, "Push and pull through the load balancer")
 found_on_standby = step(proof.found_on_standby, "Find the push on the standby")

@@ -71,6 +71,15 @@ def test_harbor_yml_comes_from_the_template_and_is_closed_to_others(
     assert not configured(site, node)
 
 
+def test_a_key_that_became_readable_for_others_is_closed_again(
+    site: HarborSite, home: Path, node: NodeInDirectory
+) -> None:
+    configured(site, node)
+    (home / "tls/server.key").chmod(0o644)
+    assert configured(site, node)
+    assert (home / "tls/server.key").stat().st_mode & 0o777 == 0o600
+
+
 def test_without_an_installer_there_is_nothing_to_configure(site: HarborSite, node: NodeInDirectory) -> None:
     with pytest.raises(HarborHaError, match="Unpack the installer first"):
         configured(site, node)

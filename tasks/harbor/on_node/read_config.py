@@ -1,20 +1,32 @@
-"""Read harbor.yml and the installer's template in one round trip."""
+"""Read all that a decision about Harbor's configuration needs, in one round trip."""
 
-# ruff: noqa: UP006, UP035, UP045 - Python 3.6
+# ruff: noqa: UP006, UP035 - Python 3.6
 
-from typing import Dict, Optional
+import hashlib
+import os
+from typing import Any, Dict, List
 
 from tasks.docker.on_node.lib import payload, read, reply
 
 
-def look(install_dir: str) -> Dict[str, Optional[str]]:
-    """Give both files' text; None for one that is missing."""
-    found = {
-        "harbor_yml": read(install_dir + "/harbor.yml"),
-        "template": read(install_dir + "/harbor.yml.tmpl"),
+def seal(path: str) -> str:
+    """Describe a file by mode and hash; "" when there is none. A key's content stays on the node."""
+    data = read(path)
+    if data is None:
+        return ""
+    return f"{os.stat(path).st_mode & 0o777:o} {hashlib.sha256(data).hexdigest()}"
+
+
+def look(install_dir: str, sealed: List[str]) -> Dict[str, Any]:
+    """Give harbor.yml and the template as text, None for a missing one, and the seals of other files."""
+    files = {"harbor_yml": "harbor.yml", "template": "harbor.yml.tmpl"}
+    found = {name: read(install_dir + "/" + file) for name, file in files.items()}
+    texts: Dict[str, Any] = {
+        name: None if data is None else data.decode("utf-8") for name, data in found.items()
     }
-    return {name: None if data is None else data.decode("utf-8") for name, data in found.items()}
+    return dict(texts, seals={path: seal(path) for path in sealed})
 
 
 if __name__ == "__main__":
-    reply(look(payload()["install_dir"]))
+    given = payload()
+    reply(look(given["install_dir"], given["sealed"]))
