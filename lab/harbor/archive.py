@@ -39,6 +39,7 @@ class Image:
     env: Mapping[str, str] = field(default_factory=dict)
     health: Sequence[str] = ()
     entrypoint: bool = False
+    stop_signal: str = "SIGTERM"
 
     def config(self, diff_ids: Mapping[Layer, str], architecture: str) -> bytes:
         """The image's configuration as JSON."""
@@ -46,6 +47,7 @@ class Image:
             "Entrypoint" if self.entrypoint else "Cmd": list(self.command),
             "Env": [f"{key}={value}" for key, value in self.env.items()],
             "User": self.user,
+            "StopSignal": self.stop_signal,
         }
         if self.health:
             second = 1_000_000_000

@@ -67,5 +67,13 @@ def images(layers: Layers, app: Layer, version: str) -> list[Image]:
             env=env,
             entrypoint=True,
         ),
-        Image(f"goharbor/harbor-db:v{version}", database, ("harbor-db",), user="999:999", env=database_env),
+        Image(
+            f"goharbor/harbor-db:v{version}",
+            database,
+            ("harbor-db",),
+            user="999:999",
+            env=database_env,
+            # At SIGTERM PostgreSQL waits for its clients to leave, and core never leaves by itself.
+            stop_signal="SIGINT",
+        ),
     ]
