@@ -1,20 +1,27 @@
 """Two bare machines become one Harbor site."""
 
+import contextlib
+import secrets
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.bootstrap_report import decided, found, headline
 from flows.protocol import Protocol
 from flows.report import publish
 from flows.rules.preflight import Plan, plan_bootstrap
 from tasks.balancer import steps as balancer
 from tasks.docker import steps as docker
+from tasks.errors import HarborHaError, Refused
 from tasks.guard import steps as guard
 from tasks.harbor import steps as harbor
 from tasks.hosts import steps as hosts
-from tasks.hosts.observation import observe_all
+from tasks.hosts.connection import connect
+from tasks.hosts.observation import SiteSeen, observe_site
+from tasks.operation import store
 from tasks.postgres import steps as postgres
 
 
@@ -30,25 +37,69 @@ def bootstrap(site: str, dry_run: bool = False) -> dict[str, Any]:
         dry_run: Look, decide, show the steps, and change nothing.
     """
     run = Protocol.begin("bootstrap", site, dry_run)
-    plan = plan_bootstrap(run.site, observe_all(run.site), datetime.now(UTC))
-    prepare_machines(run, plan)
-    build_pair(run, plan)
-    install_harbor(run, plan)
-    start_harbor(run, plan)
-    prove(run, plan)
-    return publish(run, headline(run, plan), {"Decided": decided(plan)})
+    seen = run.watch("Look at all nodes", lambda: observe_site(run.site, wait=not dry_run), told)
+    plan = decide(run, seen)
+    with alone(run, plan):
+        prepare_machines(run, plan)
+        # Loading Harbor's images takes minutes and touches nothing that the pair needs.
+        with run.beside(harbor.install, plan.harbor):
+            build_pair(run, plan)
+        install_harbor(run, plan)
+        start_harbor(run, plan)
+        prove(run, plan)
+    sections = {"Decided": decided(run.site, plan), "Found before": found(seen)}
+    return publish(run, headline(run, plan), sections)
+
+
+def decide(run: Protocol, seen: SiteSeen) -> Plan:
+    """Make the plan, or publish every reason against it.
+
+    Raises:
+        Refused: something speaks against building the site.
+    """
+    try:
+        return plan_bootstrap(run.site, seen, datetime.now(UTC))
+    except Refused as refused:
+        first = f"Refused for {len(refused.reasons)} reasons; nothing was changed."
+        publish(run, first, {"Refused because": refused.reasons, "Found": found(seen)})
+        raise
+
+
+@contextlib.contextmanager
+def alone(run: Protocol, plan: Plan) -> Iterator[None]:
+    """Hold the site's lock, so that no failover and no second bootstrap works on the same nodes.
+
+    Raises:
+        LockHeld: another process works on the site.
+    """
+    if run.dry_run:
+        yield
+        return
+    databases = [connect(run.site.node(name)) for name in (plan.primary, *plan.standbys)]
+    op_id = f"bootstrap-{secrets.token_hex(4)}"
+    taken = run.watch(
+        "Take the site's lock",
+        lambda: store.acquire(run.site, *databases, op_id=op_id, required=[host.name for host in databases]),
+        lambda outcome: outcome.detail,
+    )
+    try:
+        yield
+    finally:
+        # Left behind, it runs out; the error that ended the flow is the one to be told.
+        if taken.data:
+            with contextlib.suppress(HarborHaError):
+                store.release(run.site, *databases, op_id=op_id)
 
 
 def prepare_machines(run: Protocol, plan: Plan) -> None:
-    """Put the NAS, Docker and PostgreSQL's programs on all nodes."""
-    everywhere = [node.name for node in run.site.nodes]
+    """Put the NAS, PostgreSQL's programs and Docker on all nodes."""
+    databases = [plan.primary, *plan.standbys]
     run.on_each(hosts.mount_nas, plan.harbor)
     run.on(hosts.prove_nas, *plan.harbor)
-    run.on_each(docker.install, plan.harbor)
-    run.on_each(docker.configure, plan.harbor)
-    databases = [node for node in everywhere if node in (plan.primary, *plan.standbys)]
     run.on_each(postgres.install, databases)
     run.on_each(postgres.install_archiver, databases)
+    run.on_each(docker.install, plan.harbor)
+    run.on_each(docker.configure, plan.harbor)
 
 
 def build_pair(run: Protocol, plan: Plan) -> None:
@@ -71,12 +122,13 @@ def build_pair(run: Protocol, plan: Plan) -> None:
 
 
 def install_harbor(run: Protocol, plan: Plan) -> None:
-    """Put the same Harbor with the same secrets on all its nodes, pointed at the primary."""
+    """Give all Harbor nodes the same secrets and point them at the primary."""
     nodes = plan.harbor
-    run.on_each(harbor.install, nodes)
     run.on_each(harbor.bind_registry, nodes)
     run.on(harbor.share_secrets, *nodes)
     run.on(harbor.share_override, *nodes)
+    if plan.migrate_from:
+        run.on(harbor.migrate_from_bundled, plan.migrate_from, plan.primary)
     run.on_each(harbor.configure, nodes, database_host=run.site.node(plan.primary).address)
     run.on_each(harbor.prepare_configuration, nodes)
 
@@ -85,9 +137,9 @@ def start_harbor(run: Protocol, plan: Plan) -> None:
     """Start Harbor on one node, which creates the schema, and then on the others."""
     first, others = plan.harbor[0], plan.harbor[1:]
     run.on(harbor.up, first)
-    run.on(harbor.wait_healthy, first)
+    run.on(harbor.wait_migrated, first)
     run.on_each(harbor.up, others)
-    run.on_each(harbor.wait_healthy, others)
+    run.on_each(harbor.wait_healthy, plan.harbor)
     for node in plan.harbor:
         run.on(balancer.admit, node)
 
@@ -99,21 +151,6 @@ def prove(run: Protocol, plan: Plan) -> None:
     run.on_each(harbor.found_on_standby, plan.standbys, digest=digest)
 
 
-def headline(run: Protocol, plan: Plan) -> str:
-    """Say in one sentence how it ended."""
-    if run.dry_run:
-        return f"Would bring up {run.site.name}: primary {plan.primary}, standby {', '.join(plan.standbys)}."
-    changed, _ = run.counts()
-    if not changed:
-        return f"{run.site.name} is as configured; nothing was changed."
-    return f"{run.site.name} takes pushes at https://{run.site.harbor.hostname}; {changed} steps changed something."
-
-
-def decided(plan: Plan) -> list[str]:
-    """Tell who is what and why."""
-    why = "no node held a database yet" if plan.first_time else "it holds the site's database as primary"
-    return [
-        f"primary: {plan.primary}, because {why}",
-        f"standby: {', '.join(plan.standbys) or 'none'}",
-        f"Harbor on: {', '.join(plan.harbor)}; {plan.harbor[0]} first, which creates the schema",
-    ]
+def told(seen: SiteSeen) -> str:
+    """Say in one line what was looked at."""
+    return f"{len(seen.nodes)} nodes reached, {len(seen.unreachable)} not"

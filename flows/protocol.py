@@ -1,7 +1,8 @@
 """A flow's run of steps: one by one or on several nodes at once, each timed and kept for the report."""
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -101,6 +102,30 @@ class Protocol:
         }
         return self._settle(step, {node: self._awaited(step, hosts[node], *futures[node]) for node in hosts})
 
+    @contextlib.contextmanager
+    def beside(self, step: Step, nodes: Sequence[str], **plain: Any) -> Iterator[None]:
+        """Run a step on several nodes while the body of the `with` goes on, and wait for it at the body's end.
+
+        Raises:
+            what `on_each` raises, unless the body raised already.
+        """
+        if self.dry_run:
+            self.on_each(step, nodes, **plain)
+            yield
+            return
+        begin = time.monotonic()
+        futures = {node: step.submit(self.site.name, [node], **plain) for node in nodes}
+        ended: dict[str, float] = {}
+        for node, future in futures.items():
+            future.add_done_callback(lambda _, node=node: ended.setdefault(node, time.monotonic()))
+        results: dict[str, Outcome | BaseException] = {}
+        try:
+            yield
+        finally:
+            for node, future in futures.items():
+                results[node] = self._kept(step, [node], begin, future.result, ended.get(node))
+        self._settle(step, results)
+
     def try_each(
         self, step: Step, nodes: Sequence[str], *, then: Sequence[str] = (), **plain: Any
     ) -> tuple[dict[str, Outcome], dict[str, str]]:
@@ -165,20 +190,25 @@ class Protocol:
         return self._kept(step, nodes, begin, future.result)
 
     def _kept(
-        self, step: Step, nodes: list[str], begin: float, call: Callable[[], Outcome]
+        self,
+        step: Step,
+        nodes: list[str],
+        begin: float,
+        call: Callable[[], Outcome],
+        ended: float | None = None,
     ) -> Outcome | BaseException:
         try:
             outcome = call()
         except Exception as error:
-            self._record(step, nodes, begin, None, str(error))
+            self._record(step, nodes, (begin, ended or time.monotonic()), None, str(error))
             return error
-        self._record(step, nodes, begin, outcome, "")
+        self._record(step, nodes, (begin, ended or time.monotonic()), outcome, "")
         return outcome
 
     def _record(
-        self, step: Step, nodes: list[str], begin: float, outcome: Outcome | None, error: str
+        self, step: Step, nodes: list[str], span: tuple[float, float], outcome: Outcome | None, error: str
     ) -> None:
-        seconds = time.monotonic() - begin
+        begin, seconds = span[0], span[1] - span[0]
         record = StepRecord(step.name, tuple(nodes), begin - self.started, seconds, outcome, error)
         self.records.append(record)
         where = f" [{', '.join(nodes)}]" if nodes else ""

@@ -6,16 +6,23 @@ from datetime import datetime
 
 from blocks import HarborSite
 from blocks.certificates import flaws
+from tasks.docker import daemon, engine
 from tasks.errors import Refused
+from tasks.hosts.observation import SiteSeen
 from tasks.hosts.preflight import DatabaseSeen, NodeSeen
+from tasks.operation.record import CLOSED
 
 MAX_SKEW_S = 2.0
 # Harbor's images, one generation of upgrades and the logs; PostgreSQL with its WAL.
 MIN_FREE_BYTES = 5 << 30
+# A node that has everything needs room for new configuration only; to refuse it there would help nobody.
+LEFT_FREE_BYTES = 200 << 20
 # Harbor's documentation asks for 4 GB; the machine's kernel keeps some of it for itself.
 MIN_MEMORY_BYTES = 1500 << 20
 # The boot guard is an ExecCondition, which systemd has since 243.
 MIN_SYSTEMD = 243
+# The phases of tasks.operation.record in which an operation is over.
+_CLOSED = {str(phase) for phase in CLOSED}
 OLDEST = {"debian": 11.0, "ubuntu": 20.04}
 
 
@@ -28,43 +35,58 @@ class Plan:
         standbys: the other database nodes.
         harbor: the nodes that run Harbor, in the order in which they are brought up.
         first_time: no node holds a database yet.
+        migrate_from: the node whose bundled database is taken over; None when there is none.
     """
 
     primary: str
     standbys: tuple[str, ...]
     harbor: tuple[str, ...]
     first_time: bool
+    migrate_from: str | None = None
 
 
-def plan_bootstrap(site: HarborSite, seen: Sequence[NodeSeen], now: datetime) -> Plan:
+def plan_bootstrap(site: HarborSite, seen: SiteSeen, now: datetime) -> Plan:
     """Decide whether and how to build the site.
 
     Raises:
         Refused: with every reason on every node.
     """
-    objections = [*site_objections(site, now)]
-    for node in seen:
+    objections = [*seen.unreachable, *site_objections(site, seen, now)]
+    for node in seen.nodes:
         objections += [f"{node.name}: {text}" for text in node_objections(site, node)]
-    objections += across_objections(seen)
+    objections += [*across_objections(seen.nodes), *_bundled_objections(site, seen.nodes)]
     if objections:
         raise Refused(f"The site {site.name} cannot be built as it is.", objections)
-    return _roles(site, seen)
+    return _roles(site, seen.nodes)
 
 
-def site_objections(site: HarborSite, now: datetime) -> Iterator[str]:
-    """List what is wrong with the site's own settings by now: a certificate expires after it was applied."""
+def site_objections(site: HarborSite, seen: SiteSeen, now: datetime) -> Iterator[str]:
+    """List what is wrong with what the site's settings name; a certificate expires after it was applied."""
     key = site.harbor.certificate_key.get_secret_value()
     for flaw in flaws(site.harbor.certificate, key, site.harbor.hostname, now):
         yield f"the TLS {flaw.of}: {flaw.what} -> {flaw.right}"
+    for problem in seen.bucket:
+        yield f"OSS: {problem}" if "->" in problem else f"OSS: {problem} -> correct `oss` in the site file"
+    if seen.installer == "":
+        yield (
+            f"harbor.installer: {site.harbor.installer} is no file on the orchestrator "
+            "-> put the offline installer there, or give its https:// address"
+        )
+    elif seen.installer is not None and seen.installer != site.harbor.sha256.lower():
+        yield (
+            f"harbor.installer: {site.harbor.installer} has the checksum {seen.installer}, not "
+            f"{site.harbor.sha256.lower()} -> fetch it again and compare with the publisher's, or correct harbor.sha256"
+        )
 
 
 def node_objections(site: HarborSite, node: NodeSeen) -> Iterator[str]:
     """List what speaks against building on this node, each with what to do about it."""
     yield from _machine_objections(node)
+    least = MIN_FREE_BYTES if _lacks_something(node) else LEFT_FREE_BYTES
     for path, free in node.free_bytes.items():
-        if free < MIN_FREE_BYTES:
+        if free < least:
             yield (
-                f"{path} has {free / 1e9:.1f} GB free -> make room for {MIN_FREE_BYTES / 1e9:.0f} GB, "
+                f"{path} has {free / 1e9:.1f} GB free -> make room for {least / 1e9:.1f} GB, "
                 "or choose another directory"
             )
     for port, program in node.listeners.items():
@@ -83,17 +105,37 @@ def node_objections(site: HarborSite, node: NodeSeen) -> Iterator[str]:
     for target, answer in node.connects.items():
         if answer != "ok":
             yield f"{target} cannot be reached: {answer} -> open it in the security group"
-    if node.postgres_available is False and site.postgres.major not in _PGDG_MAJORS:
-        yield (
-            f"PostgreSQL {site.postgres.major} is in no package repository of this machine "
-            "-> set postgres.major to one that is"
-        )
+    yield from _supply_objections(site, node)
     if node.database is not None:
         yield from _database_objections(site, node.database)
 
 
-# Majors that the PostgreSQL project's repository carries; they are added from there when apt has none.
-_PGDG_MAJORS = range(13, 19)
+def _supply_objections(site: HarborSite, node: NodeSeen) -> Iterator[str]:
+    for wanted, answer in node.packages.items():
+        if answer != "ok":
+            right = (
+                "set postgres.major to one that is"
+                if wanted.startswith("postgresql")
+                else "complete apt's sources"
+            )
+            yield f"{answer} -> {right}"
+    if node.installer != "ok":
+        yield f"{site.harbor.installer} cannot be fetched: {node.installer} -> correct harbor.installer"
+    if node.images_beside:
+        registry = f"{site.harbor.data_volume.rstrip('/')}/registry"
+        yield (
+            f"{registry} holds images that are not on the NAS "
+            f"-> stop Harbor, copy it to {site.nas.path.rstrip('/')}/registry and move it away"
+        )
+    if node.docker is None:
+        return
+    if node.docker.too_old:
+        oldest = ".".join(str(number) for number in engine.OLDEST_ENGINE)
+        yield f"Docker {node.docker.engine} is too old for Harbor -> {oldest} or newer"
+    try:
+        daemon.merged(node.daemon_json, site.docker.registry_mirrors, site.docker.insecure_registries)
+    except Refused as refused:
+        yield from (f"{daemon.PATH}: {reason} -> nothing of it is overwritten" for reason in refused.reasons)
 
 
 def across_objections(seen: Sequence[NodeSeen]) -> Iterator[str]:
@@ -104,6 +146,15 @@ def across_objections(seen: Sequence[NodeSeen]) -> Iterator[str]:
             f"{' and '.join(keys)} hold different secretkeys of Harbor -> find out which one the database was "
             "written with, and move the other away; a wrong one garbles stored credentials without an error"
         )
+    open_operations = {node.operation.op_id: node.operation for node in seen if node.operation is not None}
+    closed = {
+        node.operation.op_id
+        for node in seen
+        if node.operation is not None and node.operation.phase in _CLOSED
+    }
+    for op_id, operation in open_operations.items():
+        if op_id not in closed:
+            yield f"{operation.kind} {op_id} is open ({operation.phase}) -> run it again first; it goes on"
     sysids = {node.name: node.database.sysid for node in seen if node.database and node.database.sysid}
     if len(set(sysids.values())) > 1:
         listed = ", ".join(f"{name} {sysid}" for name, sysid in sysids.items())
@@ -117,6 +168,21 @@ def across_objections(seen: Sequence[NodeSeen]) -> Iterator[str]:
         )
     if holders and not primaries:
         yield f"{' and '.join(holders)} are all standbys -> run `check` and `failover`"
+
+
+def _bundled_objections(site: HarborSite, seen: Sequence[NodeSeen]) -> Iterator[str]:
+    directory = f"{site.harbor.data_volume.rstrip('/')}/database"
+    holders = {node.name: node.bundled_database for node in seen if node.bundled_database is not None}
+    for name, state in holders.items():
+        if not site.harbor.migrate_from_bundled:
+            yield (
+                f"{name}: there is a Harbor of its own with data in {directory} -> set harbor.migrate_from_bundled "
+                "to take the data over, or move the directory away if it may go"
+            )
+        elif state != "running":
+            yield f"{name}: there is a bundled database in {directory}, but harbor-db does not run -> start it"
+    if site.harbor.migrate_from_bundled and len(holders) > 1:
+        yield f"{' and '.join(holders)} each have a bundled database -> move the one away that is not to be kept"
 
 
 def _machine_objections(node: NodeSeen) -> Iterator[str]:
@@ -157,6 +223,11 @@ def _what(database: DatabaseSeen) -> str:
     return f"the database {database.sysid}" if database.sysid else "files"
 
 
+def _lacks_something(node: NodeSeen) -> bool:
+    lacks_harbor = node.docker is not None and node.harbor_sha256 is None
+    return lacks_harbor or (node.database is not None and not _holds(node))
+
+
 def _holds(node: NodeSeen) -> bool:
     database = node.database
     return database is not None and database.sysid is not None and not database.creating
@@ -180,6 +251,7 @@ def _roles(site: HarborSite, seen: Sequence[NodeSeen]) -> Plan:
         standbys=tuple(node.name for node in databases if node.name != primary),
         harbor=tuple(sorted(harbor, key=lambda name: name != primary)),
         first_time=not any(_holds(node) for node in databases),
+        migrate_from=next((node.name for node in seen if node.bundled_database is not None), None),
     )
 
 

@@ -14,6 +14,7 @@ from tasks.backup.manifest import Manifest
 from tasks.backup.restore_blobs import fetch_index, missed_first, restore_blobs, restore_links
 from tasks.backup.restore_config import put_back_secrets, read_configuration
 from tasks.backup.restore_database import restore_database
+from tasks.backup.revive import harbor_runs
 from tasks.backup.server import server_of
 from tasks.backup.settings import origin_of
 from tasks.errors import HarborHaError
@@ -63,7 +64,9 @@ def restore_secrets(
 def restore_image_links(
     site: HarborSite, host: Host, *, backup: str, identity_file: str | None = None
 ) -> Outcome:
-    """Unpack the links of all repositories."""
+    """Unpack the links of all repositories; never under a Harbor that runs, whose links are newer."""
+    if harbor_runs(host):
+        return unchanged("Harbor runs already, on links that were restored")
     origin, manifest = _backup(site, backup, identity_file)
     restore_links(host, origin, manifest, _registry(site))
     links = manifest.links

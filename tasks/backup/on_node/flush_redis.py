@@ -24,7 +24,7 @@ def ask(stream: Any, *words: str) -> str:
     line = stream.readline().decode().strip()
     if line.startswith("-") or not line:
         raise ValueError("Redis answered: " + (line or "nothing"))
-    return line
+    return str(line)
 
 
 def flush(given: Dict[str, Any]) -> Dict[str, int]:
