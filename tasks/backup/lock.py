@@ -13,8 +13,9 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from tasks.backup.layout import LOCKS
 from tasks.errors import HarborHaError
@@ -42,6 +43,8 @@ class Holder:
     Attributes:
         owner: host, process and a random part, unique for every run.
         purpose: what it is doing, for the message.
+        process: which process of which boot of which machine, so that the next run on the same machine need not
+            wait for the time of one that was killed.
         expires: ISO 8601 in UTC; a released lock has expired.
     """
 
@@ -49,15 +52,42 @@ class Holder:
     purpose: str
     since: str
     expires: str
+    process: str = ""
 
     def expired(self, now: datetime) -> bool:
-        """Whether it may be taken over."""
-        return now > datetime.fromisoformat(self.expires) + _CLOCKS
+        """Whether it may be taken over: its time is up, or its process is dead for certain."""
+        return now > datetime.fromisoformat(self.expires) + _CLOCKS or known_dead(self.process)
 
 
 def new_owner() -> str:
     """Name this run."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+
+
+def this_process() -> str:
+    """Name this process beyond the reuse of its number: boot, process namespace, number, start."""
+    return _process(os.getpid()) or ""
+
+
+def known_dead(process: str) -> bool:
+    """Whether a process that `this_process` named ran here and has ended; False when we cannot know."""
+    here, _, number = this_process().rpartition(" ")[0].rpartition(" ")
+    there, _, other = process.rpartition(" ")[0].rpartition(" ")
+    if not number or not other or here != there:
+        return False
+    return _process(int(other)) != process
+
+
+def _process(pid: int) -> str | None:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+        # The command's name may hold spaces and brackets; the start is the 20th field after it.
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    # A zombie has ended; only its parent has not noticed.
+    return None if state[0] == "Z" else f"{boot} {namespace} {pid} {state[19]}"
 
 
 class BucketLock:
@@ -101,7 +131,7 @@ class BucketLock:
             )
 
     def _write(self, expires: datetime) -> None:
-        self.holder = Holder(self.holder.owner, self.holder.purpose, self.holder.since, expires.isoformat())
+        self.holder = replace(self.holder, expires=expires.isoformat())
         self._store.put_bytes(self._key, _encode(self.holder))
 
 
@@ -131,7 +161,7 @@ def acquire(
         _require_free(store, keys[-1], now())
     number = int(keys[-1].removeprefix(directory).removesuffix(".json")) + 1 if keys else 1
     key = f"{directory}{number:08}.json"
-    holder = Holder(new_owner(), purpose, now().isoformat(), (now() + ttl).isoformat())
+    holder = Holder(new_owner(), purpose, now().isoformat(), (now() + ttl).isoformat(), this_process())
     try:
         store.create_marker(key, _encode(holder))
     except ObjectExists:

@@ -1,13 +1,26 @@
 """The lock in the bucket: one writer, also when writers die or are slow."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from tasks.backup.lock import BucketLock, LockedByAnother, LockLost, acquire, held
+from tasks.backup.lock import (
+    BucketLock,
+    LockedByAnother,
+    LockLost,
+    _encode,
+    _process,
+    acquire,
+    held,
+    known_dead,
+    this_process,
+)
 from tasks.storage.store import ObjectStore
 from tests.unit.local_oss import running_oss
 from tests.unit.local_store import local_store
@@ -99,3 +112,26 @@ def test_a_damaged_lock_is_not_taken_for_a_free_one(store: ObjectStore) -> None:
     store.put_bytes("meta/locks/backup/00000001.json", b"{")
     with pytest.raises(LockedByAnother):
         take(store)
+
+
+def test_a_run_that_was_killed_on_this_machine_gives_way_at_once(store: ObjectStore) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    lock = take(store)
+    alive = _process(child.pid)
+    assert alive is not None
+    store.put_bytes(lock._key, _encode(replace(lock.holder, process=alive)))
+    with pytest.raises(LockedByAnother):
+        take(store)
+    child.kill()
+    child.wait()
+    take(store)
+
+
+@pytest.mark.parametrize("process", ["", "nonsense", "other-boot 4026531836 1 7", "a b c d e"])
+def test_a_process_of_another_machine_is_not_called_dead(process: str) -> None:
+    assert not known_dead(process)
+
+
+def test_this_process_is_alive_and_a_reused_number_is_not_it() -> None:
+    assert not known_dead(this_process())
+    assert known_dead(this_process() + "1")
