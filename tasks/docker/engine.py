@@ -43,6 +43,11 @@ class EngineFacts:
         """Whether nothing has to be installed or started."""
         return bool(self.engine) and bool(self.compose) and self.enabled
 
+    @property
+    def too_old(self) -> bool:
+        """Whether Harbor does not run on it; an engine that does not answer is not known to be."""
+        return bool(self.engine) and _numbers(self.engine or "") < OLDEST_ENGINE
+
 
 def observe(host: Host) -> EngineFacts:
     """Look at a node's engine and compose, in one round trip."""
@@ -57,7 +62,7 @@ def install(site: HarborSite, host: Host) -> Outcome:
         RemoteCommandFailed: apt failed; its last lines are in the message.
     """
     facts = observe(host)
-    if facts.engine and _numbers(facts.engine) < OLDEST_ENGINE:
+    if facts.too_old:
         raise HarborHaError(
             f"Docker {facts.engine} is too old for Harbor.",
             where=host.name,

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import select
 import shlex
 import threading
@@ -22,6 +23,9 @@ from tasks.hosts.ssh import Connection, Target, target_of
 
 # sshd gives a command without a terminal no sbin directories, whoever the user is.
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# In the environment of whatever this process starts on a node: what a killed flow left running has another value.
+MARK = "HARBOR_HA"
+_RUN = f"{MARK}={secrets.token_hex(6)}"
 _BLOCK = 1 << 16
 _STDERR_KEPT = 1 << 16
 
@@ -200,7 +204,7 @@ class Host:
 
     def _command(self, argv: Sequence[str], timeout: float, user: str | None) -> str:
         limit = ["timeout", "--kill-after=5", f"{timeout:.1f}", *argv]
-        command = ["env", "LC_ALL=C", f"PATH={_PATH}", *limit]
+        command = ["env", "LC_ALL=C", f"PATH={_PATH}", _RUN, *limit]
         login = self._connection.target.user
         if user is None and login != "root":
             command = ["sudo", "-n", "--", *command]

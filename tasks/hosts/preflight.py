@@ -1,11 +1,15 @@
-"""What every node looks like before bootstrap changes anything: one read-only round trip a node."""
+"""What every node looks like before bootstrap changes anything; read-only."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 from blocks import HarborSite
-from tasks.hosts.connection import Host
+from tasks.docker import engine
+from tasks.docker.engine import EngineFacts
+from tasks.hosts.connection import MARK, Host
 from tasks.hosts.programs import program
 from tasks.postgres.layout import STATE_DIR, layout_of
 
@@ -35,6 +39,15 @@ class DatabaseSeen:
 
 
 @dataclass(frozen=True)
+class OperationSeen:
+    """The last failover, switchover or rejoin that a node knows of."""
+
+    kind: str
+    op_id: str
+    phase: str
+
+
+@dataclass(frozen=True)
 class NodeSeen:
     """One node before bootstrap; see `tasks/remote/preflight_probe.py` for how each value is found.
 
@@ -47,7 +60,17 @@ class NodeSeen:
         redis: `ok`, or what Redis said.
         connects: `ok` or the error, by `host:port`.
         secretkey: digest of Harbor's secretkey; None when there is none.
-        postgres_available: None when apt has no package lists yet.
+        docker: its engine and compose; None when the node runs no Harbor.
+        bundled_database: `running` or `stopped` when Harbor's own database container has data here that was
+            not taken over; None when there is none.
+        images_beside: the registry's directory holds images that are not on the NAS.
+        daemon_json: content of Docker's daemon.json; None when there is none.
+        postgres_installed: the configured major is there.
+        harbor_sha256: checksum of the installer that was unpacked here; None when none was.
+        packages: `ok`, or why it cannot be installed, by what is still missing.
+        installer: `ok`, or why the node cannot fetch Harbor's installer from its address.
+        operation: what was last done to the site, as far as this node knows.
+        unfinished: commands that an earlier run began here and that still run.
     """
 
     name: str
@@ -65,8 +88,17 @@ class NodeSeen:
     connects: dict[str, str]
     database: DatabaseSeen | None
     secretkey: str | None
-    postgres_available: bool | None
     tools: dict[str, bool]
+    docker: EngineFacts | None
+    bundled_database: str | None
+    images_beside: bool
+    daemon_json: str | None
+    postgres_installed: bool
+    harbor_sha256: str | None
+    packages: dict[str, str]
+    installer: str
+    operation: OperationSeen | None
+    unfinished: list[str]
 
 
 def observe(site: HarborSite, host: Host) -> NodeSeen:
@@ -75,6 +107,13 @@ def observe(site: HarborSite, host: Host) -> NodeSeen:
     Raises:
         HostUnreachable, HostKeyChanged, LoginRefused: it cannot be reached as configured.
     """
+    with ThreadPoolExecutor(2) as pool:
+        asked = pool.submit(engine.observe, host) if site.node(host.name).runs_harbor else None
+        seen = _probe(site, host, asked.result if asked else lambda: None)
+    return with_supplies(site, host, seen)
+
+
+def _probe(site: HarborSite, host: Host, docker: Callable[[], EngineFacts | None]) -> NodeSeen:
     before = time.time()
     seen = host.python(program("preflight_probe"), _questions(site, host.name), timeout=60)
     # The program reads the clock first, so the round trip before it counts, not its whole run.
@@ -96,9 +135,48 @@ def observe(site: HarborSite, host: Host) -> NodeSeen:
         connects=seen["connects"],
         database=None if seen["database"] is None else DatabaseSeen(**seen["database"]),
         secretkey=seen["secretkey"],
-        postgres_available=seen["postgres_available"],
         tools=seen["tools"],
+        docker=docker(),
+        bundled_database=seen["bundled_database"],
+        images_beside=seen["images_beside"],
+        daemon_json=seen["daemon_json"],
+        postgres_installed=seen["postgres_installed"],
+        harbor_sha256=seen["harbor_sha256"],
+        packages={},
+        installer="ok",
+        operation=None if seen["operation"] is None else OperationSeen(**seen["operation"]),
+        unfinished=seen["unfinished"],
     )
+
+
+def with_supplies(site: HarborSite, host: Host, seen: NodeSeen) -> NodeSeen:
+    """Add whether what the node lacks can be had; nothing is asked for a node that lacks nothing.
+
+    apt takes seconds for its lists, and more where a repository does not answer.
+    """
+    wanted = missing_packages(site, seen)
+    remote = site.harbor.installer.startswith(("https://", "http://"))
+    lacks_harbor = seen.docker is not None and seen.harbor_sha256 != site.harbor.sha256.lower()
+    url = site.harbor.installer if remote and lacks_harbor else None
+    if not seen.tools.get("apt-get") or not (wanted or url):
+        return seen
+    postgres = f"postgresql-{layout_of(site).major}"
+    payload = {"packages": wanted, "postgres": postgres if postgres in wanted else None, "url": url}
+    answer = host.python(program("supply_probe"), payload, timeout=600)
+    return replace(seen, packages=answer["packages"], installer=answer["installer"])
+
+
+def missing_packages(site: HarborSite, seen: NodeSeen) -> dict[str, list[str]]:
+    """List what is to be installed from packages: what it is, and the packages of which any will do."""
+    wanted: dict[str, list[str]] = {}
+    if seen.docker is not None and seen.docker.engine is None:
+        wanted["Docker"] = ["docker.io"]
+    if seen.docker is not None and not seen.docker.compose:
+        wanted["compose"] = list(engine.COMPOSE_CHOICES)
+    if seen.database is not None and not seen.postgres_installed:
+        package = f"postgresql-{layout_of(site).major}"
+        wanted[package] = [package]
+    return wanted
 
 
 def ports_of(site: HarborSite, node_name: str) -> list[int]:
@@ -112,6 +190,8 @@ def disk_paths(site: HarborSite, node_name: str) -> list[str]:
     """List the paths whose free space matters on a node."""
     node = site.node(node_name)
     paths = ["/var/lib/docker", site.harbor.install_dir, site.harbor.data_volume] if node.runs_harbor else []
+    # Without a mount there it is the node's own disk, which is another objection.
+    paths += [site.nas.path] if node.runs_harbor else []
     return paths + ([site.postgres.data_dir, site.postgres.archive_dir] if node.runs_postgres else [])
 
 
@@ -139,6 +219,9 @@ def _questions(site: HarborSite, node_name: str) -> dict[str, Any]:
         }
         if node.runs_postgres
         else None,
+        "data_volume": site.harbor.data_volume.rstrip("/"),
         "secretkey": f"{site.harbor.data_volume}/secret/keys/secretkey",
-        "package": f"postgresql-{layout.major}" if node.runs_postgres else None,
+        "server": f"{layout.bin}/postgres" if node.runs_postgres else "",
+        "state_dir": STATE_DIR,
+        "mark": MARK,
     }

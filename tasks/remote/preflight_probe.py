@@ -1,5 +1,6 @@
 """Runs on a node before anything is changed: what bootstrap needs to know. Read-only."""
 
+import glob
 import hashlib
 import json
 import os
@@ -127,6 +128,72 @@ def database(p: Dict[str, Any]) -> Dict[str, Any]:
     return found
 
 
+def operation(state_dir: str) -> Optional[Dict[str, str]]:
+    """Return kind, id and phase of the last operation on the site that this node knows of."""
+    content = text(state_dir + "/operation.json")
+    if content is None:
+        return None
+    try:
+        record = json.loads(content)
+        return {key: str(record[key]) for key in ("kind", "op_id", "phase")}
+    except (ValueError, KeyError, TypeError):
+        return {"kind": "an operation", "op_id": "unreadable", "phase": "unknown"}
+
+
+def unfinished(mark: str) -> List[str]:
+    """Return the commands that a flow began here and that still run, this program left out.
+
+    A flow that is killed leaves its command running: sshd does not end it with the connection.
+    """
+    mine, own = ancestors(), "%s=%s" % (mark, os.environ.get(mark, ""))
+    found = []
+    for number in [name for name in os.listdir("/proc") if name.isdigit() and int(name) not in mine]:
+        environment = (text("/proc/%s/environ" % number) or "").split("\0")
+        marked = own not in environment and any(entry.startswith(mark + "=") for entry in environment)
+        words = (text("/proc/%s/cmdline" % number) or "").split("\0")
+        # Every command runs under `timeout`: one of them a command, and its children are left out.
+        if marked and os.path.basename(words[0]) == "timeout":
+            command = " ".join(words[3:]).strip()
+            found.append(re.sub(r'^python3 -c "*', "", command).splitlines()[0][:120])
+    return found
+
+
+def ancestors() -> List[int]:
+    """Return the process ids of this program and of those that started it."""
+    chain = [os.getpid()]
+    while chain[-1] > 1:
+        status = text("/proc/%d/stat" % chain[-1])
+        if status is None:
+            break
+        chain.append(int(status.rpartition(")")[2].split()[1]))
+    return chain
+
+
+def bundled_database(directory: str, record: str) -> Optional[str]:
+    """Return `running` or `stopped` for a database of Harbor's own that was not taken over; else None."""
+    inside = [directory] + glob.glob(directory + "/*")
+    if not any(os.path.exists(path + "/PG_VERSION") for path in inside) or os.path.exists(record):
+        return None
+    state = output(["docker", "inspect", "--format", "{{.State.Running}}", "harbor-db"])
+    return "running" if state.strip() == "true" else "stopped"
+
+
+def images_beside(registry: str, nas: str) -> bool:
+    """Whether the registry's directory holds images that are not those on the NAS."""
+    if not os.path.isdir(registry) or not os.listdir(registry):
+        return False
+    return not (os.path.isdir(nas + "/registry") and os.path.samefile(registry, nas + "/registry"))
+
+
+def recorded(path: str, key: str) -> Optional[str]:
+    """Return one value of a JSON record of ours; None when there is none."""
+    try:
+        value = json.loads(text(path) or "{}").get(key)
+        return None if value is None else str(value)
+    except (ValueError, AttributeError):
+        return None
+
+
 def fingerprint(path: str) -> Optional[str]:
     """Return a short digest of a secret file; never the secret."""
     content = text(path)
@@ -151,20 +218,19 @@ def look(p: Dict[str, Any]) -> Dict[str, Any]:
         "connects": connects(p["connects"]),
         "database": database(p["database"]) if p["database"] else None,
         "secretkey": fingerprint(p["secretkey"]),
-        "postgres_available": postgres_available(p["package"]) if p["package"] else True,
+        "postgres_installed": bool(p["server"]) and os.access(p["server"], os.X_OK),
+        "harbor_sha256": recorded(p["state_dir"] + "/harbor_installed.json", "sha256"),
+        "bundled_database": bundled_database(
+            p["data_volume"] + "/database", p["state_dir"] + "/harbor_migrated.json"
+        ),
+        "images_beside": images_beside(p["data_volume"] + "/registry", p["nas"]),
+        "daemon_json": text("/etc/docker/daemon.json"),
+        "operation": operation(p["state_dir"]),
+        "unfinished": unfinished(p["mark"]),
         "tools": {
             name: shutil.which(name) is not None for name in ("apt-get", "systemctl", "ss", "iptables")
         },
     }
-
-
-def postgres_available(package: str) -> Optional[bool]:
-    """Whether apt knows a candidate; None when its lists are empty, as on a fresh image."""
-    if not [
-        name for name in os.listdir("/var/lib/apt/lists") if name.endswith(("_Packages", "_Packages.lz4"))
-    ]:
-        return None
-    return "Candidate: " in output(["apt-cache", "policy", package]).replace("Candidate: (none)", "")
 
 
 print(json.dumps(look(json.load(sys.stdin))))

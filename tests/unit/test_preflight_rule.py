@@ -2,18 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from blocks import HarborSite, read_site_file
-from flows.rules.preflight import plan_bootstrap
+from flows.rules.preflight import Plan, plan_bootstrap
+from tasks.docker.engine import EngineFacts
 from tasks.errors import Refused
-from tasks.hosts.preflight import DatabaseSeen, NodeSeen
+from tasks.hosts.observation import SiteSeen
+from tasks.hosts.preflight import DatabaseSeen, NodeSeen, OperationSeen
 from tests.unit.site_on_disk import NOW, correct_site
 
 EMPTY = DatabaseSeen(False, None, None, None, False, False)
+PLENTY = {"/data/harbor": 50 << 30}
 PRIMARY = DatabaseSeen(True, "7100", "7100", "example", False, False)
 STANDBY = replace(PRIMARY, standby=True)
 
@@ -31,7 +35,7 @@ def node(name: str, **changes: Any) -> NodeSeen:
         os_version="12",
         systemd=252,
         memory_bytes=4 << 30,
-        free_bytes={"/data/harbor": 50 << 30},
+        free_bytes=PLENTY,
         listeners={},
         harbor_installed=False,
         nas_mounted="nfs",
@@ -40,31 +44,48 @@ def node(name: str, **changes: Any) -> NodeSeen:
         connects={"10.20.0.12:22": "ok"},
         database=EMPTY,
         secretkey=None,
-        postgres_available=True,
         tools={"apt-get": True},
+        docker=EngineFacts(None, None, False, False),
+        bundled_database=None,
+        images_beside=False,
+        daemon_json=None,
+        postgres_installed=False,
+        harbor_sha256=None,
+        packages={"Docker": "ok", "compose": "ok", "postgresql-15": "ok"},
+        installer="ok",
+        operation=None,
+        unfinished=[],
     )
     return replace(bare, **changes)
 
 
+def plan(site: HarborSite, *nodes: NodeSeen, now: datetime = NOW, **seen: Any) -> Plan:
+    return plan_bootstrap(site, SiteSeen(nodes, **seen), now)
+
+
+def failover(phase: str) -> OperationSeen:
+    return OperationSeen("failover", "failover-1", phase)
+
+
 def test_two_bare_nodes_get_the_first_one_as_primary(site: HarborSite) -> None:
-    plan = plan_bootstrap(site, [node("node-a"), node("node-b")], NOW)
-    assert (plan.primary, plan.standbys, plan.first_time) == ("node-a", ("node-b",), True)
+    found = plan(site, node("node-a"), node("node-b"))
+    assert (found.primary, found.standbys, found.first_time) == ("node-a", ("node-b",), True)
 
 
 def test_after_a_failover_the_primary_is_read_off_the_nodes_and_not_the_file(site: HarborSite) -> None:
-    plan = plan_bootstrap(site, [node("node-a", database=STANDBY), node("node-b", database=PRIMARY)], NOW)
-    assert (plan.primary, plan.standbys, plan.first_time) == ("node-b", ("node-a",), False)
-    assert plan.harbor[0] == "node-b"
+    found = plan(site, node("node-a", database=STANDBY), node("node-b", database=PRIMARY))
+    assert (found.primary, found.standbys, found.first_time) == ("node-b", ("node-a",), False)
+    assert found.harbor[0] == "node-b"
 
 
 def test_a_restored_node_becomes_the_primary_of_a_bare_one(site: HarborSite) -> None:
-    plan = plan_bootstrap(site, [node("node-a"), node("node-b", database=PRIMARY)], NOW)
-    assert (plan.primary, plan.standbys) == ("node-b", ("node-a",))
+    found = plan(site, node("node-a"), node("node-b", database=PRIMARY))
+    assert (found.primary, found.standbys) == ("node-b", ("node-a",))
 
 
 def test_a_creation_that_was_killed_is_taken_up_again(site: HarborSite) -> None:
     half = DatabaseSeen(True, "7100", None, None, True, False)
-    assert plan_bootstrap(site, [node("node-a", database=half), node("node-b")], NOW).first_time
+    assert plan(site, node("node-a", database=half), node("node-b")).first_time
 
 
 OBJECTIONS: list[tuple[str, Callable[[], list[NodeSeen]]]] = [
@@ -85,6 +106,19 @@ OBJECTIONS: list[tuple[str, Callable[[], list[NodeSeen]]]] = [
     ),
     (r"systemd 237 is too old", lambda: [node("node-a", systemd=237)]),
     (r"apt-get is missing", lambda: [node("node-a", tools={"apt-get": False})]),
+    (
+        r"postgresql-19 is in no package repository",
+        lambda: [node("node-a", packages={"postgresql-19": "postgresql-19 is in no package repository"})],
+    ),
+    (r"cannot be fetched: 404", lambda: [node("node-a", installer="404")]),
+    (r"Docker 1\.13\.1 is too old", lambda: [node("node-a", docker=EngineFacts("1.13.1", None, True, True))]),
+    (r"daemon\.json: It is not valid JSON", lambda: [node("node-a", daemon_json="{mirrors:")]),
+    (r"failover failover-1 is open \(promoting\)", lambda: [node("node-a", operation=failover("promoting"))]),
+    (
+        r"Harbor of its own with data in /data/harbor/database",
+        lambda: [node("node-a", bundled_database="running")],
+    ),
+    (r"holds images that are not on the NAS", lambda: [node("node-a", images_beside=True)]),
     (
         r"holds the database 999, which this site did not create",
         lambda: [node("node-a", database=DatabaseSeen(True, "999", None, None, False, False))],
@@ -128,20 +162,20 @@ def test_each_objection_is_raised_before_anything_is_changed(
     site: HarborSite, said: str, seen: Callable[[], list[NodeSeen]]
 ) -> None:
     with pytest.raises(Refused, match=said) as refused:
-        plan_bootstrap(site, seen(), NOW)
+        plan(site, *seen())
     assert all("->" in reason for reason in refused.value.reasons)
 
 
 def test_all_objections_of_all_nodes_come_at_once(site: HarborSite) -> None:
     seen = [node("node-a", redis="NOAUTH", skew_s=5), node("node-b", nas_mounted=None)]
     with pytest.raises(Refused) as refused:
-        plan_bootstrap(site, seen, NOW)
+        plan(site, *seen)
     assert [reason.split(":")[0] for reason in refused.value.reasons] == ["node-a", "node-a", "node-b"]
 
 
 def test_a_certificate_that_expired_since_the_site_was_applied_is_found(site: HarborSite) -> None:
     with pytest.raises(Refused, match="expired"):
-        plan_bootstrap(site, [node("node-a"), node("node-b")], NOW.replace(year=NOW.year + 2))
+        plan(site, node("node-a"), node("node-b"), now=NOW.replace(year=NOW.year + 2))
 
 
 def test_the_sites_own_services_may_hold_their_ports(site: HarborSite) -> None:
@@ -151,4 +185,59 @@ def test_the_sites_own_services_may_hold_their_ports(site: HarborSite) -> None:
         harbor_installed=True,
         listeners={"443": "docker-proxy", "80": "docker-proxy", "5432": "postgres"},
     )
-    assert plan_bootstrap(site, [own, node("node-b", database=STANDBY)], NOW).primary == "node-a"
+    assert plan(site, own, node("node-b", database=STANDBY)).primary == "node-a"
+
+
+def test_problems_of_bucket_and_installer_and_unreachable_nodes_come_with_the_others(
+    site: HarborSite,
+) -> None:
+    with pytest.raises(Refused) as refused:
+        plan(
+            site,
+            node("node-a", redis="NOAUTH"),
+            unreachable=("node-b: no answer -> switch it on",),
+            bucket=("The AccessKey is unknown.",),
+            installer="0" * 64,
+        )
+    told = "\n".join(refused.value.reasons)
+    for text in ("node-b: no answer", "OSS: The AccessKey is unknown.", "has the checksum 000", "NOAUTH"):
+        assert text in told
+
+
+def test_an_installer_that_is_no_file_is_found_before_anything_is_changed(site: HarborSite) -> None:
+    with pytest.raises(Refused, match="is no file on the orchestrator"):
+        plan(site, node("node-a"), node("node-b"), installer="")
+
+
+def test_a_failover_that_one_node_knows_to_be_done_is_no_open_one(site: HarborSite) -> None:
+    late = node("node-a", operation=failover("promoting"))
+    assert plan(site, late, node("node-b", operation=failover("done"))).first_time
+
+
+def test_a_site_that_stands_is_not_refused_for_a_disk_that_has_filled_up_meanwhile(site: HarborSite) -> None:
+    filled = {"/data/harbor": 1 << 30}
+    standing = node("node-a", database=PRIMARY, harbor_sha256="a" * 64, free_bytes=filled)
+    assert plan(site, standing, node("node-b", database=STANDBY)).primary == "node-a"
+
+
+def migrating(site: HarborSite) -> HarborSite:
+    return site.model_copy(update={"harbor": site.harbor.model_copy(update={"migrate_from_bundled": True})})
+
+
+def test_a_bundled_database_is_taken_over_from_the_node_that_has_one(site: HarborSite) -> None:
+    found = plan(migrating(site), node("node-a"), node("node-b", bundled_database="running"))
+    assert found.migrate_from == "node-b"
+
+
+def test_a_bundled_database_that_does_not_run_is_refused_before_anything_is_changed(site: HarborSite) -> None:
+    with pytest.raises(Refused, match="harbor-db does not run -> start it"):
+        plan(migrating(site), node("node-a", bundled_database="stopped"), node("node-b"))
+
+
+def test_two_bundled_databases_are_refused_since_only_one_can_be_taken_over(site: HarborSite) -> None:
+    with pytest.raises(Refused, match="node-a and node-b each have a bundled database"):
+        plan(
+            migrating(site),
+            node("node-a", bundled_database="running"),
+            node("node-b", bundled_database="running"),
+        )
