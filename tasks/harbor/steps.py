@@ -8,7 +8,6 @@ bind_registry = step(storage.bind_registry, "Bind the registry's data to the NAS
 share_secrets = step(secrets.share, "Share secretkey and token keys")
 share_override = step(override.share, "Pin the shared secrets")
 migrate_from_bundled = step(migrate.from_bundled, "Take over the bundled database")
-migrate_from_bundled = step(migrate.from_bundled, "Take over the bundled database")
 configure = step(prepare.configure, "Write harbor.yml")
 prepare_configuration = step(prepare.prepare, "Run Harbor's prepare")
 up = step(compose.up, "Start Harbor")
