@@ -58,8 +58,11 @@ class Orchestrator:
             "HARBOR_HA_HOME": str(self.directory / "home"),
         }
 
-    def up(self, site_file: Path, site: str) -> None:
+    def up(self, site_file: Path, site: str, *, serve: bool = True) -> None:
         """Start the server, apply the site file and serve the flows; what runs already stays.
+
+        Args:
+            serve: without it, nothing runs by schedule, and flows run only where somebody calls them.
 
         Raises:
             LabError: a part did not come up; the end of its log is in the message.
@@ -73,10 +76,12 @@ class Orchestrator:
                 self._await("server", self._answers, _SERVER_LIMIT_S)
         with step("site file applied"):
             self.command("apply", str(site_file))
+        if not serve:
+            return
         with step("flows served"):
             if not self._alive("serve"):
-                serve = [sys.executable, "-m", "deployments.cli", "serve", "--site", site]
-                self._spawn("serve", serve)
+                argv = [sys.executable, "-m", "deployments.cli", "serve", "--site", site]
+                self._spawn("serve", argv)
                 self._await("serve", self._serves, _SERVE_LIMIT_S)
 
     def down(self) -> None:

@@ -1,0 +1,278 @@
+"""One scenario: load, samples, what was called; and the assertions that every scenario must end with."""
+
+import itertools
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from tasks.harbor.oci import Registry
+from tasks.harbor.web import HarborRefused, through_balancer
+from tasks.operation.files import LOCK, OPERATION
+from tasks.operation.record import record_from
+from tasks.postgres.facts import NodeFacts
+from tasks.postgres.layout import STATE_DIR, slot_of
+from tasks.postgres.proof import replicate_marker
+from tests.lab.faults import sampler, table
+from tests.lab.faults.processes import Run
+from tests.lab.faults.pusher import REPOSITORY
+from tests.lab.faults.sampler import Sampler, overlaps, wait_for_sample
+from tests.lab.faults.stage import Stage, read_lines, wait_for
+
+
+class Scene:
+    """A scenario under load. Use it as a context; on leaving it, everything is checked and the row is kept.
+
+    Args:
+        stage: the site, a healthy pair.
+        title: number and name, for the table.
+        expected: what should come of it, for the table.
+        pushes: load Harbor too; off where seconds of a busy machine are not what is tested.
+        may_lose: asynchronous replication may lose writes here; they must be reported.
+    """
+
+    def __init__(
+        self, stage: Stage, title: str, expected: str, *, pushes: bool = True, may_lose: bool = False
+    ) -> None:
+        self.stage, self.title, self.expected = stage, title, expected
+        self.may_lose = may_lose
+        self.observed: list[str] = []
+        self.seconds: float | None = None
+        self.losses: list[dict[str, Any]] | None = None
+        self._pushes = pushes
+
+    def __enter__(self) -> "Scene":
+        self.stage.restore()
+        self.first_primary = self.stage.primary
+        self.first_standby = self.stage.peer(self.first_primary)
+        self.first_timeline = self.stage.timeline(self.first_primary)
+        self.stage.check()
+        self.begun = time.time()
+        stamp = f"{self.begun:.0f}-{re.sub('[^a-z0-9]+', '-', self.title.lower())[:40]}"
+        self.writes_log = self.stage.directory / f"{stamp}.writes"
+        self.pushes_log = self.stage.directory / f"{stamp}.pushes"
+        self.sampler = Sampler(self.stage.lab, self.stage.nodes)
+        self._loads = [self._load("writer:write", self.writes_log)]
+        if self._pushes:
+            self._loads.append(self._load("pusher:push", self.pushes_log))
+        wait_for_sample(self.sampler, self.begun)
+        wait_for(lambda: bool(self.acknowledged()), 20.0, "the writer does not get through")
+        if self._pushes:
+            wait_for(lambda: bool(self.pushed()), 20.0, "no push gets through")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        except BaseException as failure:
+            error = failure
+            raise
+        finally:
+            for load in self._loads:
+                load.end()
+            self.sampler.stop()
+            self._keep(error)
+
+    # --- what happens in it ---
+
+    def saw(self, text: str) -> None:
+        """Add to what was observed."""
+        self.observed.append(text)
+
+    def flow(self, name: str, **parameters: Any) -> Run:
+        """Call a flow, wait for its end and keep its seconds for the table."""
+        run = self.stage.flow(name, **parameters).wait()
+        if run.out.exists():
+            self.seconds = run.seconds
+        return run
+
+    def rejoin(self, node: str) -> Run:
+        """Bring a node back and remember what was reported as lost."""
+        run = self.stage.flow("rejoin", node=node).wait(300)
+        headline = run.headline
+        self.losses = (self.losses or []) + self._reported(node, run)
+        found = re.search(r"(\d+) commits existed only", headline)
+        if found:
+            assert int(found[1]) >= len(self.losses), "the headline tells of fewer commits than were listed"
+        return run
+
+    # --- what the loads have seen ---
+
+    def acknowledged(self) -> dict[int, float]:
+        """The ids that the database acknowledged, with the wall time."""
+        return {line["ack"]: line["t"] for line in read_lines(self.writes_log) if "ack" in line}
+
+    def pushed(self) -> dict[str, float]:
+        """The digests that Harbor acknowledged, with the wall time."""
+        return {line["digest"]: line["ended"] for line in read_lines(self.pushes_log) if "digest" in line}
+
+    def first_push_after(self, moment: float) -> float:
+        """Seconds from a moment to the end of the first push that began after it and succeeded."""
+        good: list[float] = []
+
+        def found() -> bool:
+            lines = [
+                line for line in read_lines(self.pushes_log) if "digest" in line and line["begun"] > moment
+            ]
+            good.extend(line["ended"] for line in lines)
+            return bool(good)
+
+        wait_for(found, 30.0, "no push after it")
+        return min(good) - moment
+
+    def write_gap(self) -> float:
+        """The longest time without an acknowledged write to the database, in seconds."""
+        times = sorted(self.acknowledged().values())
+        return max(late - early for early, late in itertools.pairwise(times))
+
+    def push_gap(self, after: float) -> float:
+        """The longest time, from a moment on, between the ends of two successful pushes, in seconds."""
+        times = sorted(end for end in self.pushed().values() if end > after - 2)
+        return max(late - early for early, late in itertools.pairwise(times))
+
+    def accepted_on(self, node: str, after: float) -> bool:
+        """Whether a node itself accepted a write that began after a moment."""
+        return any(sample.node == node and sample.begun > after for sample in self.sampler.samples)
+
+    def switched_to(self, node: str) -> None:
+        """Check that a node is the primary, exactly one promotion later."""
+        assert self.stage.primary == node
+        assert self.stage.timeline(node) == self.first_timeline + 1, "promoted more than once, or not at all"
+
+    def unmoved(self) -> None:
+        """Check that the primary is the one that it was, on the same timeline."""
+        assert self.stage.primary == self.first_primary
+        assert self.stage.timeline(self.first_primary) == self.first_timeline
+
+    # --- the assertions of every scenario ---
+
+    def _finish(self) -> None:
+        stage = self.stage
+        primary = stage.primary
+        if not stage.facts(stage.peer(primary)).is_standby:
+            self.rejoin(stage.peer(primary))
+        now = time.time()
+        wait_for(lambda: max(self.acknowledged().values()) > now, 20.0, "no write is accepted at the end")
+        if self._pushes:
+            wait_for(
+                lambda: max(self.pushed().values(), default=0) > now, 30.0, "no push is accepted at the end"
+            )
+        for load in self._loads:
+            load.end()
+        self._assert_losses()
+        overlapping = overlaps(self.sampler.samples)
+        assert not overlapping, f"two nodes accepted writes: {overlapping}"
+        self._assert_end_state()
+
+    def _assert_losses(self) -> None:
+        lost = self.lost()
+        if not self.may_lose:
+            assert not lost, f"{len(lost)} acknowledged writes are lost: {lost[:5]}"
+            assert not self.lost_pushes(), "acknowledged pushes are lost"
+            return
+        reported = {loss["xid"] for loss in self.losses or []}
+        lines = read_lines(self.writes_log)
+        xids: dict[int, set[int]] = {}
+        for line in lines:
+            if line.get("xid"):
+                xids.setdefault(line["attempt"], set()).add(int(line["xid"]))
+        silent = [number for number in lost if not xids.get(number, set()) & reported]
+        assert not silent, f"{len(silent)} of {len(lost)} lost writes are not in the report: {silent[:5]}"
+        known = self.acknowledged()
+        own = {xid: number for number, each in xids.items() for xid in each}
+        wrong = [
+            own[xid] for xid in reported if xid in own and own[xid] in known and own[xid] not in set(lost)
+        ]
+        # A write whose answer did not get through was lost too, and then repeated: it is rightly in the list.
+        once = [number for number in wrong if len(xids[number]) == 1]
+        assert not once, f"reported as lost, and there: {once[:5]}"
+
+    def lost(self) -> list[int]:
+        """The acknowledged ids that the primary does not have."""
+        stage = self.stage
+        rows = stage.execute(stage.primary, "SELECT id FROM faults_writes", stage.site.postgres.database)
+        there = {int(row[0]) for row in rows}
+        return sorted(number for number in self.acknowledged() if number not in there)
+
+    def lost_pushes(self) -> list[str]:
+        """The acknowledged digests that cannot be pulled; all of the last ones are tried, and some before."""
+        digests = sorted(self.pushed(), key=self.pushed().__getitem__)
+        tried = digests[-60:] + digests[:-60:5]
+        gone = []
+        with Registry(through_balancer(self.stage.site)) as registry:
+            for digest in tried:
+                try:
+                    registry.pull(REPOSITORY, digest)
+                except HarborRefused as refused:
+                    if refused.status != 404:
+                        raise
+                    gone.append(digest)
+        return gone
+
+    def _assert_end_state(self) -> None:
+        stage = self.stage
+        wait_for(stage.healthy, 40.0, lambda: f"it does not end as a healthy pair: {stage.troubles()}")
+        seen = stage.look()
+        primary = next(node for node in seen.nodes if node.is_primary)
+        standby = seen.node(stage.peer(primary.name))
+        replicate_marker(stage.site, stage.host(standby.name), stage.host(primary.name))
+        assert _slots(primary) == {slot_of(standby.name)}, "slots of the primary"
+        assert _slots(standby) == set(), "slots of the standby"
+        for node in seen.nodes:
+            assert node.start_conf == "auto", f"start.conf of {node.name} says {node.start_conf}"
+            assert not node.masked, f"{node.name} is masked"
+            assert node.state.get(LOCK) is None, f"{node.name} holds a lock"
+            record = record_from(node.state.get(OPERATION), node.name)
+            assert record is None or not record.open, f"the record on {node.name} is open: {record}"
+
+    def _reported(self, node: str, run: Run) -> list[dict[str, Any]]:
+        """Read the commits that rejoin listed, from the file that it keeps on the node."""
+        if "List what only the old primary had" not in run.titles():
+            return []
+        script = f"cat $(ls -t {STATE_DIR}/diverged/*.commits.json | head -1)"
+        kept = json.loads(self.stage.shell(node, script))
+        commits: list[dict[str, Any]] = kept["commits"]
+        return commits
+
+    def _load(self, function: str, log: Path) -> Run:
+        name = function.partition(":")[0]
+        target = f"tests.lab.faults.{function}"
+        return self.stage.nursery.call(name, target, site_file=str(self.stage.site_file), log=str(log))
+
+    def _keep(self, error: BaseException | None) -> None:
+        observed = "; ".join(self.observed)
+        if error is not None:
+            observed = (
+                f"**failed**: {str(error).splitlines()[0][:200] if str(error) else type(error).__name__}"
+            )
+        try:
+            lost = len(self.lost()) if error is None else 0
+        except AssertionError:
+            lost = 0
+        own = self._own_losses()
+        table.ROWS.append(
+            table.Row(
+                self.title,
+                self.expected,
+                observed,
+                self.seconds,
+                len(self.acknowledged()) + len(self.pushed()),
+                lost,
+                own,
+            )
+        )
+
+    def _own_losses(self) -> int | None:
+        if self.losses is None:
+            return None
+        xids = {line["xid"] for line in read_lines(self.writes_log) if line.get("xid")}
+        return len([loss for loss in self.losses if loss["xid"] in xids])
+
+
+def _slots(node: NodeFacts) -> set[str]:
+    return {slot.name for slot in node.server.slots if slot.kind == "physical"} if node.server else set()
+
+
+__all__ = ["Scene", "sampler"]
