@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,12 +23,19 @@ from tests.lab.postgres_pair import Pair, wait_for
 
 
 @pytest.fixture
-def pair(lab: Lab) -> Pair:
-    """A primary and a standby that follows; the site's durability and self-fence as a test sets them."""
+def pair(lab: Lab) -> Iterator[Pair]:
+    """A primary and a standby that follows; the nodes get the site's own settings back afterwards."""
     made = Pair(lab)
     made.build()
     made.settle()
-    return made
+    yield made
+    configured = Pair(lab).site
+    if made.site != configured:
+        lab.heal()
+        for node in made.nodes:
+            if not lab.is_running(node.name):
+                lab.start(node.name)
+            install_guard(configured, node)
 
 
 def operation() -> str:
