@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from blocks import HarborSite, read_site_file
 from lab.orchestrator import Orchestrator
@@ -43,6 +44,7 @@ class Demo:
         self.orchestrator = Orchestrator(NAME)
         self.stages: list[Stage] = []
         self.pushed: list[str] = []
+        self.site_file: Path | None = None
 
     def run(self) -> None:
         """Tell the story from two bare hosts on."""
@@ -61,12 +63,18 @@ class Demo:
         self._stage("switchover: back to node-a, nothing lost", lambda: self._flow("switchover", to="node-a"))
         self._stage("a client pushes and pulls", self._use)
         self._stage("check: all is well", lambda: self._flow("check"))
+        self._stage(
+            "nightly-backup: databases, configuration, images to OSS", lambda: self._flow("nightly-backup")
+        )
+        self._stage("both machines and the NAS are lost", self._lose_everything)
+        self._stage("disaster-restore: node-c from the bucket alone", self._restore)
+        self._stage("a client pulls what was pushed before, and pushes", self._use)
         self._summary()
 
     @property
     def site(self) -> HarborSite:
         """The site as its file describes it."""
-        return read_site_file(self.lab.site_file)
+        return read_site_file(self.site_file or self.lab.site_file)
 
     def _stage(self, title: str, work: Callable[[], str]) -> None:
         print(f"\n=== {title}", flush=True)
@@ -106,6 +114,20 @@ class Demo:
     def _cut_power(self) -> str:
         self.lab.stop("node-a")
         return "a power cut, not a shutdown"
+
+    def _lose_everything(self) -> str:
+        self.lab.stop("node-a")
+        self.lab.stop("node-b")
+        self.lab.exec("node-c", ["find", "/mnt/nas", "-mindepth", "1", "-delete"])
+        return "no power, no images; the bucket is all there is"
+
+    def _restore(self) -> str:
+        """Apply the site file that has node-c alone, and restore on it."""
+        directory = self.lab.topology.directory
+        self.site_file = directory / "site-disaster.yml"
+        self.orchestrator.command("apply", str(self.site_file))
+        identity = directory / "secrets" / "age-identity"
+        return self._flow("disaster-restore", target="node-c", images="oss", identity_file=identity)
 
     def _restore_power(self) -> str:
         self.lab.start("node-a")
