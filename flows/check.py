@@ -21,6 +21,7 @@ from tasks.harbor.api import HarborApi
 from tasks.harbor.web import through_balancer
 from tasks.operation import steps as operation
 from tasks.operation.files import VERDICT
+from tasks.postgres import ha_steps as postgres
 
 
 @flow(name="check", task_runner=ThreadPoolTaskRunner(max_workers=8))  # type: ignore[arg-type]
@@ -78,11 +79,17 @@ def served(run: Protocol) -> dict[str, bool] | None:
 
 
 def keep_position(work: Operation) -> None:
-    """Write the primary's position on all nodes that are reached."""
-    primaries = [node.name for node in work.seen.nodes if node.is_primary]
-    last = last_primary(work.seen, primaries[0]) if len(primaries) == 1 else None
-    if last is not None:
-        work.run.try_each(operation.remember_primary, work.paths()[:1], then=work.paths()[1:], last=last)
+    """Write the primary's position and its durability on all nodes that are reached."""
+    primaries = [node for node in work.seen.nodes if node.is_primary]
+    last = last_primary(work.seen, primaries[0].name) if len(primaries) == 1 else None
+    if last is None:
+        return
+    first = work.path(primaries[0])
+    others = [path for path in work.paths() if path != first]
+    work.run.try_each(operation.remember_primary, [first], then=others, last=last)
+    if work.run.site.postgres.durability != "async" and others:
+        # A failover reads it on the standby, which cannot hear of a degrade that it caused by being away.
+        work.run.try_each(postgres.mirror_durability, [first], then=others)
 
 
 def announce(work: Operation, judged: Decision[Verdict]) -> None:

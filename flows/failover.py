@@ -23,7 +23,6 @@ from tasks.errors import HarborHaError, Refused
 from tasks.operation.record import OperationKind, Phase
 from tasks.operation.store import holder
 from tasks.postgres import ha_steps as postgres
-from tasks.postgres import steps as pair
 
 # A standby's receiver is fresh for 8 s after its primary's last word, and stale at the latest 10 s after it.
 CONFIRM_S = 15.0
@@ -202,21 +201,20 @@ def _settled(rounds: list[Decision[Primary]]) -> Decision[Primary] | None:
 
 
 def restart_first(work: Operation, expected_primary: str) -> str:
-    """Start a primary whose machine lives and whose server only died: no data is lost, no timeline changes.
+    """Start a primary whose machine lives and whose server died or hangs: nothing is lost, no new timeline.
 
     Returns:
         that it worked, or nothing.
     """
     primary = work.seen.node(expected_primary)
-    stopped = (
-        primary.reachable and primary.server is None and not primary.running and primary.cluster is not None
-    )
-    known = work.record is None or work.held.phase is Phase.STARTED
-    if not (work.policy.restart_first and stopped and known) or work.run.dry_run:
+    down = primary.reachable and primary.server is None and primary.cluster is not None
+    begun = work.record is not None and work.held.phase is not Phase.STARTED
+    if not (work.policy.restart_first and down) or begun or work.run.dry_run:
         return ""
     path = work.path(primary)
     budget = float(work.run.site.failover.restart_budget_s)
-    done, failed = work.run.try_each(pair.restart, [path], limit_s=budget)
+    timeline = primary.timeline or (work.record.from_timeline if work.record else None) or 1
+    done, failed = work.run.try_each(postgres.restart_primary, [path], timeline=timeline, limit_s=budget)
     if failed:
         work.told.setdefault("Restart", []).append(f"did not help: {failed[path]}")
         # The attempt may have taken longer than facts are good for.

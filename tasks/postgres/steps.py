@@ -1,6 +1,6 @@
 """The pair's steps as Prefect tasks."""
 
-from tasks.postgres import archive, cluster, packages, proof, recover, standby
+from tasks.postgres import archive, cluster, packages, proof, standby
 from tasks.step import step
 
 install = step(packages.install, "Install PostgreSQL")
@@ -8,7 +8,6 @@ install_archiver = step(archive.install, "Install the WAL archiver")
 create_cluster = step(cluster.create, "Create the database cluster")
 configure = step(cluster.configure, "Configure PostgreSQL")
 start = step(cluster.start, "Start PostgreSQL")
-restart = step(recover.restart, "Restart the primary")
 create_roles = step(cluster.create_roles, "Create roles and database")
 set_passwords = step(cluster.set_passwords, "Check the roles' passwords")
 create_slot = step(standby.create_slot, "Create the replication slot")
