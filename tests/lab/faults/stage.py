@@ -28,7 +28,7 @@ from tests.lab.faults.processes import Nursery, Run
 
 # Ten scenarios in a row are ten failovers in a row; the cooldown has a scenario of its own.
 _SETTINGS = {"failover.cooldown_s": 0}
-_HBA_MARK = "# the fault suite's writer"
+_HBA_MARK = "# writer of the fault suite"
 
 
 class Stage:
@@ -44,15 +44,14 @@ class Stage:
         self.directory = lab.topology.directory / "faults"
         self.nursery = Nursery(self.orchestrator.environment, self.directory)
         self.site_file = self.directory / "site.yml"
-        self._settings: dict[str, Any] = {}
 
     # --- the site ---
 
     def open(self) -> None:
         """Bring the site up if it does not stand, with the suite's settings."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.orchestrator.up(self.lab.site_file, self.name, serve=False)
-        self.configure()
+        self._write_settings({})
+        self.orchestrator.up(self.site_file, self.name, serve=False)
         if not self._stands():
             self.flow("bootstrap").wait(900).result  # noqa: B018
         self.restore()
@@ -86,22 +85,24 @@ class Stage:
 
     def configure(self, **settings: Any) -> None:
         """Save the site with other settings: `failover__cooldown_s=600`; without any, with the suite's."""
-        wanted = {**_SETTINGS, **{key.replace("__", "."): value for key, value in settings.items()}}
+        if self._write_settings({key.replace("__", "."): value for key, value in settings.items()}):
+            applied = self.nursery.call("apply", f"{__name__}:apply", site_file=str(self.site_file))
+            assert applied.result
+
+    def _write_settings(self, settings: dict[str, Any]) -> bool:
         document = yaml.safe_load(self.lab.site_file.read_text())
-        for path, setting in wanted.items():
+        for path, setting in {**_SETTINGS, **settings}.items():
             *parents, last = path.split(".")
             place = document
             for parent in parents:
                 place = place.setdefault(parent, {})
-            if setting is None:
-                place.pop(last, None)
-            else:
+            place.pop(last, None)
+            if setting is not None:
                 place[last] = setting
         text = yaml.safe_dump(document)
-        if self._settings != wanted or not self.site_file.exists() or self.site_file.read_text() != text:
-            self.site_file.write_text(text)
-            self.nursery.call("apply", "tests.lab.faults.stage:apply", site_file=str(self.site_file)).result  # noqa: B018
-            self._settings = wanted
+        changed = not self.site_file.exists() or self.site_file.read_text() != text
+        self.site_file.write_text(text)
+        return changed
 
     @contextlib.contextmanager
     def settings(self, **settings: Any) -> Iterator[None]:
