@@ -1,10 +1,16 @@
 """Prefect's REST API as the environment's settings describe it."""
 
+import random
 import ssl
+import time
 from typing import Any
 
 import httpx
 from prefect.settings import get_current_settings
+
+
+# In seconds; each is varied by half, so that two clients do not meet again.
+BUSY_PAUSES_S = (0.1, 0.2, 0.5, 1.0)
 
 
 class PrefectAddressMissing(ValueError):
@@ -32,8 +38,27 @@ def client_options(timeout: float) -> dict[str, Any]:
 
 
 def prefect_api(timeout: float) -> httpx.Client:
-    """Return a client for the API, for a few calls without retries. Raises PrefectAddressMissing."""
-    return httpx.Client(**client_options(timeout))
+    """Return a client for the API, for a few calls. Raises PrefectAddressMissing."""
+    options = client_options(timeout)
+    return httpx.Client(transport=PatientTransport(verify=options.pop("verify")), **options)
+
+
+class PatientTransport(httpx.HTTPTransport):
+    """Sends a request again when the server is busy.
+
+    With SQLite underneath, Prefect answers 503 at once when two requests write at the same time, and has then
+    done nothing; its own client tries again too.
+    """
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request, up to five times within about two seconds."""
+        for pause in BUSY_PAUSES_S:
+            answer = super().handle_request(request)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                return answer
+            answer.close()
+            time.sleep(pause * random.uniform(0.5, 1.5))
+        return super().handle_request(request)
 
 
 def _trusted() -> bool | ssl.SSLContext:
