@@ -9,6 +9,7 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 
 from blocks import HarborSite
+from deployments.backup_alert import OVERDUE, overdue_automation
 
 ZOMBIES = "harbor-ha: crash zombie flows"
 SILENT_FOR = timedelta(seconds=90)
@@ -16,12 +17,16 @@ SILENT_FOR = timedelta(seconds=90)
 
 
 def setup() -> None:
-    """Register the Block types and replace the automation for killed flows. Repeatable."""
+    """Register the Block types and replace our automations. Repeatable."""
     HarborSite.register_type_and_schema()  # registers its parts too
     with get_client(sync_client=True) as client:
         for found in client.read_automations_by_name(ZOMBIES):
             client.delete_automation(found.id)
+        # The operator's notification is an action of this one: it is made once, and never replaced.
+        overdue_is_there = bool(client.read_automations_by_name(OVERDUE))
     zombie_automation().create()
+    if not overdue_is_there:
+        overdue_automation().create()
 
 
 def zombie_automation() -> Automation:

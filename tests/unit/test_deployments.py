@@ -19,6 +19,7 @@ from blocks import BLOCKS, HarborSite
 from blocks.prefect_api import prefect_api
 from blocks.site_file import read_site_file
 from deployments import cli, runs
+from deployments.backup_alert import OVERDUE
 from deployments.catalogue import CATALOGUE, TAG, DeploymentEntry, entry
 from deployments.receiver import read_receiver_file
 from deployments.serve import remove_other_schedules
@@ -122,7 +123,8 @@ class TestAgainstAServer:
         with prefect_api(timeout=30) as api:
             found = api.post("automations/filter", json={}).json()
             slugs = {kind["slug"] for kind in api.post("block_types/filter", json={"limit": 200}).json()}
-        assert [automation["name"] for automation in found].count(ZOMBIES) == 1
+        names = [automation["name"] for automation in found]
+        assert (names.count(ZOMBIES), names.count(OVERDUE)) == (1, 1)
         assert {block.get_block_type_slug() for block in BLOCKS} <= slugs
 
     def test_a_schedule_of_a_site_that_is_not_served_any_more_is_gone(
