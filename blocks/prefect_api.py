@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 from prefect.settings import get_current_settings
 
-
 # In seconds; each is varied by half, so that two clients do not meet again.
 BUSY_PAUSES_S = (0.1, 0.2, 0.5, 1.0)
 

@@ -35,10 +35,10 @@ def ask(p: Dict[str, Any], query: str) -> Optional[str]:
     return done.stdout.decode().strip() if done.returncode == 0 else None
 
 
-def systemctl(p: Dict[str, Any], verb: str) -> None:
+def systemctl(p: Dict[str, Any], *words: str) -> None:
     """Run systemctl on the cluster's unit; what it achieved is asked afterwards."""
     quiet = subprocess.DEVNULL
-    subprocess.run(["systemctl", verb, p["unit"]], timeout=p["limit_s"], stdout=quiet, stderr=quiet)
+    subprocess.run(["systemctl"] + list(words) + [p["unit"]], timeout=p["limit_s"], stdout=quiet, stderr=quiet)
 
 
 def answers(p: Dict[str, Any]) -> bool:
@@ -57,7 +57,8 @@ def start(p: Dict[str, Any]) -> Tuple[str, str]:
     newest = max(os.stat(path).st_mtime for path in files)
     loaded = ask(p, LOADED)
     if loaded is None:
-        systemctl(p, "start")
+        # Debian's pg_ctlcluster goes on polling for 2 s after the server answers; we ask it ourselves.
+        systemctl(p, "start", "--no-block")
         return ("started", "") if answers(p) else ("failed", log_end(p))
     if float(loaded) >= newest:
         return "running", ""
