@@ -12,11 +12,10 @@ LAB_STATE := .lab
 demo: venv
 	$(RUN) -m lab.demo
 
-test: venv
-	$(RUN) -m pytest tests
+test: test-unit test-lab
 
 test-unit: venv
-	$(RUN) -m pytest tests/unit
+	$(RUN) -m pytest tests/unit --numprocesses auto --dist loadfile
 
 test-lab: venv
 	$(RUN) -m pytest tests/lab
