@@ -96,7 +96,7 @@ RULES = {
     "5xx": {"kind": "error", "operation": "PutObject|UploadPart|ListObjectsV2", "times": 6},
     "reset in the middle": {"kind": "reset", "operation": "PutObject|UploadPart", "bytes": 1000, "times": 4},
     "lost answers": {"kind": "lost_answer", "operation": "PutObject|CompleteMultipartUpload", "times": 3},
-    "wrong CRC": {"kind": "wrong_crc", "operation": "PutObject|UploadPart", "times": 3},
+    "wrong CRC": {"kind": "wrong_crc", "operation": "PutObject|UploadPart", "times": 2},
     "throttling": {"kind": "error", "code": "QpsLimitExceeded", "delay_ms": 200, "times": 5},
     "slow": {"kind": "delay", "operation": "PutObject", "seconds": 0.5, "times": 10},
 }
