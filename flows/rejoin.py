@@ -14,6 +14,7 @@ from flows.rules.table import Decision
 from tasks import clock
 from tasks.balancer import steps as balancer
 from tasks.errors import HarborHaError, Refused
+from tasks.guard import steps as guard
 from tasks.harbor import steps as harbor
 from tasks.operation.record import OperationKind, Phase
 from tasks.postgres import ha_steps as postgres
@@ -42,6 +43,10 @@ def rejoin(site: str, node: str, dry_run: bool = False) -> dict[str, Any]:
     if dry_run:
         return publish(run, f"Would rejoin {node} to {primary}: {decision.kind}.", work.told)
     begin(work, node, primary)
+    if decision.kind is Rejoin.STOP_FIRST:
+        run.on(postgres.fence_by_ssh, node)
+        work.look()
+        decision = classify(work, node, primary)
     return_of_the_data(work, node, primary, decision)
     run.on(postgres.follow, node, primary)
     serve_again(work, node, primary)
@@ -110,6 +115,16 @@ def begin(work: Operation, node: str, primary: str) -> None:
         )
     else:
         work.open(OperationKind.REJOIN, primary, node, {})
+    # The node was away when this was written elsewhere. What it knows from before keeps its boot guard, and a
+    # failover that can ask only this node, from the truth.
+    seen = work.seen.node(primary)
+    work.run.on(
+        guard.accept_primary,
+        *work.paths(),
+        primary=primary,
+        timeline=seen.timeline or 0,
+        sysid=seen.system_identifier or "",
+    )
 
 
 def return_of_the_data(work: Operation, node: str, primary: str, decision: Decision[Rejoin]) -> None:

@@ -168,13 +168,17 @@ def accepted_primary(nodes: Sequence[NodeFacts]) -> tuple[str, int] | None:
     """Return who is the primary, and on which timeline, as far as the nodes tell; the highest timeline wins.
 
     A server that answers as primary counts with its own timeline. Else the acceptance counts that the last
-    promotion wrote on the nodes.
+    promotion wrote on the nodes, unless a node has been on a newer timeline: it was away at that promotion, and
+    what it knows is from before. Such a note once turned the call for the new primary away as late.
     """
     claims = [(node.timeline or 0, 1, node.name) for node in nodes if node.is_primary]
+    newest = max((node.timeline or 0 for node in nodes), default=0)
     for node in nodes:
         accepted = node.state.get(ACCEPTED)
         if isinstance(accepted, dict) and "primary" in accepted:
-            claims.append((int(accepted.get("timeline", 0)), 0, str(accepted["primary"])))
+            timeline = int(accepted.get("timeline", 0))
+            if timeline >= newest:
+                claims.append((timeline, 0, str(accepted["primary"])))
     if not claims:
         return None
     timeline, _, name = max(claims)

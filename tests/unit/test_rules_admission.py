@@ -88,6 +88,15 @@ def test_what_the_last_promotion_wrote_counts_when_nobody_answers() -> None:
     assert ask([stopped(), knows], "node-b").kind is Admission.ADMIT
 
 
+def test_a_note_from_before_the_last_promotion_turns_no_call_away() -> None:
+    """node-a was away when node-b was promoted, came back as its standby, and now node-b is gone."""
+    returned = replace(
+        deaf_standby("node-a", timeline=3), state={"accepted": {"primary": "node-a", "timeline": 2}}
+    )
+    assert accepted_primary([returned, unreached("node-b")]) is None
+    assert ask([returned, unreached("node-b")], "node-b").kind is Admission.ADMIT
+
+
 def test_a_second_alert_while_the_first_works_is_in_progress() -> None:
     nodes = [stopped(), noted(deaf_standby(), operation=RECORD, lock=LIVE)]
     decision = ask(nodes)
