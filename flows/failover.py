@@ -12,12 +12,13 @@ from flows.operation import Operation, last_primary, open_record
 from flows.protocol import Protocol
 from flows.report import publish
 from flows.rules.admission import Admission, admit_failover
+from flows.rules.fence import Rung
 from flows.rules.last_look import LastLook, last_look
 from flows.rules.primary import Primary, agreed, classify_primary
 from flows.rules.promotion import MayPromote, may_fail_over
 from flows.rules.resume import Entry, re_entry, recorded_rung
 from flows.rules.table import Decision
-from flows.traffic import open_traffic, settle
+from flows.traffic import open_traffic, settle, staged, unstage
 from tasks import clock
 from tasks.errors import HarborHaError, Refused
 from tasks.operation.record import OperationKind, Phase
@@ -27,6 +28,7 @@ from tasks.postgres import ha_steps as postgres
 # A standby's receiver is fresh for 8 s after its primary's last word, and stale at the latest 10 s after it.
 CONFIRM_S = 15.0
 _ROUND_S = 1.0
+_JUST_SEEN_S = 2.0
 # An alert that waited this long in a queue tells of another night.
 ALERT_LIMIT = timedelta(minutes=10)
 
@@ -87,7 +89,12 @@ def failover(
             return publish(run, f"Would fence {expected_primary} and promote {target_of(work)}.", work.told)
         fence(work, attest_fenced=attest_fenced)
     if entry in (Entry.OBSERVE, Entry.LAST_LOOK):
-        promote(work)
+        try:
+            with staged(work):
+                promote(work)
+        except Refused:
+            unstage(work)
+            raise
     if entry is not Entry.SETTLE:
         open_traffic(work)
     settle(work)
@@ -254,10 +261,13 @@ def promote(work: Operation) -> None:
         Refused: the old primary is back, or the fence does not hold.
     """
     record = work.held
-    work.look_at(record.expected_primary)
+    rung = recorded_rung(record)
+    # The rung STOPPED is the answer of a look that was taken after the fence.
+    just_seen = work.witnesses is not None and work.witnesses.observed_at.age(clock.now()) < _JUST_SEEN_S
+    if rung is not Rung.STOPPED or not just_seen:
+        work.look_at(record.expected_primary)
     assert work.witnesses is not None
     seen = work.seen
-    rung = recorded_rung(record)
     decision = last_look(
         rung, seen.node(record.expected_primary), seen.node(record.target), work.witnesses, clock.now()
     )
@@ -271,13 +281,16 @@ def promote(work: Operation) -> None:
     outcome = work.run.on(
         postgres.promote, record.target, from_timeline=record.from_timeline or 1, operation=record.op_id
     )
-    work.advance(Phase.PROMOTED, promoted_timeline=outcome.data["timeline"])
+    # Not written by itself: the next record, written before Harbor is repointed, says it too.
+    work.record = work.held.at(Phase.PROMOTED, promoted_timeline=outcome.data["timeline"])
     return None
 
 
 def end_early(work: Operation, headline: str) -> dict[str, Any]:
     """Give the lock back and report that no failover was due."""
     if work.record is not None:
+        if work.held.phase in (Phase.FENCED, Phase.PROMOTING):
+            unstage(work)
         work.close(Phase.ABORTED)
     return publish(work.run, headline, work.told)
 

@@ -103,8 +103,13 @@ class Protocol:
         return self._settle(step, {node: self._awaited(step, hosts[node], *futures[node]) for node in hosts})
 
     @contextlib.contextmanager
-    def beside(self, step: Step, nodes: Sequence[str], **plain: Any) -> Iterator[None]:
+    def beside(
+        self, step: Step, nodes: Sequence[str], *, required: bool = True, **plain: Any
+    ) -> Iterator[None]:
         """Run a step on several nodes while the body of the `with` goes on, and wait for it at the body's end.
+
+        Args:
+            required: a failure is an error, not only a line in the report.
 
         Raises:
             what `on_each` raises, unless the body raised already.
@@ -124,7 +129,8 @@ class Protocol:
         finally:
             for node, future in futures.items():
                 results[node] = self._kept(step, [node], begin, future.result, ended.get(node))
-        self._settle(step, results)
+        if required:
+            self._settle(step, results)
 
     def try_each(
         self, step: Step, nodes: Sequence[str], *, then: Sequence[str] = (), **plain: Any

@@ -11,7 +11,7 @@ from flows.report import publish
 from flows.rules.admission import live_lock
 from flows.rules.resume import Entry, re_entry
 from flows.rules.switchover import MaySwitch, may_switch_over
-from flows.traffic import harbor_paths, open_traffic, settle
+from flows.traffic import harbor_paths, open_traffic, settle, unstage
 from tasks import clock
 from tasks.errors import HarborHaError, Refused
 from tasks.harbor import steps as harbor
@@ -158,16 +158,15 @@ def exchange(work: Operation) -> None:
         raise
     work.advance(Phase.PROMOTING, fence=Fence("STOPPED", evidence, clock.now().wall))
     outcome = run.on(postgres.promote, record.target, from_timeline=proof["timeline"], operation=record.op_id)
-    work.advance(Phase.PROMOTED, promoted_timeline=outcome.data["timeline"])
+    # Not written by itself: the next record, written before Harbor is repointed, says it too.
+    work.record = work.held.at(Phase.PROMOTED, promoted_timeline=outcome.data["timeline"])
 
 
 def take_back(work: Operation) -> None:
     """Make the old primary the primary again, on its own timeline, and Harbor use it. Before a promotion only."""
     record = work.held
-    primary, site = record.expected_primary, work.run.site
-    work.run.on(postgres.compensate, primary, timeline=record.from_timeline or 1)
-    work.run.try_each(harbor.serve_from, harbor_paths(work), database_host=site.node(primary).address)
-    work.run.try_each(harbor.settle, harbor_paths(work), database_host=site.node(primary).address)
+    work.run.on(postgres.compensate, record.expected_primary, timeline=record.from_timeline or 1)
+    unstage(work)
 
 
 def follow(work: Operation) -> None:

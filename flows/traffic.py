@@ -1,5 +1,6 @@
 """Let Harbor's clients work with the new primary, and settle what may wait."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 from flows.operation import Operation
@@ -9,6 +10,24 @@ from tasks.harbor import steps as harbor
 from tasks.operation.record import Phase
 from tasks.postgres import ha_steps as postgres
 from tasks.postgres.layout import peers_of
+
+
+def staged(work: Operation) -> AbstractContextManager[None]:
+    """Have every Harbor's next core made while the body looks and promotes; what fails is made up for later."""
+    site = work.run.site
+    if site.failover.repoint != "edit":
+        return nullcontext()
+    address = site.node(work.held.target).address
+    return work.run.beside(harbor.stage, harbor_paths(work), required=False, database_host=address)
+
+
+def unstage(work: Operation) -> None:
+    """Point every Harbor at the old primary again; nothing was promoted."""
+    site = work.run.site
+    address = site.node(work.held.expected_primary).address
+    if site.failover.repoint == "edit":
+        work.run.try_each(harbor.serve_from, harbor_paths(work), database_host=address)
+        work.run.try_each(harbor.settle, harbor_paths(work), database_host=address)
 
 
 def open_traffic(work: Operation) -> None:

@@ -92,6 +92,11 @@ class Host:
         self.name = connection.target.name
         self.address = connection.target.address
 
+    @property
+    def silent(self) -> bool:
+        """Whether the last attempt to connect got no answer."""
+        return self._connection.silent
+
     def run(
         self,
         argv: Sequence[str],

@@ -15,6 +15,8 @@ from tasks.errors import HostKeyChanged, HostUnreachable, LoginRefused, RemoteCo
 
 # On a LAN a connection takes milliseconds; a dead machine costs a failover this much at every look.
 CONNECT_TIMEOUT_S = 3.0
+# Who has just kept silent gets time for one lost packet: a failover looks four times at a machine without power.
+SILENT_TIMEOUT_S = 1.5
 # sshd's default MaxSessions is 10 channels a connection; the eleventh is refused, not queued.
 MAX_CHANNELS = 8
 KEEPALIVE_S = 5
@@ -53,11 +55,15 @@ class Connection:
     Args:
         target: where to log in.
         via: another host to go through, for the case that the direct path is cut.
+
+    Attributes:
+        silent: the last attempt to connect got no answer.
     """
 
     def __init__(self, target: Target, via: "Connection | None" = None) -> None:
         self.target = target
         self.via = via
+        self.silent = False
         self._client: paramiko.SSHClient | None = None
         self._lock = threading.Lock()
         self._channels = threading.BoundedSemaphore(MAX_CHANNELS)
@@ -122,26 +128,29 @@ class Connection:
         known = paramiko.PKey.from_type_string(kind, _base64(rest))
         client.get_host_keys().add(_known_name(target), kind, known)
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        limit = SILENT_TIMEOUT_S if self.silent else CONNECT_TIMEOUT_S
+        self.silent = True
         try:
             client.connect(
                 target.address,
                 port=target.port,
                 username=target.user,
                 pkey=load_private_key(target.private_key),
-                timeout=CONNECT_TIMEOUT_S,
+                timeout=limit,
                 banner_timeout=CONNECT_TIMEOUT_S,
                 auth_timeout=CONNECT_TIMEOUT_S,
                 channel_timeout=CONNECT_TIMEOUT_S,
                 look_for_keys=False,
                 allow_agent=False,
-                sock=self._tunnel(),
+                sock=self._tunnel(limit),
             )
         except Exception as error:
             client.close()
             raise _explained(error, target) from error
+        self.silent = False
         return client
 
-    def _tunnel(self) -> "paramiko.Channel | None":
+    def _tunnel(self, limit: float) -> "paramiko.Channel | None":
         if self.via is None:
             return None
         transport = self.via._transport()
@@ -150,7 +159,7 @@ class Connection:
                 "direct-tcpip",
                 (self.target.address, self.target.port),
                 ("127.0.0.1", 0),
-                timeout=CONNECT_TIMEOUT_S,
+                timeout=limit,
             )
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise HostUnreachable(

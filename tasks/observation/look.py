@@ -8,6 +8,8 @@ from blocks import HarborSite, SshHost
 from tasks import clock
 from tasks.hosts.connection import connect
 from tasks.observation.witnesses import ask_witnesses
+from tasks.operation.files import LOCK
+from tasks.operation.holder import known_dead
 from tasks.operation.witnesses import Witnesses
 from tasks.postgres.facts import NodeFacts
 from tasks.postgres.layout import database_nodes
@@ -60,13 +62,17 @@ def look(site: HarborSite) -> SiteLook:
     started = clock.now()
     nodes = site.nodes
     with ThreadPoolExecutor(max(1, len(nodes) * len(site.nodes))) as pool:
+        known_silent = {node.name for node in nodes if connect(node).silent}
         tries = {node.name: [pool.submit(probe, site, connect(node))] for node in nodes}
-        wait([attempts[0] for attempts in tries.values()], timeout=_PATIENCE_S)
+        # Nobody is waited for who was silent the last time: the other paths are tried at once.
+        first = [attempts[0] for name, attempts in tries.items() if name not in known_silent]
+        wait(first, timeout=_PATIENCE_S)
         slow = [node for node in nodes if not _answered(tries[node.name][0])]
         for node in slow:
             ways = [other for other in site.nodes if other.name != node.name and other not in slow]
             tries[node.name] += [pool.submit(_through, site, node, other) for other in ways]
         seen = [_best([attempt.result() for attempt in attempts]) for attempts in tries.values()]
+        seen = [_without_dead_lock(facts) for facts in seen]
     databases = frozenset(node.name for node in database_nodes(site))
     return SiteLook(tuple(seen), databases, started.age(clock.now()))
 
@@ -87,6 +93,14 @@ def with_views(witnesses: Witnesses, others: Sequence[NodeFacts]) -> Witnesses:
             tcp[other.name] = other.tcp[witnesses.node]
     mute = tuple(other.name for other in others if other.name not in tcp)
     return replace(witnesses, tcp=tcp, mute=mute)
+
+
+def _without_dead_lock(facts: NodeFacts) -> NodeFacts:
+    """Leave out a lock whose process is known to be gone: a killed flow must not stop the next one for 15 min."""
+    lock = facts.state.get(LOCK)
+    if not isinstance(lock, dict) or not known_dead(str(lock.get("holder"))):
+        return facts
+    return replace(facts, state={name: value for name, value in facts.state.items() if name != LOCK})
 
 
 def _answered(attempt: "Future[NodeFacts]") -> bool:

@@ -9,7 +9,7 @@ from tasks.balancer.balancer import Served, balancer_of
 from tasks.errors import HarborHaError
 from tasks.operation.witnesses import OPEN, Witnesses
 
-_TIMEOUT_S = 2.0
+_TIMEOUT_S = 1.5
 # Redis keeps the clients of a machine without power for minutes; one that spoke this recently is alive.
 _REDIS_IDLE_S = 5
 ORCHESTRATOR = "the orchestrator"
