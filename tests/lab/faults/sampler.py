@@ -76,8 +76,10 @@ class Sampler:
             self._processes[node] = process
             assert process.stdout is not None
             for line in process.stdout:
-                begun, acked, timeline = line.split()
-                self.samples.append(Sample(node, float(begun), float(acked), int(timeline)))
+                words = line.split()
+                # A machine that loses its power may leave half a line behind.
+                if len(words) == 3:
+                    self.samples.append(Sample(node, float(words[0]), float(words[1]), int(words[2])))
             process.wait()
             # Without power there is nothing to ask.
             self._ended.wait(0.3)
@@ -160,7 +162,7 @@ while True:
             session.stdin.flush()
             for line in lines(session.stdout):
                 if line.startswith("w|"):
-                    print("%.6f %.6f %s" % (begun, time.time(), line[2:]), flush=True)
+                    os.write(1, ("%.6f %.6f %s\n" % (begun, time.time(), line[2:])).encode())
             time.sleep(0.1)
     except (OSError, EOFError, TimeoutError):
         session.kill()
