@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.orchestrator import Orchestrator
 from lab.site_lab import Lab
+from tests.lab.faults.processes import Nursery
+from tests.lab.site import LabSite
 
 _HERE = Path(__file__).parent
 
@@ -15,6 +18,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(_HERE):
             item.add_marker(pytest.mark.lab)
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    """What takes seconds comes first; then bootstrap, which leaves the site behind that the others need."""
+    if not item.path.is_relative_to(_HERE):
+        return 0
+    return 1 if "bootstrap" in item.path.name else 2
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +46,37 @@ def lab(standing_lab: Lab) -> Iterator[Lab]:
     _repair(standing_lab)
     yield standing_lab
     _repair(standing_lab)
+
+
+@pytest.fixture(scope="session")
+def orchestrator(standing_lab: Lab) -> Orchestrator:
+    """A Prefect server with the lab's site saved. Like the lab it stays; nothing runs by schedule."""
+    made = Orchestrator(standing_lab.name)
+    made.up(standing_lab.site_file, standing_lab.name, serve=False)
+    return made
+
+
+@pytest.fixture(scope="session")
+def nursery(orchestrator: Orchestrator, standing_lab: Lab) -> Iterator[Nursery]:
+    """Forks flows' processes, which talk to the orchestrator's server."""
+    made = Nursery(orchestrator.environment, standing_lab.topology.directory / "runs")
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def lab_site(lab: Lab, nursery: Nursery) -> LabSite:
+    """The lab's site, whether it stands or not."""
+    return LabSite(lab, nursery)
+
+
+@pytest.fixture
+def site(lab_site: LabSite) -> LabSite:
+    """The site, standing; where its nodes are bare it is bootstrapped first, which takes a minute or two."""
+    if not lab_site.stands():
+        lab_site.bootstrap().result  # noqa: B018
+    return lab_site
 
 
 @pytest.fixture
