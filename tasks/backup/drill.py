@@ -4,16 +4,20 @@ import contextlib
 import hashlib
 import heapq
 import json
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO, cast
+
+import zstandard
 
 from blocks import HarborSite
 from tasks.backup.blobs import IndexedBlob
 from tasks.backup.catalogue import find_backup, read_manifest
-from tasks.backup.fetch import Origin
+from tasks.backup.fetch import ArtifactDamaged, Origin, opened, unpacked
 from tasks.backup.invariants import broken_invariants
 from tasks.backup.layout import VERIFIED, BackupId, blob_key
 from tasks.backup.manifest import Manifest
@@ -56,6 +60,7 @@ class DrillResult:
     blobs_checked: int = 0
     blob_bytes_checked: int = 0
     configuration_files: int = 0
+    links: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     findings: list[str] = field(default_factory=list)
 
@@ -125,6 +130,8 @@ def run_drill(host: Host, programs: str, origin: Origin, directory: str = DIRECT
     if manifest:
         check("configuration", lambda: _configuration(origin, manifest[0], result))
         check("databases", lambda: _databases(host, programs, origin, manifest[0], directory, result))
+        if manifest[0].links is not None:
+            check("links", lambda: _links(origin, manifest[0], result))
         if manifest[0].blobs is not None:
             check("blobs", lambda: _blobs(origin, manifest[0], result, now))
     return result
@@ -140,6 +147,27 @@ def record(store: ObjectStore, backup: BackupId, result: DrillResult) -> None:
 
 def _configuration(origin: Origin, manifest: Manifest, result: DrillResult) -> None:
     result.configuration_files = len(read_configuration(origin, manifest).files)
+
+
+def _links(origin: Origin, manifest: Manifest, result: DrillResult) -> None:
+    """Read the whole archive of links and count them; nothing is unpacked."""
+    artifact, wanted = manifest.artifact("links"), manifest.links
+    files = 0
+    try:
+        with (
+            opened(origin, artifact) as packed,
+            unpacked(packed, artifact.compression) as plain,
+            tarfile.open(fileobj=cast(IO[bytes], plain), mode="r|") as archive,
+        ):
+            for member in archive:
+                files += member.isfile()
+                # It would keep every member that it has seen, and there are millions.
+                archive.members = []  # type: ignore[attr-defined]
+    except (tarfile.TarError, zstandard.ZstdError) as error:
+        raise ArtifactDamaged(f"{artifact.name} cannot be unpacked: {error}.") from None
+    result.links = files
+    if wanted is not None and files != wanted.files:
+        result.findings.append(f"{artifact.name} holds {files} links, {wanted.files} are in the manifest")
 
 
 def _databases(
