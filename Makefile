@@ -44,7 +44,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 lock:
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras \
 	  --extra test pyproject.toml --output-file requirements.lock
 
 clean:
