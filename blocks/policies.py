@@ -45,7 +45,7 @@ class FailoverPolicy(Block):
         default=None,
         ge=5,
         title="Self-fence",
-        description="Seconds after which an isolated primary makes itself read-only; empty: never",
+        description="Seconds after which an isolated primary stops itself; empty: never",
     )
     repoint: Literal["edit", "prepare"] = Field(
         default="edit",

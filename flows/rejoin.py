@@ -22,6 +22,13 @@ from tasks.postgres import steps as pair
 from tasks.postgres.layout import slot_of
 
 _COMMITS_SHOWN = 20
+_WAYS = {
+    Rejoin.NOTHING: "follows already",
+    Rejoin.FOLLOW: "followed",
+    Rejoin.START_ONLY: "was started",
+    Rejoin.REWIND: "was rewound, or cloned,",
+    Rejoin.CLONE: "was cloned",
+}
 
 
 @flow(name="rejoin", task_runner=ThreadPoolTaskRunner(max_workers=8))  # type: ignore[arg-type]
@@ -186,6 +193,5 @@ def serve_again(work: Operation, node: str, primary: str) -> None:
 
 def headline(work: Operation, node: str, primary: str, decision: Decision[Rejoin]) -> str:
     """Say in one sentence how it ended."""
-    ways = {Rejoin.FOLLOW: "followed", Rejoin.START_ONLY: "was started", Rejoin.REWIND: "was rewound"}
     lost = work.told.get("Lost commits", ["nothing was lost"])[0]
-    return f"{node} {ways.get(decision.kind, 'was cloned')} and replays what {primary} writes; {lost}."
+    return f"{node} {_WAYS[decision.kind]} and replays what {primary} writes; {lost}."

@@ -181,7 +181,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: bool(v.wrong_database),
         Verdict.DEGRADED,
         "Harbor uses another database than the primary: {wrong_database}.",
-        "Run repoint.",
+        "Run bootstrap: it points every Harbor at the primary.",
     ),
     Finding(
         "not balanced",
