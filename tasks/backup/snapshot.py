@@ -1,5 +1,6 @@
 """One instant of a database, held open: the dump, the row counts and the list of blobs all show the same."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,8 +122,9 @@ class Snapshot:
 
     def _answer(self, sql: str) -> Iterator[str]:
         """Send SQL and give its output line by line; the answer must be read to its end."""
-        self._process.stdin.write(f"{sql}\nSELECT '{_END}';\n".encode())
-        self._process.stdin.flush()
+        with contextlib.suppress(OSError):  # psql ended already; the end of its output leads to its reason
+            self._process.stdin.write(f"{sql}\nSELECT '{_END}';\n".encode())
+            self._process.stdin.flush()
         while line := self._process.stdout.readline():
             text = line.decode().rstrip("\n")
             if text == _END:

@@ -1,5 +1,6 @@
 """The output of a program on a node, encrypted, as one object in the bucket; nothing touches a disk."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -77,9 +78,9 @@ def store_output(
     stderr = ""
     stored_name = with_suffixes(name, (*command.suffixes, "age"))
     with host.stream(command.argv, user=user, timeout=timeout) as process:
-        if stdin:
+        with contextlib.suppress(OSError):  # a program that ended already says why at `wait`
             process.stdin.write(stdin)
-        process.close_stdin()
+            process.close_stdin()
         source = HashingReader(process.stdout)
         with encrypted(source, to.recipients) as pump:
 
