@@ -153,12 +153,10 @@ def test_a_run_finds_what_a_stranger_broke_and_repairs_only_that(site: LabSite) 
 
     run = site.bootstrap()
 
-    did = {(record["title"], record["nodes"][0]) for record in run.records() if record["changed"]}
-    assert did == {
-        ("Configure PostgreSQL", "node-b"),
-        ("Start PostgreSQL", "node-b"),
-        ("Start Harbor", "node-b"),
-    }
+    did = {record["title"]: record["nodes"] for record in run.records() if record["changed"]}
+    # The balancer may have seen that the node was ill, and then serves it again.
+    did.pop("Serve the node through the load balancer", None)
+    assert did == dict.fromkeys(("Configure PostgreSQL", "Start PostgreSQL", "Start Harbor"), ["node-b"])
 
 
 @pytest.fixture
