@@ -1,5 +1,8 @@
 """What happens to a site, as far as the lab itself does not offer it."""
 
+import contextlib
+from collections.abc import Iterator
+
 from tests.lab.faults.stage import Stage, wait_for
 
 
@@ -54,3 +57,49 @@ def isolate(stage: Stage, node: str, *others: str) -> None:
     """Cut a node off from the given machines; without any, from all."""
     for other in others or ("orchestrator", stage.peer(node), "lb", "redis"):
         stage.lab.cut(node, other)
+
+
+def open_transaction(stage: Stage, node: str) -> None:
+    """Leave a transaction open that has written a row."""
+    stage.execute(node, "CREATE TABLE IF NOT EXISTS faults.open (i int); TRUNCATE faults.open;")
+    script = (
+        "(echo 'BEGIN; INSERT INTO faults.open VALUES (1);'; sleep 600) | setpriv --reuid postgres psql -Xq &"
+    )
+    stage.shell(node, f"cd /; {script} sleep 1")
+
+
+def forget_old_wal(stage: Stage, node: str) -> None:
+    """Remove all WAL of a stopped server but the last segment, as a cleaning script does."""
+    wal = f"{stage.layout.data}/pg_wal"
+    stage.shell(node, f"cd {wal} && ls | grep -E '^[0-9A-F]{{24}}$' | sort | head -n -1 | xargs -r rm -f")
+    stage.shell(node, f"rm -f {stage.layout.archive}/*")
+
+
+def put_another_database(stage: Stage, node: str) -> None:
+    """Stop the server and put a database of somebody else's in its place."""
+    data = stage.layout.data
+    stage.shell(
+        node,
+        f"systemctl stop {stage.layout.unit}; mv {data} {data}.aside && install -d -o postgres -m 700 {data} && "
+        f"setpriv --reuid postgres --regid postgres --init-groups {stage.layout.bin}/initdb -D {data} >/dev/null && "
+        f"echo untouched > {data}/mine",
+    )
+
+
+def take_away_the_other_database(stage: Stage, node: str) -> None:
+    """Put the node's own database back."""
+    data = stage.layout.data
+    stage.shell(node, f"rm -rf {data} && mv {data}.aside {data} && systemctl start {stage.layout.unit}")
+
+
+@contextlib.contextmanager
+def small_disk(stage: Stage, node: str) -> Iterator[None]:
+    """Move a stopped standby's cluster, with its control file lost, to a disk with no room for a second one."""
+    data = stage.layout.data
+    parent = data.rpartition("/")[0]
+    stage.shell(node, f"systemctl stop {stage.layout.unit}; mv {data} /data/aside")
+    stage.shell(node, f"mkdir -p {parent} && mount -t tmpfs -o size=16m tmpfs {parent}")
+    try:
+        yield
+    finally:
+        stage.shell(node, f"umount {parent}; mv /data/aside {data} && systemctl start {stage.layout.unit}")
