@@ -12,7 +12,7 @@ from flows.operation import Operation, last_primary, open_record
 from flows.protocol import Protocol
 from flows.report import publish
 from flows.rules.admission import Admission, admit_failover
-from flows.rules.fence import Rung
+from flows.rules.fence import Rung, held
 from flows.rules.last_look import LastLook, last_look
 from flows.rules.primary import Primary, agreed, classify_primary
 from flows.rules.promotion import MayPromote, may_fail_over
@@ -21,7 +21,7 @@ from flows.rules.table import Decision
 from flows.traffic import open_traffic, settle, staged, unstage
 from tasks import clock
 from tasks.errors import HarborHaError, Refused
-from tasks.operation.record import OperationKind, Phase
+from tasks.operation.record import Fence, OperationKind, Phase
 from tasks.operation.store import holder
 from tasks.postgres import ha_steps as postgres
 
@@ -87,14 +87,8 @@ def failover(
         approve(work, expected_primary, accept_data_loss=accept_data_loss)
         if dry_run:
             return publish(run, f"Would fence {expected_primary} and promote {target_of(work)}.", work.told)
-        fence(work, attest_fenced=attest_fenced)
     if entry in (Entry.OBSERVE, Entry.LAST_LOOK):
-        try:
-            with staged(work):
-                promote(work)
-        except Refused:
-            unstage(work)
-            raise
+        replace_primary(work, entry, attest_fenced=attest_fenced)
     if entry is not Entry.SETTLE:
         open_traffic(work)
     settle(work)
@@ -254,6 +248,22 @@ def approve(work: Operation, expected_primary: str, *, accept_data_loss: bool) -
         work.refuse(f"{standby.name} must not take over.", decision)
 
 
+def replace_primary(work: Operation, entry: Entry, *, attest_fenced: bool) -> None:
+    """Fence, look again, promote; meanwhile every reachable Harbor makes ready for the new primary.
+
+    Raises:
+        Refused: nothing was promoted, and every Harbor is as it was.
+    """
+    try:
+        with staged(work):
+            if entry is Entry.OBSERVE:
+                fence(work, attest_fenced=attest_fenced)
+            promote(work)
+    except Refused:
+        unstage(work)
+        raise
+
+
 def promote(work: Operation) -> None:
     """Look once more, write down the intent, promote, and prove it by a write.
 
@@ -262,6 +272,10 @@ def promote(work: Operation) -> None:
     """
     record = work.held
     rung = recorded_rung(record)
+    if rung is Rung.REFUSE and held(work.seen.node(record.expected_primary)):
+        # Fenced by a run that was killed before it could say so.
+        work.record = record.at(record.phase, fence=Fence(Rung.STOPPED, "seen stopped and held", time.time()))
+        rung = Rung.STOPPED
     # The rung STOPPED is the answer of a look that was taken after the fence.
     just_seen = work.witnesses is not None and work.witnesses.observed_at.age(clock.now()) < _JUST_SEEN_S
     if rung is not Rung.STOPPED or not just_seen:
@@ -289,7 +303,7 @@ def promote(work: Operation) -> None:
 def end_early(work: Operation, headline: str) -> dict[str, Any]:
     """Give the lock back and report that no failover was due."""
     if work.record is not None:
-        if work.held.phase in (Phase.FENCED, Phase.PROMOTING):
+        if work.held.phase is not Phase.STARTED:
             unstage(work)
         work.close(Phase.ABORTED)
     return publish(work.run, headline, work.told)

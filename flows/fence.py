@@ -34,7 +34,7 @@ def fence(work: Operation, *, attest_fenced: bool) -> None:
         rungs += rung.kind is not Rung.WAIT
         if rung.kind in SUFFICIENT:
             work.note("Fence", rung)
-            work.advance(Phase.FENCED, fence=Fence(rung.kind.value, rung.reasons[0], time.time()))
+            keep(work, rung)
             return
         if rung.kind is Rung.REFUSE or rungs > _MAX_RUNGS:
             _refuse(work, rung)
@@ -50,6 +50,19 @@ def fence(work: Operation, *, attest_fenced: bool) -> None:
         else:
             time.sleep(_WAIT_S)
             work.look_at(record.expected_primary)
+
+
+def keep(work: Operation, rung: Decision[Rung]) -> None:
+    """Record the rung that was reached.
+
+    A machine that is seen stopped and held says so itself to whoever comes next; that record is written with the
+    next one, and clients wait for one write less.
+    """
+    fence = Fence(rung.kind.value, rung.reasons[0], time.time())
+    if rung.kind is Rung.STOPPED:
+        work.record = work.held.at(Phase.FENCED, fence=fence)
+    else:
+        work.advance(Phase.FENCED, fence=fence)
 
 
 class Silence:

@@ -31,6 +31,7 @@ class Operation:
         witnesses: what the others last said of the old primary; None before they were asked.
         record: what the nodes hold about it; None before the lock is taken.
         told: what the report says before its steps, by section.
+        locked: the nodes on which this process holds the lock.
     """
 
     run: Protocol
@@ -38,6 +39,7 @@ class Operation:
     witnesses: Witnesses | None = None
     record: OperationRecord | None = None
     told: dict[str, list[str]] = field(default_factory=dict)
+    locked: set[str] = field(default_factory=set)
 
     @classmethod
     def begin(cls, run: Protocol) -> "Operation":
@@ -115,17 +117,31 @@ class Operation:
     def lock(self) -> None:
         """Take the lock on every node that is reached; the target must be among them."""
         record = self.held
-        self.run.on(operation.acquire, *self.paths(), op_id=record.op_id, required=[record.target])
+        outcome = self.run.on(operation.acquire, *self.paths(), op_id=record.op_id, required=[record.target])
+        self.locked.update(outcome.data["locked"])
+
+    def _lock_newcomers(self) -> None:
+        """Take the lock on nodes that were not reached when it was taken: without it they keep no record."""
+        new = [path for path in self.paths() if path.partition(" ")[0] not in self.locked]
+        if new:
+            done, _ = self.run.try_each(operation.acquire, new[:1], then=new[1:], op_id=self.held.op_id)
+            for outcome in done.values():
+                self.locked.update(outcome.data["locked"])
+
+    def _locked_paths(self) -> list[str]:
+        self._lock_newcomers()
+        return [path for path in self.paths() if path.partition(" ")[0] in self.locked]
 
     def advance(self, phase: Phase, **changes: Any) -> None:
         """Write the next phase on the nodes, before its step is taken."""
         self.record = self.held.at(phase, **changes)
-        self.run.on(operation.advance, *self.paths(), record=self.record, required=[self.record.target])
+        paths = self._locked_paths()
+        self.run.on(operation.advance, *paths, record=self.record, required=[self.record.target])
 
     def close(self, phase: Phase = Phase.DONE) -> None:
         """Write the last phase and give the lock back."""
         self.record = self.held.at(phase)
-        self.run.on(operation.close, *self.paths(), record=self.record)
+        self.run.on(operation.close, *self._locked_paths(), record=self.record)
 
     def paths(self) -> list[str]:
         """Name all nodes that are reached, with the way there where it is not the direct one."""

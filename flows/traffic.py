@@ -64,11 +64,24 @@ def settle(work: Operation) -> None:
     )
     run.on(postgres.ensure_slots, target, peers=[peer.name for peer in peers_of(site, target)])
     run.on(postgres.checkpoint, target)
-    run.try_each(harbor.settle, harbor_paths(work), database_host=site.node(target).address)
+    restart_jobs(work, harbor_paths(work), site.node(target).address)
     for node in away(work):
         # When it comes back its Harbor still knows the old primary; rejoin brings it back to clients.
         run.try_each(fencing.drain, [node])
     work.close()
+
+
+def restart_jobs(work: Operation, paths: list[str], database_host: str) -> None:
+    """Restart each Harbor's jobservice, one node after the other.
+
+    Harbor's health says `unhealthy` meanwhile, and a load balancer that reads it takes the node out: all at once
+    closed the site to its clients for three seconds after it had just been opened.
+    """
+    for path in paths:
+        done, _ = work.run.try_each(harbor.settle, [path], database_host=database_host)
+        restarted = any(outcome.changed for outcome in done.values())
+        if restarted and path != paths[-1]:
+            work.run.try_each(harbor.wait_healthy, [path])
 
 
 def harbor_paths(work: Operation) -> list[str]:

@@ -69,7 +69,7 @@ def look(site: HarborSite) -> SiteLook:
         wait(first, timeout=_PATIENCE_S)
         slow = [node for node in nodes if not _answered(tries[node.name][0])]
         for node in slow:
-            ways = [other for other in site.nodes if other.name != node.name and other not in slow]
+            ways = [other for other in site.nodes if other.name not in (node.name, *known_silent)]
             tries[node.name] += [pool.submit(_through, site, node, other) for other in ways]
         seen = [_best([attempt.result() for attempt in attempts]) for attempts in tries.values()]
         seen = [_without_dead_lock(facts) for facts in seen]
