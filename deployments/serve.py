@@ -15,6 +15,8 @@ SETTINGS = {
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     # Without an API address Prefect would start a server for each process, and nobody would see its runs.
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+    # A line for each task that it "finished in state Completed()", between the lines that say what it did.
+    "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "harbor_ha,flows,tasks",
 }
 """Settings of the runner and of the flows' processes; the environment's own values go first."""

@@ -25,7 +25,11 @@ from tasks.operation import store
 from tasks.postgres import steps as postgres
 
 
-@flow(name="bootstrap", task_runner=ThreadPoolTaskRunner(max_workers=8))  # type: ignore[arg-type]
+@flow(
+    name="bootstrap",
+    flow_run_name="bootstrap of {site}",
+    task_runner=ThreadPoolTaskRunner(max_workers=8),  # type: ignore[arg-type]
+)
 def bootstrap(site: str, dry_run: bool = False) -> dict[str, Any]:
     """Build the site from bare hosts, or bring an existing one to its configuration.
 
@@ -60,7 +64,8 @@ def decide(run: Protocol, seen: SiteSeen) -> Plan:
     try:
         return plan_bootstrap(run.site, seen, datetime.now(UTC))
     except Refused as refused:
-        first = f"Refused for {len(refused.reasons)} reasons; nothing was changed."
+        more = f" (and {len(refused.reasons) - 1} more)" if len(refused.reasons) > 1 else ""
+        first = f"Refused, nothing was changed: {refused.reasons[0]}{more}"
         publish(run, first, {"Refused because": refused.reasons, "Found": found(seen)})
         raise
 

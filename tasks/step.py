@@ -32,11 +32,14 @@ def step(function: Callable[..., Outcome], title: str, *, name: str | None = Non
         loaded = load_site(site)
         return function(loaded, *(_host(loaded, node) for node in nodes), **plain)
 
+    def titled(parameters: dict[str, Any]) -> str:
+        return f"{title}: {', '.join(parameters['nodes'])}" if parameters["nodes"] else title
+
     call.__name__ = function.__name__
     call.__doc__ = function.__doc__
     return task(
         name=name or title,
-        task_run_name=title + " {nodes}",
+        task_run_name=titled,  # type: ignore[arg-type]
         cache_policy=NO_CACHE,
         persist_result=False,
         retries=0,
