@@ -93,7 +93,8 @@ def start(given: Dict[str, Any]) -> Dict[str, Any]:
     command = compose_command()
     record(STARTED, {"compose": command})
     if other_subnet(home, before, given["subnet"]):
-        compose(home, ["down"], given["timeout"])
+        # Containers that the new file does not name, such as a bundled database, hold on to the network too.
+        compose(home, ["down", "--remove-orphans"], given["timeout"])
     # All others log to this one through its port; those that start first die of "connection refused", and
     # docker does not try them again.
     compose(home, ["up", "-d", "log"], given["timeout"])
