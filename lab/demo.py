@@ -3,6 +3,7 @@
 Every flow is started through its deployment, as the UI, a schedule or an alert would start it.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -12,13 +13,14 @@ from pathlib import Path
 from blocks import HarborSite, read_site_file
 from lab.orchestrator import Orchestrator
 from lab.site_lab import Lab
-from lab.topology import HOSTNAME
+from lab.topology import HOSTNAME, NODES
 from tasks.harbor.api import HarborApi
 from tasks.harbor.oci import Registry, prove
 from tasks.harbor.proof import PROJECT
 from tasks.harbor.web import through_balancer
 
-NAME = "demo"
+# Another name, so that a demo stands beside the one of another clone of this repository.
+NAME = os.environ.get("HARBOR_HA_LAB", "demo")
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,16 @@ class Demo:
 
     def _bring_up(self) -> str:
         topology = self.lab.up()
+        if any(self._used(node) for node in NODES):
+            # What an earlier demo left: machines without power, an empty NAS, a site on node-c.
+            self.lab.recreate(*NODES)
+            self.lab.empty_shared()
+            self.lab.stop("lb")
+            self.lab.start("lb")
         return f"up on {topology.subnet}"
+
+    def _used(self, node: str) -> bool:
+        return self.lab.exec(node, ["test", "-e", "/var/lib/harbor-ha"], check=False).returncode == 0
 
     def _serve(self) -> str:
         self.orchestrator.up(self.lab.site_file, NAME)
