@@ -36,15 +36,17 @@ format: venv
 venv: $(VENV)/.ready
 
 # The lock names versions and hashes and no address: pip takes them from wherever this machine is set up to.
+# It is complete, so pip resolves nothing: where a pin is not the newest, its resolver trips over extras.
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@./scripts/find-python "$(PYTHON)" > /dev/null
 	"$$(./scripts/find-python "$(PYTHON)")" -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(RUN) -m pip check --quiet --disable-pip-version-check
 	@touch $@
 
 lock:
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-strip-extras \
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --extra test pyproject.toml --output-file requirements.lock
 
 clean:
