@@ -38,7 +38,9 @@ def ask(p: Dict[str, Any], query: str) -> Optional[str]:
 def systemctl(p: Dict[str, Any], *words: str) -> None:
     """Run systemctl on the cluster's unit; what it achieved is asked afterwards."""
     quiet = subprocess.DEVNULL
-    subprocess.run(["systemctl"] + list(words) + [p["unit"]], timeout=p["limit_s"], stdout=quiet, stderr=quiet)
+    subprocess.run(
+        ["systemctl"] + list(words) + [p["unit"]], timeout=p["limit_s"], stdout=quiet, stderr=quiet
+    )
 
 
 def answers(p: Dict[str, Any]) -> bool:
