@@ -70,7 +70,7 @@ def test_s4_when_the_standby_dies_after_the_primary_was_stopped_the_primary_come
     with Scene(
         stage, "S4 standby dies after the primary was stopped", "primary taken back, timeline unchanged"
     ) as scene:
-        old, new = scene.first_primary, scene.first_standby
+        new = scene.first_standby
         accident = {
             "title": "Shut the primary down",
             "run": ["docker", "kill", stage.lab.topology.container(new)],
@@ -86,7 +86,7 @@ def test_s4_when_the_standby_dies_after_the_primary_was_stopped_the_primary_come
 @pytest.mark.faults
 def test_s5_without_the_shutdown_checkpoint_on_the_standby_the_primary_comes_back(stage: Stage) -> None:
     with Scene(stage, "S5 shutdown checkpoint not received", "no promotion, primary taken back") as scene:
-        old, new = scene.first_primary, scene.first_standby
+        new = scene.first_standby
         # After the preconditions and before the stop: the standby's receiver reads no more.
         freeze = accidents.freeze_command(stage, new, "walreceiver")
         run = scene.flow(
