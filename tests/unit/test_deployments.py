@@ -141,6 +141,19 @@ class TestAgainstAServer:
                 slugs = {schedule["slug"] for schedule in known["schedules"]}
                 assert slugs == {f"example-{one.name}" for one in sites}
 
+    def test_a_schedule_makes_runs(self, prefect_server: str, site: HarborSite) -> None:
+        """With SQLAlchemy 2.1 it did not: the scheduler's insert failed at every pass, and nothing else did."""
+        TestSchedules.nightly.deployment((site,)).apply()
+        with prefect_api(timeout=30) as api:
+            found = runs.find_deployment(api, "example")
+            body = {"min_runs": 2}
+            assert api.post(f"deployments/{found.id}/schedule", json=body).raise_for_status().is_success
+            asked = {
+                "deployments": {"id": {"any_": [found.id]}},
+                "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+            }
+            assert api.post("flow_runs/count", json=asked).json() >= 2
+
     def test_a_run_is_started_with_typed_parameters_and_once_for_a_key(self, prefect_server: str) -> None:
         EXAMPLE.deployment().apply()
         with prefect_api(timeout=30) as api:
