@@ -82,18 +82,19 @@ def alone(run: Protocol, plan: Plan) -> Iterator[None]:
         return
     databases = [connect(run.site.node(name)) for name in (plan.primary, *plan.standbys)]
     op_id = f"bootstrap-{secrets.token_hex(4)}"
-    taken = run.watch(
+    run.watch(
         "Take the site's lock",
         lambda: store.acquire(run.site, *databases, op_id=op_id, required=[host.name for host in databases]),
         lambda outcome: outcome.detail,
     )
     try:
-        yield
+        # Loading images on a slow disk takes longer than the lock lasts.
+        with store.renewed(*databases, op_id=op_id):
+            yield
     finally:
         # Left behind, it runs out; the error that ended the flow is the one to be told.
-        if taken.data:
-            with contextlib.suppress(HarborHaError):
-                store.release(run.site, *databases, op_id=op_id)
+        with contextlib.suppress(HarborHaError):
+            store.release(run.site, *databases, op_id=op_id)
 
 
 def prepare_machines(run: Protocol, plan: Plan) -> None:

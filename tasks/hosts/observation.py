@@ -1,6 +1,7 @@
 """The whole site looked at before bootstrap: all nodes at once, the bucket, the installer."""
 
 import hashlib
+import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,8 @@ from blocks import HarborSite, SshHost
 from tasks.errors import HarborHaError, Refused
 from tasks.hosts.connection import connect
 from tasks.hosts.preflight import NodeSeen, observe
+
+logger = logging.getLogger(__name__)
 
 # The longest command without a progress of its own; a clone of a large database is waited for in further runs.
 _LEFT_RUNNING_S = 1800.0
@@ -105,9 +108,10 @@ def _settled(site: HarborSite, seen: NodeSeen | HarborHaError) -> NodeSeen | Har
         if time.monotonic() > deadline:
             commands = [f"{seen.name}: {command}" for command in seen.unfinished]
             raise Refused(
-                f"An earlier run left commands on {seen.name} that do not end.",
+                f"Commands of another run, or of one that was killed, do not end on {seen.name}.",
                 [f"{command} -> wait for it, or end it" for command in commands],
             )
+        logger.info("%s: waiting for what another run began: %s", seen.name, seen.unfinished[0])
         time.sleep(1.0)
         seen = _seen(site, site.node(seen.name))
     return seen
