@@ -51,7 +51,7 @@ def bootstrap(site: str, dry_run: bool = False) -> dict[str, Any]:
         install_harbor(run, plan)
         start_harbor(run, plan)
         prove(run, plan)
-    sections = {"Decided": decided(run.site, plan), "Found before": found(seen)}
+    sections = {"Decided": decided(run.site, plan), "Found before": found(run.site, seen)}
     return publish(run, headline(run, plan), sections)
 
 
@@ -66,7 +66,7 @@ def decide(run: Protocol, seen: SiteSeen) -> Plan:
     except Refused as refused:
         more = f" (and {len(refused.reasons) - 1} more)" if len(refused.reasons) > 1 else ""
         first = f"Refused, nothing was changed: {refused.reasons[0]}{more}"
-        publish(run, first, {"Refused because": refused.reasons, "Found": found(seen)})
+        publish(run, first, {"Refused because": refused.reasons, "Found": found(run.site, seen)})
         raise
 
 

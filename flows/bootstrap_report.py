@@ -37,10 +37,11 @@ def decided(site: HarborSite, plan: Plan) -> list[str]:
     return lines
 
 
-def found(seen: SiteSeen) -> list[str]:
+def found(site: HarborSite, seen: SiteSeen) -> list[str]:
     """Tell what stood on the nodes before, and which services answered."""
-    bucket = "OSS takes and gives" if not seen.bucket else f"OSS: {len(seen.bucket)} problems"
-    return [*(f"{node.name}: {', '.join(_node(node))}" for node in seen.nodes), *seen.unreachable, bucket]
+    lines = [f"{node.name}: {', '.join(_node(node))}" for node in seen.nodes]
+    bucket = "not configured, so there are no backups" if site.oss is None else "takes and gives"
+    return [*lines, *seen.unreachable, f"OSS: {'; '.join(seen.bucket) or bucket}"]
 
 
 def _node(node: NodeSeen) -> Sequence[str]:

@@ -91,7 +91,7 @@ class Operation:
 
     def open(self, kind: OperationKind, expected_primary: str, target: str, notes: dict[str, str]) -> None:
         """Take the lock and begin a new operation; nothing but its record is written."""
-        facts = self.seen.node(expected_primary)
+        facts, previous = self.seen.node(expected_primary), latest_record(self.seen.nodes)
         self.record = OperationRecord(
             op_id=f"{kind}-{secrets.token_hex(4)}",
             kind=kind,
@@ -104,6 +104,7 @@ class Operation:
             system_identifier=identity(self.seen) or facts.system_identifier,
             last_primary=last_primary(self.seen, expected_primary),
             durability_state=durability_state(self.seen),
+            last_failover=previous.failover_at if previous else None,
             notes=notes,
         )
         self.lock()

@@ -8,7 +8,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.operation import Operation, open_record
 from flows.protocol import Protocol
 from flows.report import publish
-from flows.rules.admission import latest_record
 from flows.rules.rejoin import Rejoin, classify_rejoin
 from flows.rules.table import Decision
 from tasks import clock
@@ -49,11 +48,9 @@ def rejoin(site: str, node: str, dry_run: bool = False) -> dict[str, Any]:
     decision = classify(work, node, primary)
     if dry_run:
         return publish(run, f"Would rejoin {node} to {primary}: {decision.kind}.", work.told)
-    begin(work, node, primary)
-    if decision.kind is Rejoin.STOP_FIRST:
-        run.on(postgres.fence_by_ssh, node)
-        work.look()
-        decision = classify(work, node, primary)
+    resumed = begin(work, node, primary)
+    if resumed or decision.kind is Rejoin.STOP_FIRST:
+        decision = classify_anew(work, node, primary, decision)
     return_of_the_data(work, node, primary, decision)
     run.on(postgres.follow, node, primary)
     serve_again(work, node, primary)
@@ -96,18 +93,30 @@ def classify(work: Operation, node: str, primary: str) -> Decision[Rejoin]:
     Raises:
         Refused: no way is safe.
     """
-    record = latest_record(work.seen.nodes)
-    decision = classify_rejoin(
-        work.seen.node(node), work.seen.node(primary), record, clock.now(), slot=slot_of(node)
-    )
+    decision = classify_rejoin(work.seen.node(node), work.seen.node(primary), clock.now(), slot=slot_of(node))
     work.note("The way back", decision)
     if decision.kind is Rejoin.REFUSE:
         work.refuse(f"{node} cannot rejoin.", decision)
     return decision
 
 
-def begin(work: Operation, node: str, primary: str) -> None:
+def classify_anew(work: Operation, node: str, primary: str, decision: Decision[Rejoin]) -> Decision[Rejoin]:
+    """Let the node come to rest, then choose the way.
+
+    A killed rejoin may have left its rewind or copy running there; a server that does not follow is stopped.
+    """
+    work.run.on(postgres.await_copy, node)
+    if decision.kind is Rejoin.STOP_FIRST:
+        work.run.on(postgres.fence_by_ssh, node)
+    work.look()
+    return classify(work, node, primary)
+
+
+def begin(work: Operation, node: str, primary: str) -> bool:
     """Take the lock; an open rejoin of the same node goes on, anything else in the way refuses.
+
+    Returns:
+        whether one goes on.
 
     Raises:
         Refused: another operation is open.
@@ -132,6 +141,7 @@ def begin(work: Operation, node: str, primary: str) -> None:
         timeline=seen.timeline or 0,
         sysid=seen.system_identifier or "",
     )
+    return record is not None
 
 
 def return_of_the_data(work: Operation, node: str, primary: str, decision: Decision[Rejoin]) -> None:

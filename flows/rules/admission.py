@@ -266,10 +266,10 @@ def _operation(
     words = f"{record.kind} {record.op_id} ({record.phase})" if record else "an operation"
     if lock is not None and not ours:
         words += f" of {lock.holder}"
+    # Also of the failover before a rejoin: without one in between there is no standby to fail over to.
+    last = record.failover_at if record is not None else None
+    cooling = last is not None and now.wall - last < policy.cooldown_s
     if record is None or not record.open:
-        failed_over = record is not None and record.kind is OperationKind.FAILOVER
-        done = record is not None and record.phase is Phase.DONE
-        recent = record is not None and now.wall - record.started_at < policy.cooldown_s
-        return Open.NONE, alive, ours, failed_over and done and recent, words
+        return Open.NONE, alive, ours, cooling, words
     same = record.kind is OperationKind.FAILOVER and record.expected_primary == expected_primary
-    return (Open.SAME if same else Open.ANOTHER), alive, ours, False, words
+    return (Open.SAME if same else Open.ANOTHER), alive, ours, cooling and not same, words

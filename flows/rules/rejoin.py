@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from flows.rules.table import Decision, Rule, first_match, require_fresh
 from tasks.clock import Moment
-from tasks.operation.record import OperationRecord, Phase
+from tasks.operation.files import REWIND
 from tasks.postgres.controldata import IN_ARCHIVE_RECOVERY, SHUT_DOWN, SHUT_DOWN_IN_RECOVERY, ControlData
 from tasks.postgres.facts import Cluster, NodeFacts
 from tasks.postgres.history import FIRST, TimelineHistory
@@ -232,19 +233,13 @@ REJOIN_RULES: tuple[Rule[RejoinView, Rejoin], ...] = (
 
 
 def classify_rejoin(
-    node: NodeFacts,
-    primary: NodeFacts,
-    record: OperationRecord | None,
-    now: Moment,
-    *,
-    slot: str | None = None,
+    node: NodeFacts, primary: NodeFacts, now: Moment, *, slot: str | None = None
 ) -> Decision[Rejoin]:
     """Choose the cheapest safe way to make a node follow.
 
     Args:
         node: facts of the node.
         primary: facts of the primary.
-        record: the operation record, which knows of a rewind that was begun.
         now: the moment of the decision.
         slot: name of the node's replication slot on the primary.
 
@@ -252,12 +247,10 @@ def classify_rejoin(
         FactsTooOld: when facts are too old to decide on.
     """
     require_fresh([(node.name, node.observed_at), (primary.name, primary.observed_at)], now)
-    return first_match(REJOIN_RULES, rejoin_view(node, primary, record, slot))
+    return first_match(REJOIN_RULES, rejoin_view(node, primary, slot))
 
 
-def rejoin_view(
-    node: NodeFacts, primary: NodeFacts, record: OperationRecord | None, slot: str | None
-) -> RejoinView:
+def rejoin_view(node: NodeFacts, primary: NodeFacts, slot: str | None) -> RejoinView:
     """Condense facts to what the rules look at."""
     cluster, control, server = node.cluster, node.control, primary.server
     history = primary.cluster.history if primary.cluster else None
@@ -276,7 +269,7 @@ def rejoin_view(
         readable=control is not None,
         same_system=control is not None and control.system_identifier == primary.system_identifier,
         same_major=cluster is None or server is None or cluster.major == server.version_num // 10000,
-        copy=_copy(cluster, control, record, node.name),
+        copy=_copy(cluster, control, node.state.get(REWIND)),
         line=line,
         end=_end(control, cluster),
         beyond=_beyond(line, control, cluster, history, server.write_lsn if server else None),
@@ -341,11 +334,13 @@ def _beyond(
     return control.min_recovery_end > limit
 
 
-def _copy(
-    cluster: Cluster | None, control: ControlData | None, record: OperationRecord | None, name: str
-) -> Copy:
-    """Tell how far a copy is. pg_rewind writes backup_label, then the control file: both make it complete."""
-    begun = record is not None and record.phase is Phase.REWINDING and record.target == name
+def _copy(cluster: Cluster | None, control: ControlData | None, note: Any) -> Copy:
+    """Tell how far a copy is. pg_rewind writes backup_label, then the control file: both make it complete.
+
+    Before it begins, the program that runs it leaves a note on the node. The operation record is written earlier
+    and would not tell a rewind from the intent to rewind.
+    """
+    begun = note is not None and not (isinstance(note, dict) and note.get("state") == "done")
     label = cluster.backup_label_method if cluster else None
     rewound = label == PG_REWIND
     in_recovery = control is not None and control.state == IN_ARCHIVE_RECOVERY

@@ -11,6 +11,9 @@ ACCEPTED = (
 PAUSED = "paused"  # {"reason", "since", "by"}: nothing that an alert starts may act
 LAST_PRIMARY = "last_primary"  # the last position seen by `check`: LastPrimary in record.py
 DURABILITY = "durability"  # {"state": "SYNC"|"ASYNC"|"ASYNC_DEGRADED", "lsn", "at"}
+REWIND = (
+    "rewind"  # {"operation", "state": "begun"|"done", "evidence"}: a rewind whose server was not started yet
+)
 VERDICT = "verdict"  # {"verdict", "since"}: the last verdict of `check`
 
 

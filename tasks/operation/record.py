@@ -79,6 +79,7 @@ class OperationRecord:
         last_primary: the last position seen on the old primary; None when unknown.
         durability_state: `SYNC`, `ASYNC` or `ASYNC_DEGRADED` when it began.
         promoted_timeline: the timeline after the promotion; None before.
+        last_failover: wall time at which the last finished failover before this operation began; None: none.
         notes: what else the report needs, without secrets.
     """
 
@@ -96,12 +97,19 @@ class OperationRecord:
     last_primary: LastPrimary | None = None
     durability_state: str | None = None
     promoted_timeline: int | None = None
+    last_failover: float | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def open(self) -> bool:
         """Whether it has not come to an end."""
         return self.phase not in CLOSED
+
+    @property
+    def failover_at(self) -> float | None:
+        """When the last finished failover began, this operation included."""
+        failed_over = self.kind is OperationKind.FAILOVER and self.phase is Phase.DONE
+        return self.started_at if failed_over else self.last_failover
 
     def at(self, phase: Phase, **changes: Any) -> "OperationRecord":
         """Return the record in another phase, with other values where given."""

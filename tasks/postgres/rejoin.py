@@ -10,7 +10,7 @@ from tasks.postgres import promote, proof
 from tasks.postgres.layout import PASSFILE, layout_of, peers_of
 from tasks.postgres.node_program import on_node
 from tasks.postgres.sql import document
-from tasks.remote import pg_follow, pg_rewind, pg_sync, pg_wal
+from tasks.remote import pg_await_copy, pg_follow, pg_rewind, pg_sync, pg_wal
 
 # Replay of what a standby missed before it answers; a database of some GB after an hour away.
 _START_LIMIT_S = 300.0
@@ -66,6 +66,18 @@ def follow(site: HarborSite, standby: Host, primary: Host) -> Outcome:
     did = answer["changed"] or slots.changed or stale.changed
     said = changed if did else unchanged
     return said(f"follows {primary.name}; {marker.detail}", **marker.data)
+
+
+def await_copy(site: HarborSite, node: Host, *, limit_s: float = _REWIND_LIMIT_S) -> Outcome:
+    """Wait for a rewind or copy on the node that a killed flow left running; its end decides what comes next.
+
+    Raises:
+        NotFollowing: it still runs when the time is up.
+    """
+    answer = on_node(site, node, pg_await_copy, limit=limit_s + 10, limit_s=limit_s)
+    if answer["busy"]:
+        raise _not_following(node, f"a rewind or copy from before still runs after {limit_s:.0f} s.")
+    return unchanged(f"no copy is under way; waited {answer['waited_s']:.1f} s")
 
 
 def rewind(site: HarborSite, node: Host, primary: Host, *, operation: str) -> Outcome:

@@ -1,5 +1,6 @@
 """Runs on a node: base backup beside the data directory, verified, swapped in; nothing is removed before."""
 
+import fcntl
 import json
 import os
 import pwd
@@ -92,4 +93,15 @@ def swap(p: Dict[str, Any], new: str, uid: int, gid: int) -> Optional[str]:
     return kept
 
 
-print(json.dumps(backup(json.load(sys.stdin))))
+def alone(p: Dict[str, Any]) -> Dict[str, Any]:
+    """Keep a second copy and a rewind out, which write to the same directories."""
+    os.makedirs(p["state_dir"], 0o700, exist_ok=True)
+    with open(p["state_dir"] + "/.rewind.lock", "w") as guard:
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return problem("Another copy or rewind is running on it.", "Wait for it, then run again.")
+        return backup(p)
+
+
+print(json.dumps(alone(json.load(sys.stdin))))

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from typing import Any, Dict
+from typing import Any, Dict, Set
 
 from tasks.remote.pg_disk import (
     SHUT_DOWN,
@@ -15,7 +15,6 @@ from tasks.remote.pg_disk import (
     set_standby_signal,
     set_start_conf,
     signal_all,
-    wait_gone,
 )
 
 
@@ -32,6 +31,7 @@ def stop(p: Dict[str, Any]) -> Dict[str, Any]:
     if postmaster is None:
         return dict(before, state="crashed")
     # Not `systemctl stop`: it starts a Perl program first, a third of a second. systemd sees the end itself.
+    old = set(servers_in(data))
     os.kill(postmaster, signal.SIGINT)
     deadline = time.monotonic() + p["limit_s"]
     # The control file, not the process: the process waits for the archiver, which may hang on its storage.
@@ -43,11 +43,23 @@ def stop(p: Dict[str, Any]) -> Dict[str, Any]:
         time.sleep(0.02)
     hold(p)
     how = "fast"
-    if not wait_gone(data, p["archiver_grace_s"]):
-        signal_all(servers_in(data), signal.SIGKILL)
-        wait_gone(data, 5.0)
+    # Not whatever runs there by now: this program outlives a killed flow, and the next one may have taken the
+    # primary back.
+    if not wait_ended(data, old, p["archiver_grace_s"]):
+        signal_all(sorted(old & set(servers_in(data))), signal.SIGKILL)
+        wait_ended(data, old, 5.0)
         how = "killed after its clean shutdown checkpoint, while archiving"
     return dict(seen(p), state="stopped", how=how, changed=True, running=servers_in(data))
+
+
+def wait_ended(data: str, old: Set[int], limit: float) -> bool:
+    """Wait until none of these server processes is left."""
+    deadline = time.monotonic() + limit
+    while old & set(servers_in(data)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def hold(p: Dict[str, Any]) -> bool:

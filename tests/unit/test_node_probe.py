@@ -294,14 +294,14 @@ def test_a_real_pair_is_seen_switched_and_rejoined(pair: Pair) -> None:
     assert b.cluster.history is not None
     assert a.cluster is not None
     assert b.cluster.history.switchpoint(1) == a.cluster.checkpoint_end
-    assert classify_rejoin(a, b, None, clock.now()).kind is Rejoin.FOLLOW
+    assert classify_rejoin(a, b, clock.now()).kind is Rejoin.FOLLOW
 
     pair.sql("b", "SELECT pg_create_physical_replication_slot('ha_a', true)")
     pair.run("touch", f"{pair.root}/a/standby.signal")
     pair.ctl("a", "-w", "start")
     b, a = caught_up(pair, up="b", down="a")
     assert a.timeline == 2
-    assert classify_rejoin(a, b, None, clock.now()).kind is Rejoin.NOTHING
+    assert classify_rejoin(a, b, clock.now()).kind is Rejoin.NOTHING
 
 
 def test_a_stopped_postmaster_is_running_and_not_answering(pair: Pair) -> None:
@@ -322,17 +322,17 @@ def test_a_diverged_primary_is_to_be_rewound_once(pair: Pair) -> None:
     pair.sql("b", "CHECKPOINT")
     pair.ctl("a", "-m", "fast", "-w", "stop")
     a, b = pair.look("a"), pair.look("b")
-    assert classify_rejoin(a, b, None, clock.now()).kind is Rejoin.REWIND
+    assert classify_rejoin(a, b, clock.now()).kind is Rejoin.REWIND
     source = f"host={pair.root} port=5999 dbname=postgres"
     pair.run(
         *(f"{PROGRAMS}/pg_rewind", "-D", f"{pair.root}/a", "--no-ensure-shutdown", "--no-sync"),
         f"--source-server={source}",
     )
-    assert classify_rejoin(pair.look("a"), b, None, clock.now()).kind is Rejoin.START_ONLY
+    assert classify_rejoin(pair.look("a"), b, clock.now()).kind is Rejoin.START_ONLY
     half = pair.look("a")
     assert half.cluster is not None
     assert half.control is not None
     before = replace(
         half, cluster=replace(half.cluster, control=replace(half.control, state="in production"))
     )
-    assert classify_rejoin(before, b, None, clock.now()).kind is Rejoin.CLONE
+    assert classify_rejoin(before, b, clock.now()).kind is Rejoin.CLONE

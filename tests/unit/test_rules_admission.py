@@ -147,6 +147,13 @@ def test_planned_work_starts_no_cooldown(kind: OperationKind) -> None:
     assert ask([stopped(), noted(deaf_standby(), operation=done)]).kind is Admission.ADMIT
 
 
+def test_a_rejoin_in_between_does_not_end_the_cooldown() -> None:
+    back = replace(RECORD, phase=Phase.DONE, kind=OperationKind.REJOIN, last_failover=NOW.wall - 300)
+    assert ask([stopped(), noted(deaf_standby(), operation=back)]).kind is Admission.COOLDOWN
+    long_ago = replace(back, last_failover=NOW.wall - 601)
+    assert ask([stopped(), noted(deaf_standby(), operation=long_ago)]).kind is Admission.ADMIT
+
+
 def test_a_damaged_record_refuses_and_is_not_taken_for_none() -> None:
     damaged = replace(deaf_standby(), state={"operation": {"damaged": True}})
     assert ask([stopped(), damaged]).kind is Admission.REFUSE

@@ -16,7 +16,6 @@ from flows.rules.rejoin import (
     classify_rejoin,
 )
 from flows.rules.table import first_match
-from tasks.operation.record import OperationKind, OperationRecord, Phase
 from tasks.postgres.facts import NodeFacts, Slot
 from tasks.postgres.history import Fork, TimelineHistory
 from tasks.postgres.lsn import Lsn
@@ -33,16 +32,13 @@ def new_primary(**server_changes: Any) -> NodeFacts:
     )
 
 
-def classify(
-    node_a: NodeFacts, record: OperationRecord | None = None, other: NodeFacts | None = None
-) -> Rejoin:
-    return classify_rejoin(node_a, other or new_primary(), record, NOW, slot="ha_node_a").kind
+def classify(node_a: NodeFacts, other: NodeFacts | None = None) -> Rejoin:
+    return classify_rejoin(node_a, other or new_primary(), NOW, slot="ha_node_a").kind
 
 
-def rewinding(phase: Phase = Phase.REWINDING) -> OperationRecord:
-    return OperationRecord(
-        "op", OperationKind.REJOIN, "demo", "node-b", "node-a", 3, 1.0, "host:1", phase=phase
-    )
+def noted(facts: NodeFacts, state: object) -> NodeFacts:
+    """A node on which a rewind left its note."""
+    return replace(facts, state={"rewind": {"operation": "op", "state": state}})
 
 
 def old_standby(**changes: Any) -> NodeFacts:
@@ -148,23 +144,17 @@ def test_a_rewound_directory_is_started_and_not_rewound_again() -> None:
         backup_label_method="pg_rewind",
         control=control(state="in archive recovery", min_recovery_timeline=3, min_recovery_end=Lsn(1)),
     )
-    assert classify(rewound, rewinding()) is Rejoin.START_ONLY
+    assert classify(noted(rewound, "begun")) is Rejoin.START_ONLY
+    assert classify(noted(rewound, "done")) is Rejoin.START_ONLY
     assert classify(rewound) is Rejoin.START_ONLY
 
 
 def test_a_rewind_that_was_killed_halfway_is_cloned() -> None:
     half = stopped(backup_label_method="pg_rewind", control=control())
     assert classify(half) is Rejoin.CLONE
-    assert classify(stopped(), rewinding()) is Rejoin.CLONE
-    assert classify(stopped(control=None), rewinding()) is Rejoin.CLONE
-
-
-def test_the_rewind_of_another_node_says_nothing_about_this_one() -> None:
-    assert classify(stopped(), replace(rewinding(), target="node-c")) is Rejoin.FOLLOW
-
-
-def test_a_finished_rewind_of_long_ago_says_nothing_either() -> None:
-    assert classify(stopped(), rewinding(Phase.DONE)) is Rejoin.FOLLOW
+    assert classify(noted(stopped(), "begun")) is Rejoin.CLONE
+    assert classify(noted(stopped(control=None), "begun")) is Rejoin.CLONE
+    assert classify(replace(stopped(), state={"rewind": {"damaged": True}})) is Rejoin.CLONE
 
 
 def test_a_copy_that_was_not_started_is_started() -> None:
