@@ -7,7 +7,8 @@ other, with its own process id and lock, only that nobody waits four seconds for
 An order: `{"flow", "parameters", "out", "accident"}`, or `"call": "module:function"` instead of a flow. The child
 writes `<out>.records` (a line a step, as it ends), `<out>.log`, and at its end `<out>`. The accident is SIGKILL:
 `{"after": N}` when the N-th step has ended, `{"title": "…", "nth": 1}` when the first of that name has,
-`{"within": N, "delay": seconds}` while the N-th step runs; counted from 1, looks included. With
+`{"within": N, "delay": seconds}` while the N-th step runs, or `within_title` for the first of a name; counted
+from 1, looks included. With
 `"run": [argv…]` that program is run instead, and the flow goes on when it has ended.
 """
 
@@ -75,6 +76,7 @@ def watch_records(out: str, accident: dict[str, Any]) -> None:
     """Make every protocol of this process keep its records in a Journal."""
     begin = Protocol.begin.__func__  # type: ignore[attr-defined]
     kept = Protocol._kept
+    hit = threading.Event()
 
     def begin_with_journal(cls: type[Protocol], *args: Any, **kwargs: Any) -> Protocol:
         run: Protocol = begin(cls, *args, **kwargs)
@@ -82,7 +84,10 @@ def watch_records(out: str, accident: dict[str, Any]) -> None:
         return run
 
     def kept_or_struck(self: Protocol, *args: Any) -> Any:
-        if len(self.records) + 1 == accident.get("within"):
+        title = args[0].name if args else ""
+        here = len(self.records) + 1 == accident.get("within") or title == accident.get("within_title")
+        if here and not hit.is_set():
+            hit.set()
             threading.Timer(accident.get("delay", 0.1), strike, (accident,)).start()
         return kept(self, *args)
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flows.rules.admission import latest_record
 from tasks.harbor.oci import Registry
 from tasks.harbor.web import HarborRefused, through_balancer
-from tasks.operation.files import LOCK, OPERATION
-from tasks.operation.record import record_from
+from tasks.operation.files import LOCK
 from tasks.postgres.facts import NodeFacts
 from tasks.postgres.layout import STATE_DIR, slot_of
 from tasks.postgres.proof import replicate_marker
@@ -32,13 +32,24 @@ class Scene:
         expected: what should come of it, for the table.
         pushes: load Harbor too; off where seconds of a busy machine are not what is tested.
         may_lose: asynchronous replication may lose writes here; they must be reported.
+        two_writers: somebody made a second primary on purpose, which the samples must show.
+        keep: the site's settings are a test's own.
     """
 
     def __init__(
-        self, stage: Stage, title: str, expected: str, *, pushes: bool = True, may_lose: bool = False
+        self,
+        stage: Stage,
+        title: str,
+        expected: str,
+        *,
+        pushes: bool = True,
+        may_lose: bool = False,
+        two_writers: bool = False,
+        keep: bool = False,
     ) -> None:
         self.stage, self.title, self.expected = stage, title, expected
-        self.may_lose = may_lose
+        self.may_lose, self.two_writers = may_lose, two_writers
+        self._keep_settings = keep
         self.observed: list[str] = []
         self.seconds: float | None = None
         self.losses: list[dict[str, Any]] | None = None
@@ -46,7 +57,7 @@ class Scene:
         self._pushes = pushes
 
     def __enter__(self) -> "Scene":
-        self.stage.restore()
+        self.stage.restore(settings=not self._keep_settings)
         self.first_primary = self.stage.primary
         self.first_standby = self.stage.peer(self.first_primary)
         self.first_timeline = self.stage.timeline(self.first_primary)
@@ -145,6 +156,21 @@ class Scene:
         times = sorted(end for end in self.pushed().values() if end > after - 2)
         return max(late - early for early, late in itertools.pairwise(times))
 
+    def told(self, run: Run) -> str:
+        """What a run said, whether it refused or not."""
+        answer = run.answer
+        return run.refusal if "error" in answer else str(answer["result"]["headline"])
+
+    def wait_for_writes(self, count: int) -> None:
+        """Wait until so many more writes are acknowledged."""
+        before = len(self.acknowledged())
+        wait_for(lambda: len(self.acknowledged()) >= before + count, 30.0, "no writes")
+
+    def wait_until_settled_primary(self) -> None:
+        """Wait until the primary no longer yields to another one, as it does in the first two minutes."""
+        started = "SELECT extract(epoch FROM now() - pg_postmaster_start_time())"
+        wait_for(lambda: float(self.stage.value(self.first_primary, started)) > 125, 130.0, "it is too young")
+
     def wait_until_deaf(self, node: str) -> None:
         """Wait until a standby's receiver is no longer fresh."""
 
@@ -185,7 +211,10 @@ class Scene:
             load.end()
         self._assert_losses()
         overlapping = overlaps(self.sampler.samples)
-        assert not overlapping, f"two nodes accepted writes: {overlapping}"
+        if self.two_writers:
+            assert overlapping, "the samples did not see the second primary"
+        else:
+            assert not overlapping, f"two nodes accepted writes: {overlapping}"
         self._assert_end_state()
 
     def _assert_losses(self) -> None:
@@ -249,8 +278,9 @@ class Scene:
             assert node.start_conf == "auto", f"start.conf of {node.name} says {node.start_conf}"
             assert not node.masked, f"{node.name} is masked"
             assert node.state.get(LOCK) is None, f"{node.name} holds a lock"
-            record = record_from(node.state.get(OPERATION), node.name)
-            assert record is None or not record.open, f"the record on {node.name} is open: {record}"
+        # A node that was away keeps its copy of the record as it was; the newest one counts.
+        record = latest_record(seen.nodes)
+        assert record is None or not record.open, f"the record is open: {record}"
 
     def kept_losses(self, node: str) -> list[dict[str, Any]]:
         """Read the commits that rejoin listed last, from the file that it keeps on the node."""
@@ -258,6 +288,15 @@ class Scene:
         kept = json.loads(self.stage.shell(node, script))
         address = self.stage.site.node(node).address
         return [{**commit, "host": address} for commit in kept["commits"]]
+
+    def all_kept_losses(self, node: str) -> list[dict[str, Any]]:
+        """Read every list of commits that is kept on the node."""
+        script = (
+            f"for f in {STATE_DIR}/diverged/*.commits.json; do [ -e $f ] && tr -d '\\n' < $f && echo; done"
+        )
+        address = self.stage.site.node(node).address
+        lists = [json.loads(line) for line in self.stage.shell(node, script, check=False).splitlines()]
+        return [{**commit, "host": address} for kept in lists for commit in kept["commits"]]
 
     def _load(self, function: str, log: Path) -> Run:
         name = function.partition(":")[0]

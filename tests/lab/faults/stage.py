@@ -18,6 +18,7 @@ from lab.site_lab import Lab
 from tasks import clock
 from tasks.balancer.balancer import Served, balancer_of
 from tasks.errors import HarborHaError
+from tasks.guard.install import install_guard
 from tasks.hosts.connection import Host, connect
 from tasks.observation.look import SiteLook, look
 from tasks.postgres.facts import NodeFacts
@@ -44,6 +45,7 @@ class Stage:
         self.directory = lab.topology.directory / "faults"
         self.nursery = Nursery(self.orchestrator.environment, self.directory)
         self.site_file = self.directory / "site.yml"
+        self._overridden = self._guards_differ = False
 
     # --- the site ---
 
@@ -90,6 +92,7 @@ class Stage:
             assert applied.result
 
     def _write_settings(self, settings: dict[str, Any]) -> bool:
+        self._overridden = bool(settings)
         document = yaml.safe_load(self.lab.site_file.read_text())
         for path, setting in {**_SETTINGS, **settings}.items():
             *parents, last = path.split(".")
@@ -180,15 +183,33 @@ class Stage:
         names = [node.name for node in self.site.nodes]
         return {name: state.served.value for name, state in balancer.status().items() if name in names}
 
+    def fork(self, node: str) -> str:
+        """The position at which a primary left the timeline before its own."""
+        file = f"pg_wal/{self.timeline(node):08X}.history"
+        return self.value(node, f"SELECT pg_read_file('{file}')").splitlines()[-1].split("\t")[1]
+
+    def install_guard(self) -> None:
+        """Bring the guards on the nodes to the settings in force, as bootstrap does."""
+        self._guards_differ = self._overridden
+        for node in self.nodes:
+            install_guard(self.site, self.host(node))
+
     # --- the way back ---
 
-    def restore(self) -> None:
-        """Bring the site back to a healthy pair: undo what the accidents did, then let the flows work."""
+    def restore(self, *, settings: bool = True) -> None:
+        """Bring the site back to a healthy pair: undo what the accidents did, then let the flows work.
+
+        Args:
+            settings: give the site the suite's settings.
+        """
         self.lab.heal()
         for machine in self.lab.machines():
             if not self.lab.is_running(machine):
                 self.lab.start(machine)
-        self.configure()
+        if settings:
+            self.configure()
+            if self._guards_differ:
+                self.install_guard()
         for node in self.nodes:
             self.shell(node, _REPAIR.format(bin=self.layout.bin), check=False)
         if self.healthy():

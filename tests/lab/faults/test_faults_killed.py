@@ -1,0 +1,176 @@
+"""The process that runs a flow is killed at every boundary of its steps; the next one ends in the same state."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.lab.faults import accidents
+from tests.lab.faults.processes import Run
+from tests.lab.faults.scene import Scene
+from tests.lab.faults.stage import Stage, wait_for
+
+Accident = dict[str, Any]
+
+
+@dataclass
+class Killed:
+    """What was tried: where it was killed, and what went wrong."""
+
+    points: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    def note(self, run: Run, accident: Accident) -> bool:
+        """Keep the point; False when the run came to its end."""
+        if not run.killed():
+            return False
+        titles = run.titles()
+        where = f"within {accident['within']}" if "within" in accident else f"after {len(titles)}"
+        self.points.append(f"{where} ({titles[-1] if titles else 'nothing'})")
+        return True
+
+    def hold(self, holds: bool, what: str) -> None:
+        """Keep what went wrong, so that one boundary does not hide the others."""
+        if not holds:
+            self.wrong.append(f"{self.points[-1] if self.points else 'whole'}: {what}")
+
+
+def failover_cycle(
+    stage: Stage, scene: Scene, accident: Accident, rejoin_accident: Accident, kept: Killed
+) -> None:
+    """Lose the primary for good, fail over and rejoin, both killed once and run again."""
+    old = stage.primary
+    new, timeline = stage.peer(old), stage.timeline(old)
+    stage.check()
+    accidents.kill_postgres_for_good(stage, old)
+    kept.note(stage.failover(old, accident), accident)
+    again = stage.failover(old)
+    told = scene.told(again)
+    done = f"{new} is the primary" in told or f"{old} is not the primary; {new}" in told
+    kept.hold(done, f"the second run says: {told}")
+    if stage.primary != new:
+        kept.hold(False, f"{stage.primary} is the primary")
+        stage.failover(old, accept_data_loss=True)
+    kept.hold(stage.timeline(new) == timeline + 1, "promoted more than once")
+    accidents.repair_postgres(stage, old)
+    kept.note(stage.flow("rejoin", node=old, accident=rejoin_accident).wait(), rejoin_accident)
+    told = scene.told(stage.flow("rejoin", node=old).wait())
+    kept.hold("replays what" in told, f"the second rejoin says: {told}")
+    kept.hold(stage.timeline(new) == timeline + 1, "promoted by a rejoin")
+    wait_for(stage.healthy, 40.0, lambda: f"{kept.points[-1:]}: {stage.troubles()}")
+    scene.losses = (scene.losses or []) + scene.all_kept_losses(old)
+
+
+def switchover_cycle(stage: Stage, scene: Scene, accident: Accident, kept: Killed) -> bool:
+    """Switch over, killed once and run again; True when it was killed."""
+    old = stage.primary
+    new, timeline = stage.peer(old), stage.timeline(old)
+    killed = kept.note(stage.flow("switchover", to=new, accident=accident).wait(), accident)
+    told = scene.told(stage.flow("switchover", to=new).wait())
+    done = "is its standby" in told or f"{new} is the primary already" in told
+    kept.hold(done, f"the second run says: {told}")
+    kept.hold(stage.primary == new, f"{stage.primary} is the primary")
+    kept.hold(stage.timeline(new) == timeline + 1, "promoted more than once, or not at all")
+    wait_for(stage.healthy, 40.0, lambda: f"{kept.points[-1:]}: {stage.troubles()}")
+    return killed
+
+
+def test_a_failover_killed_right_after_the_promotion_goes_on_without_a_second_one(stage: Stage) -> None:
+    title = "F13 failover killed after the promotion, rejoin during the rewind"
+    with Scene(stage, title, "the next runs go on, one promotion", may_lose=True, pushes=False) as scene:
+        kept = Killed()
+        failover_cycle(
+            stage, scene, {"title": "Promote the standby"}, {"title": "Record the accepted primary"}, kept
+        )
+        assert len(kept.points) == 2
+        assert not kept.wrong, kept.wrong
+        scene.saw("both went on")
+
+
+def test_a_switchover_killed_while_nobody_is_primary_goes_on(stage: Stage) -> None:
+    title = "F13 switchover killed after the shutdown"
+    with Scene(stage, title, "the next run goes on", pushes=False) as scene:
+        kept = Killed()
+        assert switchover_cycle(stage, scene, {"title": "Shut the primary down"}, kept)
+        assert not kept.wrong, kept.wrong
+        scene.saw("went on")
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+def test_f13_failover_and_rejoin_killed_at_every_boundary_end_in_the_same_state(stage: Stage) -> None:
+    title, expected = "F13 failover and rejoin killed at every boundary", "same end state, one promotion each"
+    with Scene(stage, title, expected, may_lose=True, pushes=False) as scene:
+        kept = Killed()
+        number, failover_ends, rejoin_ends = 0, False, False
+        while not (failover_ends and rejoin_ends):
+            number += 1
+            before = len(kept.points)
+            at = {"after": number}
+            failover_cycle(stage, scene, {} if failover_ends else at, {} if rejoin_ends else at, kept)
+            new_points = kept.points[before:]
+            failover_ends, rejoin_ends = ended(stage, number)
+            assert new_points or (failover_ends and rejoin_ends)
+        assert not kept.wrong, kept.wrong
+        assert len(kept.points) > 25
+        scene.saw(f"killed at {len(kept.points)} boundaries")
+
+
+def ended(stage: Stage, number: int) -> tuple[bool, bool]:
+    """Whether the newest failover and the newest rejoin have no more steps than were tried."""
+    steps = []
+    for flow in ("failover", "rejoin"):
+        newest = max(stage.directory.glob(f"*-{flow}.json.records"), key=lambda file: file.stat().st_mtime)
+        steps.append(len(newest.read_text().splitlines()))
+    return steps[0] <= number, steps[1] <= number
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+def test_f13_a_switchover_killed_at_every_boundary_ends_in_the_same_state(stage: Stage) -> None:
+    title = "F13 switchover killed at every boundary"
+    with Scene(stage, title, "same end state, one promotion each, nothing lost", pushes=False) as scene:
+        kept = Killed()
+        number = 1
+        while switchover_cycle(stage, scene, {"after": number}, kept):
+            number += 1
+        assert not kept.wrong, kept.wrong
+        assert len(kept.points) > 15
+        scene.saw(f"killed at {len(kept.points)} boundaries")
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+def test_f13_failover_and_rejoin_killed_within_their_steps_end_in_the_same_state(stage: Stage) -> None:
+    title, expected = (
+        "F13 failover and rejoin killed within their steps",
+        "same end state, one promotion each",
+    )
+    with Scene(stage, title, expected, may_lose=True, pushes=False) as scene:
+        kept = Killed()
+        for failover_step, rejoin_step in WITHIN:
+            at = {"within_title": failover_step, "delay": 0.15}
+            rejoin_at = {"within_title": rejoin_step, "delay": 0.15}
+            failover_cycle(stage, scene, at, rejoin_at, kept)
+        assert not kept.wrong, kept.wrong
+        scene.saw(f"killed within {len(kept.points)} steps")
+
+
+WITHIN = (
+    ("Restart the primary", "Rewind"),
+    ("Fence over SSH", "Start as a standby"),
+    ("Promote the standby", "Repoint Harbor"),
+    ("Repoint Harbor", "List what only the old primary had"),
+)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+def test_f13_a_switchover_killed_within_its_steps_ends_in_the_same_state(stage: Stage) -> None:
+    title = "F13 switchover killed within its steps"
+    with Scene(stage, title, "same end state, one promotion each, nothing lost", pushes=False) as scene:
+        kept = Killed()
+        for step in ("Shut the primary down", "Promote the standby", "Start as a standby", "Repoint Harbor"):
+            switchover_cycle(stage, scene, {"within_title": step, "delay": 0.15}, kept)
+        assert not kept.wrong, kept.wrong
+        scene.saw(f"killed within {len(kept.points)} steps")
