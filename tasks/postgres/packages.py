@@ -38,9 +38,10 @@ def install(site: HarborSite, host: Host) -> Outcome:
 
 
 def available(host: Host, package: str) -> bool:
-    """Whether apt on the node has a candidate for the package; refreshes its lists when it knows none."""
-    if _has_candidate(host, package):
-        return True
+    """Refresh apt's lists and tell whether it has a candidate for the package.
+
+    Old lists name versions that the mirror has no more: the installation would end with a 404.
+    """
     host.run([*_ENV, "apt-get", "-qq", "update"], timeout=_DOWNLOAD_S)
     return _has_candidate(host, package)
 
