@@ -8,6 +8,7 @@ import pytest
 
 from lab.site_lab import Lab
 from tests.lab.faults import table
+from tests.lab.faults.secret_scan import CommandLines, secrets_of
 from tests.lab.faults.stage import Stage
 
 
@@ -18,6 +19,14 @@ def stage(standing_lab: Lab) -> Iterator[Stage]:
     made.open()
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def command_lines(stage: Stage) -> Iterator[CommandLines]:
+    """A watch over all command lines while the suite runs."""
+    watch = CommandLines(secrets_of(stage))
+    yield watch
+    watch.stop()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
