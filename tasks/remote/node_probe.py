@@ -25,6 +25,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 ENGLISH = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 STATE_FILE_LIMIT = 64 * 1024
+# Time for one lost packet, which is sent again after a second; every look at a dead peer costs it.
+PORT_TIMEOUT_S = 1.2
 Part = Tuple[str, Callable[[], Any]]
 
 
@@ -265,7 +267,7 @@ def harbor_health(want: Dict[str, Any]) -> Dict[str, Any]:
 def reaches(address: str, port: int) -> str:
     """Try a TCP connection: `open`, `refused` (the machine lives, the service does not) or `silent`."""
     try:
-        socket.create_connection((address, port), timeout=2.0).close()
+        socket.create_connection((address, port), timeout=PORT_TIMEOUT_S).close()
         return "open"
     except ConnectionRefusedError:
         return "refused"
