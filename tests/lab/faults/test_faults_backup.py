@@ -63,6 +63,7 @@ def test_a_night_in_which_nothing_changed_copies_nothing(stage: Stage, bucket: B
     assert blobs.uploaded == 0
 
 
+@pytest.mark.faults
 def test_killed_after_every_step_it_is_no_backup_and_the_next_run_succeeds(
     stage: Stage, bucket: Bucket
 ) -> None:
@@ -76,7 +77,9 @@ def test_killed_after_every_step_it_is_no_backup_and_the_next_run_succeeds(
         backed_up(stage, bucket)
 
 
-@pytest.mark.parametrize("title", ["Dump the databases", "Copy images"])
+@pytest.mark.parametrize(
+    "title", ["Copy images", pytest.param("Dump the databases", marks=pytest.mark.faults)]
+)
 def test_killed_in_the_middle_of_a_step_it_leaves_nothing_that_counts(
     stage: Stage, bucket: Bucket, title: str
 ) -> None:
@@ -102,7 +105,14 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("name", RULES)
+# Two stand for all of them in `make test`.
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("5xx", "throttling") else pytest.param(name, marks=pytest.mark.faults)
+        for name in RULES
+    ],
+)
 def test_a_backup_survives_an_oss_that_fails_now_and_then(stage: Stage, bucket: Bucket, name: str) -> None:
     add_blobs(stage, 50, f"faults {name}")
     with bucket.failing(RULES[name]):
@@ -134,6 +144,7 @@ def test_an_oss_that_cannot_be_used_is_said_in_one_sentence_before_anything_is_d
     assert len(bucket.complete()) == before
 
 
+@pytest.mark.faults
 def test_the_standby_dies_during_the_dump_and_the_next_backup_is_made_on_the_primary(
     stage: Stage, bucket: Bucket
 ) -> None:
@@ -151,6 +162,7 @@ def test_the_standby_dies_during_the_dump_and_the_next_backup_is_made_on_the_pri
     assert standby in manifest.source.reason
 
 
+@pytest.mark.faults
 def test_a_failover_in_the_middle_of_a_backup_harms_neither(stage: Stage, bucket: Bucket) -> None:
     primary, standby, before = stage.primary, stage.standby, len(bucket.complete())
     with stage.settings(backup__traffic_limit_bytes_s=300_000):
@@ -180,7 +192,10 @@ def test_a_drill_passes_and_is_recorded_next_to_the_backup(stage: Stage, bucket:
     assert bucket.complete()[-1].verified[-1].endswith("-ok.json")
 
 
-@pytest.mark.parametrize("role", ["database", "configuration", "links"])
+@pytest.mark.parametrize(
+    "role",
+    ["database", *(pytest.param(role, marks=pytest.mark.faults) for role in ("configuration", "links"))],
+)
 def test_damage_in_the_bucket_is_found_and_named_by_the_drill(
     stage: Stage, bucket: Bucket, role: str
 ) -> None:
@@ -197,6 +212,7 @@ def test_damage_in_the_bucket_is_found_and_named_by_the_drill(
     bucket.store.delete_many([parse_backup_id(manifest.backup_id).key("COMPLETE")])
 
 
+@pytest.mark.faults
 def test_a_blob_that_was_exchanged_in_the_bucket_is_found_by_the_next_backup_and_sent_again(
     stage: Stage, bucket: Bucket
 ) -> None:
@@ -227,6 +243,7 @@ def test_prune_shows_what_it_would_remove_and_removes_nothing(stage: Stage, buck
     assert len(bucket.complete()) == before
 
 
+@pytest.mark.faults
 def test_prune_removes_what_the_policy_no_longer_keeps(stage: Stage, bucket: Bucket) -> None:
     backed_up(stage, bucket)
     with stage.settings(backup__keep_daily=1, backup__keep_at_least=1):

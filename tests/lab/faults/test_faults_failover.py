@@ -94,6 +94,7 @@ def test_f5_a_cut_between_primary_and_standby_is_no_reason_for_a_failover(stage:
         scene.saw(run.headline)
 
 
+@pytest.mark.faults
 def test_f7_a_primary_isolated_with_its_harbor_is_not_replaced_unless_it_is_certainly_fenced(
     stage: Stage,
 ) -> None:
