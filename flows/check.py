@@ -24,7 +24,11 @@ from tasks.operation.files import VERDICT
 from tasks.postgres import ha_steps as postgres
 
 
-@flow(name="check", task_runner=ThreadPoolTaskRunner(max_workers=8))  # type: ignore[arg-type]
+@flow(
+    name="check",
+    flow_run_name="check of {site}",
+    task_runner=ThreadPoolTaskRunner(max_workers=8),  # type: ignore[arg-type]
+)
 def check(site: str) -> dict[str, Any]:
     """Judge the site and keep the primary's position, by which a failover knows what it would lose.
 

@@ -25,7 +25,7 @@ from tasks.hosts.observation import observe_site
 from tasks.postgres import steps as postgres
 
 
-@flow(name="disaster_restore")
+@flow(name="disaster_restore", flow_run_name="disaster-restore of {site}")
 def disaster_restore(
     site: str,
     target: str,

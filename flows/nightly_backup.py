@@ -67,7 +67,7 @@ class Parts:
         self.artifacts[artifact.name] = artifact
 
 
-@flow(name="nightly_backup")
+@flow(name="nightly_backup", flow_run_name="nightly-backup of {site}")
 def nightly_backup(site: str, images: bool = True, dry_run: bool = False) -> dict[str, Any]:
     """Back up the databases, the configuration and the images of a site.
 

@@ -10,7 +10,7 @@ from flows.report import publish
 from tasks.operation import steps as operation
 
 
-@flow(name="pause")
+@flow(name="pause", flow_run_name="pause of {site}")
 def pause(site: str, reason: str = "maintenance", by: str = "", end: bool = False) -> dict[str, Any]:
     """Pause the site for maintenance, or end the pause.
 

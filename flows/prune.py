@@ -21,7 +21,7 @@ from tasks.errors import Refused
 _LEAST_GRACE_DAYS = 2
 
 
-@flow(name="prune")
+@flow(name="prune", flow_run_name="prune of {site}")
 def prune(site: str, confirm: bool = False, blobs: bool = False, grace_days: int = 14) -> dict[str, Any]:
     """Show which backups the site's policy no longer keeps, and remove them when confirmed.
 

@@ -30,7 +30,11 @@ _WAYS = {
 }
 
 
-@flow(name="rejoin", task_runner=ThreadPoolTaskRunner(max_workers=8))  # type: ignore[arg-type]
+@flow(
+    name="rejoin",
+    flow_run_name="rejoin of {site}",
+    task_runner=ThreadPoolTaskRunner(max_workers=8),  # type: ignore[arg-type]
+)
 def rejoin(site: str, node: str, dry_run: bool = False) -> dict[str, Any]:
     """Make a node the standby of the primary again, and bring its Harbor back to the clients.
 

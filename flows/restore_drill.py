@@ -14,7 +14,7 @@ from flows.rules.dump_node import choose_dump_node
 from tasks.backup.settings import identities, require_backup_settings, store_of
 
 
-@flow(name="restore_drill")
+@flow(name="restore_drill", flow_run_name="restore-drill of {site}")
 def restore_drill(
     site: str, backup: str = "latest", node: str = "", identity_file: str = "", dry_run: bool = False
 ) -> dict[str, Any]:

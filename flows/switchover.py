@@ -19,7 +19,11 @@ from tasks.operation.record import Fence, OperationKind, OperationRecord, Phase
 from tasks.postgres import ha_steps as postgres
 
 
-@flow(name="switchover", task_runner=ThreadPoolTaskRunner(max_workers=8))  # type: ignore[arg-type]
+@flow(
+    name="switchover",
+    flow_run_name="switchover of {site}",
+    task_runner=ThreadPoolTaskRunner(max_workers=8),  # type: ignore[arg-type]
+)
 def switchover(site: str, to: str, dry_run: bool = False) -> dict[str, Any]:
     """Make another node the primary, planned and without loss; the old primary ends as its standby.
 
