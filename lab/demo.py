@@ -12,6 +12,7 @@ from pathlib import Path
 
 from blocks import HarborSite, read_site_file
 from lab.orchestrator import Orchestrator
+from lab.shell import LabError
 from lab.site_lab import Lab
 from lab.topology import HOSTNAME, NODES
 from tasks.harbor.api import HarborApi
@@ -55,7 +56,7 @@ class Demo:
         self._stage("bootstrap: two bare hosts become a site", lambda: self._flow("bootstrap"))
         self._stage("bootstrap again: nothing to do", lambda: self._flow("bootstrap"))
         self._stage("a client pushes and pulls", self._use)
-        self._stage("check: the position by which a failover knows its cost", lambda: self._flow("check"))
+        self._stage("check: the position by which a failover knows its cost", self._check)
         self._stage("node-a, the primary, loses its power", self._cut_power)
         self._stage("failover: node-b takes over", lambda: self._flow("failover", expected_primary="node-a"))
         self._stage("a client pushes and pulls", self._use)
@@ -64,7 +65,7 @@ class Demo:
         self._stage("a client pushes and pulls", self._use)
         self._stage("switchover: back to node-a, nothing lost", lambda: self._flow("switchover", to="node-a"))
         self._stage("a client pushes and pulls", self._use)
-        self._stage("check: all is well", lambda: self._flow("check"))
+        self._stage("check: all is well", self._check)
         self._stage(
             "nightly-backup: databases, configuration, images to OSS", lambda: self._flow("nightly-backup")
         )
@@ -105,6 +106,13 @@ class Demo:
         options = [word for key, value in parameters.items() for word in ("--param", f"{key}={value}")]
         self.orchestrator.command("run", name, "--site", NAME, "--watch", *options)
         return self.orchestrator.headline(name, NAME)
+
+    def _check(self) -> str:
+        """Run check; one that the schedule began in the same second cancels this one."""
+        for _ in range(10):
+            if self.orchestrator.command("run", "check", "--site", NAME, "--watch", check=False) == 0:
+                return self.orchestrator.headline("check", NAME)
+        raise LabError("No check came to its end in ten attempts.", where="orchestrator")
 
     def _use(self) -> str:
         """Push an image through the load balancer; pull it back, and all that were pushed before."""
