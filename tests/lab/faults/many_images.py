@@ -4,7 +4,7 @@ from tests.lab.faults.stage import Stage
 
 # On the node: blobs of pseudo-random content, their digests as the answer.
 _BLOBS = """
-import hashlib, os, random, sys
+import hashlib, os, random, subprocess, sys
 root, count, seed = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 for number in range(count):
     chance = random.Random(seed + str(number))
@@ -15,6 +15,9 @@ for number in range(count):
     with open(os.path.join(place, "data"), "wb") as target:
         target.write(data)
     print("sha256:" + name, len(data), sep="\\t")
+# As the registry would have made them; in a directory of root's it cannot write a layer.
+owner = os.stat(root)
+subprocess.check_call(["chown", "-R", "%d:%d" % (owner.st_uid, owner.st_gid), root])
 """
 
 _ROWS = """

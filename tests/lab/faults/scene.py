@@ -19,7 +19,7 @@ from tasks.postgres.proof import replicate_marker
 from tests.lab.faults import table
 from tests.lab.faults.processes import Run
 from tests.lab.faults.pusher import REPOSITORY
-from tests.lab.faults.sampler import Sampler, overlaps, wait_for_sample
+from tests.lab.faults.sampler import Sample, Sampler, overlaps, wait_for_sample
 from tests.lab.faults.stage import Stage, read_lines, wait_for
 
 
@@ -54,9 +54,25 @@ class Scene:
         self.seconds: float | None = None
         self.losses: list[dict[str, Any]] | None = None
         self.unknowable = False
+        self.sampler: Sampler | None = None
         self._pushes = pushes
 
     def __enter__(self) -> "Scene":
+        self._loads: list[Run] = []
+        try:
+            self._begin()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def _end(self) -> None:
+        for load in self._loads:
+            load.end()
+        if self.sampler is not None:
+            self.sampler.stop()
+
+    def _begin(self) -> None:
         self.stage.restore(settings=not self._keep_settings)
         self.first_primary = self.stage.primary
         self.first_standby = self.stage.peer(self.first_primary)
@@ -67,14 +83,13 @@ class Scene:
         self.writes_log = self.stage.directory / f"{stamp}.writes"
         self.pushes_log = self.stage.directory / f"{stamp}.pushes"
         self.sampler = Sampler(self.stage.lab, self.stage.nodes)
-        self._loads = [self._load("writer:write", self.writes_log)]
+        self._loads.append(self._load("writer:write", self.writes_log))
         if self._pushes:
             self._loads.append(self._load("pusher:push", self.pushes_log))
         wait_for_sample(self.sampler, self.begun)
         wait_for(lambda: bool(self.acknowledged()), 20.0, "the writer does not get through")
         if self._pushes:
             wait_for(lambda: bool(self.pushed()), 20.0, "no push gets through")
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         try:
@@ -84,9 +99,7 @@ class Scene:
             error = failure
             raise
         finally:
-            for load in self._loads:
-                load.end()
-            self.sampler.stop()
+            self._end()
             self._keep(error)
 
     # --- what happens in it ---
@@ -182,7 +195,7 @@ class Scene:
 
     def accepted_on(self, node: str, after: float) -> bool:
         """Whether a node itself accepted a write that began after a moment."""
-        return any(sample.node == node and sample.begun > after for sample in self.sampler.samples)
+        return any(sample.node == node and sample.begun > after for sample in self._samples())
 
     def switched_to(self, node: str) -> None:
         """Check that a node is the primary, exactly one promotion later."""
@@ -193,6 +206,9 @@ class Scene:
         """Check that the primary is the one that it was, on the same timeline."""
         assert self.stage.primary == self.first_primary
         assert self.stage.timeline(self.first_primary) == self.first_timeline
+
+    def _samples(self) -> list[Sample]:
+        return self.sampler.samples if self.sampler is not None else []
 
     # --- the assertions of every scenario ---
 
@@ -210,7 +226,7 @@ class Scene:
         for load in self._loads:
             load.end()
         self._assert_losses()
-        overlapping = overlaps(self.sampler.samples)
+        overlapping = overlaps(self._samples())
         if self.two_writers:
             assert overlapping, "the samples did not see the second primary"
         else:
