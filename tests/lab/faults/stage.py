@@ -264,6 +264,9 @@ class Stage:
             self.failover(record.expected_primary, accept_data_loss=True)
         elif not primaries:
             self._start_last_primary(seen)
+        elif len(primaries) > 1:
+            newest = max(seen.nodes, key=lambda node: (node.is_primary, node.timeline or 0)).name
+            self.shell(self.peer(newest), f"systemctl stop {self.layout.unit}")
         primaries = [node.name for node in self.look().nodes if node.is_primary]
         if len(primaries) == 1:
             self.flow("rejoin", node=self.peer(primaries[0])).wait()
