@@ -116,9 +116,7 @@ def test_the_reference_haproxy_checks_what_the_lab_has_proven() -> None:
 
 def test_no_page_names_a_path_or_a_host_of_a_developers_machine() -> None:
     for page in PAGES:
-        assert (
-            re.findall(r"/root/\.|/home/[a-z]", page.read_text("utf-8")) == []
-        )
+        assert re.findall(r"/root/\.|/home/[a-z]", page.read_text("utf-8")) == []
 
 
 def test_the_command_lines_help_is_what_the_pages_say() -> None:
