@@ -37,7 +37,11 @@ def test_c1_writes_go_on_within_15_s_of_losing_the_standby_and_that_is_recorded_
 ) -> None:
     stage, title = preferred, "C1 synchronous, standby loses power"
     with Scene(
-        stage, title, "writes go on ≤ 15 s later, ASYNC_DEGRADED recorded, SYNC again after", keep=True
+        stage,
+        title,
+        "writes go on ≤ 15 s later, ASYNC_DEGRADED recorded, SYNC again after",
+        keep=True,
+        pushes=False,
     ) as scene:
         primary, standby = scene.first_primary, scene.first_standby
         stage.lab.stop(standby)
@@ -92,7 +96,12 @@ def test_c2_a_promoted_standby_waits_for_nobody_and_a_synchronous_failover_loses
 def test_f9_synchronous_a_failover_from_a_degraded_pair_is_refused(preferred: Stage) -> None:
     stage, title = preferred, "C3 failover from ASYNC_DEGRADED"
     with Scene(
-        stage, title, "refused: no zero-loss claim; accepted by an operator", keep=True, may_lose=True
+        stage,
+        title,
+        "refused: no zero-loss claim; accepted by an operator",
+        keep=True,
+        may_lose=True,
+        pushes=False,
     ) as scene:
         old, new = scene.first_primary, scene.first_standby
         stage.lab.cut(old, new)

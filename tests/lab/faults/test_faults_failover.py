@@ -120,7 +120,7 @@ def test_f7_an_isolated_primary_is_switched_off_by_the_sites_command(stage: Stag
         "F7b primary and its Harbor isolated, with a fence command",
         "switched off, then promoted",
     )
-    with Scene(stage, title, expected, may_lose=True) as scene:
+    with Scene(stage, title, expected, may_lose=True, pushes=False) as scene:
         old, new = scene.first_primary, scene.first_standby
         accidents.isolate(stage, old)
         run = scene.flow("failover", expected_primary=old)
@@ -189,7 +189,7 @@ def test_f9_a_standby_that_lags_too_far_is_promoted_only_when_the_loss_is_accept
         "F9 standby lags over the limit",
         "refused with the lag; with accept_data_loss promoted, loss listed",
     )
-    with Scene(stage, title, expected, may_lose=True) as scene:
+    with Scene(stage, title, expected, may_lose=True, pushes=False) as scene:
         old, new = scene.first_primary, scene.first_standby
         scene.diverge(10)
         accidents.write_wal(stage, old, 4)
@@ -215,7 +215,7 @@ def test_f10_what_the_standby_received_and_did_not_replay_is_replayed_before_the
         "F10 replay backlog on the standby",
         "refused while paused; then all that was received is replayed",
     )
-    with Scene(stage, title, expected, may_lose=True) as scene:
+    with Scene(stage, title, expected, may_lose=True, pushes=False) as scene:
         old, new = scene.first_primary, scene.first_standby
         stage.execute(new, "SELECT pg_wal_replay_pause()")
         accidents.write_wal(stage, old, 8)
@@ -258,7 +258,7 @@ def test_f11_of_two_failovers_called_at_the_same_instant_one_works(stage: Stage)
 def test_f15_a_former_primary_that_boots_with_autostart_is_kept_from_starting(stage: Stage) -> None:
     title = "F15 old primary boots after the failover"
     with Scene(
-        stage, title, "the boot guard refuses the start; rejoin brings it back", may_lose=True
+        stage, title, "the boot guard refuses the start; rejoin brings it back", may_lose=True, pushes=False
     ) as scene:
         old, new = scene.first_primary, scene.first_standby
         stage.lab.stop(old)
@@ -284,7 +284,7 @@ def test_f16_with_two_primaries_nothing_acts_by_itself(stage: Stage) -> None:
         "F16 standby promoted by hand",
         "SPLIT_BRAIN; every flow refuses; cloned after a decision",
     )
-    with Scene(stage, title, expected, two_writers=True) as scene:
+    with Scene(stage, title, expected, two_writers=True, pushes=False) as scene:
         right, wrong = scene.first_primary, scene.first_standby
         scene.wait_until_settled_primary()
         stage.execute(wrong, "SELECT pg_promote(true, 30)")
@@ -312,7 +312,7 @@ def test_f16_with_two_primaries_nothing_acts_by_itself(stage: Stage) -> None:
 @pytest.mark.faults
 def test_f19_a_second_failover_within_the_cooldown_needs_an_operator(stage: Stage) -> None:
     title = "F19 second failover within the cooldown"
-    with Scene(stage, title, "an alert does nothing; an operator may", may_lose=True) as scene:
+    with Scene(stage, title, "an alert does nothing; an operator may", may_lose=True, pushes=False) as scene:
         old, new = scene.first_primary, scene.first_standby
         accidents.kill_postgres_for_good(stage, old)
         assert f"{new} is the primary" in scene.flow("failover", expected_primary=old).headline
@@ -393,7 +393,9 @@ def test_a_node_whose_harbor_does_not_follow_is_taken_out_and_reported(stage: St
 @pytest.mark.faults
 def test_a_failover_called_while_a_rejoin_runs_is_in_progress(stage: Stage) -> None:
     title = "B3 failover called while rejoin runs"
-    with Scene(stage, title, "told that rejoin is in progress; rejoin ends well", may_lose=True) as scene:
+    with Scene(
+        stage, title, "told that rejoin is in progress; rejoin ends well", may_lose=True, pushes=False
+    ) as scene:
         old, new = scene.first_primary, scene.first_standby
         accidents.kill_postgres_for_good(stage, old)
         assert f"{new} is the primary" in scene.flow("failover", expected_primary=old).headline
@@ -412,7 +414,7 @@ def test_a_failover_called_while_a_rejoin_runs_is_in_progress(stage: Stage) -> N
 
 @pytest.mark.faults
 def test_a_server_that_hangs_is_restarted(stage: Stage) -> None:
-    with Scene(stage, "B4 PostgreSQL hangs", "restarted, no failover, nothing lost") as scene:
+    with Scene(stage, "B4 PostgreSQL hangs", "restarted, no failover, nothing lost", pushes=False) as scene:
         primary = scene.first_primary
         stage.shell(primary, "pkill -STOP -u postgres -x postgres")
         run = scene.flow("failover", expected_primary=primary)

@@ -21,7 +21,7 @@ def diverged_failover(stage: Stage, scene: Scene, writes: int = 20) -> tuple[str
 
 @pytest.mark.faults
 def test_r1_a_primary_that_was_shut_down_cleanly_follows_without_a_rewind(stage: Stage) -> None:
-    with Scene(stage, "R1 rejoin after a clean stop", "follows, no rewind") as scene:
+    with Scene(stage, "R1 rejoin after a clean stop", "follows, no rewind", pushes=False) as scene:
         old, new = scene.first_primary, scene.first_standby
         with stage.settings(failover__restart_first=False):
             stage.shell(old, f"systemctl stop {stage.layout.unit}")
@@ -52,7 +52,7 @@ def test_r3_a_node_that_cannot_be_rewound_is_cloned_and_its_old_data_kept(stage:
         "R3 rejoin, WAL for the rewind is gone",
         "cloned, old directory kept, loss unknown and said so",
     )
-    with Scene(stage, title, expected, may_lose=True) as scene:
+    with Scene(stage, title, expected, may_lose=True, pushes=False) as scene:
         scene.unknowable = True
         old, new = scene.first_primary, scene.first_standby
         with stage.settings(failover__restart_first=False):
@@ -78,7 +78,11 @@ def test_r3_a_node_that_cannot_be_rewound_is_cloned_and_its_old_data_kept(stage:
 @pytest.mark.faults
 def test_r4_a_node_that_was_rewound_and_not_started_is_only_started(stage: Stage) -> None:
     with Scene(
-        stage, "R4 rejoin killed after the rewind", "started only, no second rewind", may_lose=True
+        stage,
+        "R4 rejoin killed after the rewind",
+        "started only, no second rewind",
+        may_lose=True,
+        pushes=False,
     ) as scene:
         old, new = diverged_failover(stage, scene)
         first = stage.flow("rejoin", node=old, accident={"title": "Rewind"}).wait()

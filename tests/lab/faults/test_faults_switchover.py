@@ -29,7 +29,10 @@ def test_s1_a_switchover_loses_nothing_and_stops_writes_for_less_than_five_secon
 @pytest.mark.faults
 def test_s2_a_switchover_goes_on_over_a_long_transaction_which_is_rolled_back(stage: Stage) -> None:
     with Scene(
-        stage, "S2 switchover with an open transaction", "it is rolled back; nothing acknowledged is lost"
+        stage,
+        "S2 switchover with an open transaction",
+        "it is rolled back; nothing acknowledged is lost",
+        pushes=False,
     ) as scene:
         old, new = scene.first_primary, scene.first_standby
         accidents.open_transaction(stage, old)
@@ -88,7 +91,9 @@ def test_s4_when_the_standby_dies_after_the_primary_was_stopped_the_primary_come
 
 @pytest.mark.faults
 def test_s5_without_the_shutdown_checkpoint_on_the_standby_the_primary_comes_back(stage: Stage) -> None:
-    with Scene(stage, "S5 shutdown checkpoint not received", "no promotion, primary taken back") as scene:
+    with Scene(
+        stage, "S5 shutdown checkpoint not received", "no promotion, primary taken back", pushes=False
+    ) as scene:
         new = scene.first_standby
         # After the preconditions and before the stop: the standby's receiver reads no more.
         freeze = accidents.freeze_command(stage, new, "walreceiver")
@@ -105,7 +110,10 @@ def test_s5_without_the_shutdown_checkpoint_on_the_standby_the_primary_comes_bac
 @pytest.mark.faults
 def test_s7_a_promotion_that_hangs_is_waited_for_and_never_asked_for_twice(stage: Stage) -> None:
     with Scene(
-        stage, "S7 promotion hangs", "reported with what to do; the next run goes on, one promotion"
+        stage,
+        "S7 promotion hangs",
+        "reported with what to do; the next run goes on, one promotion",
+        pushes=False,
     ) as scene:
         old, new = scene.first_primary, scene.first_standby
         freeze = accidents.freeze_command(stage, new, "startup")
