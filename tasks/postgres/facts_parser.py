@@ -189,12 +189,13 @@ def _harbor(seen: Mapping[str, Any]) -> HarborOnNode | None:
     row = seen.get("harbor")
     if not row:
         return None
+    engine = seen.get("harbor_containers") or {}
     health = seen.get("harbor_health") or {}
     der = base64.b64decode(health.get("certificate") or "")
     return HarborOnNode(
-        containers=row["containers"],
+        containers=engine.get("containers") or {},
         configured_database=row["configured_database"],
-        running_database=row["running_database"],
+        running_database=engine.get("running_database"),
         health=health.get("status"),
         components=health.get("components") or {},
         certificate_end=x509.load_der_x509_certificate(der).not_valid_after_utc if der else None,

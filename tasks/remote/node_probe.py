@@ -217,11 +217,19 @@ def database_host(lines: List[str]) -> Optional[str]:
 
 
 def harbor(want: Dict[str, Any]) -> Optional[Dict[str, Any]]:
-    """Look at Harbor's containers and at which database they and the configuration name."""
-    home = want["install_dir"]
-    env = text_of(home + "/common/config/core/env")
-    if env is None and not os.path.exists(home + "/harbor.yml"):
+    """Look at which database Harbor's files name; None where no Harbor was installed."""
+    env = text_of(want["install_dir"] + "/common/config/core/env")
+    if env is None and not os.path.exists(want["install_dir"] + "/harbor.yml"):
         return None
+    return {"configured_database": database_host((env or "").splitlines())}
+
+
+def harbor_containers(want: Dict[str, Any]) -> Dict[str, Any]:
+    """Look at Harbor's containers and at which database the running core uses.
+
+    A part of its own: an engine that is down must not take the facts of the files with it.
+    """
+    home = want["install_dir"]
     project = re.sub(r"[^-_a-z0-9]", "", os.path.basename(home.rstrip("/")).lower())
     containers = {}
     if os.path.exists("/var/run/docker.sock"):
@@ -233,7 +241,6 @@ def harbor(want: Dict[str, Any]) -> Optional[Dict[str, Any]]:
     core = engine("/containers/harbor-core/json", want["limit_s"]) if "harbor-core" in containers else None
     return {
         "containers": containers,
-        "configured_database": database_host((env or "").splitlines()),
         "running_database": database_host(core["Config"]["Env"]) if core else None,
     }
 
@@ -316,7 +323,11 @@ def parts(want: Dict[str, Any]) -> List[Part]:
         found.append(("autostart", lambda: autostart(want)))
         found.append(("data_disk", lambda: disk(want["data_dir"], want["limit_s"])))
     if want["runs_harbor"]:
-        found += [("harbor", lambda: harbor(want)), ("harbor_health", lambda: harbor_health(want))]
+        found += [
+            ("harbor", lambda: harbor(want)),
+            ("harbor_containers", lambda: harbor_containers(want)),
+            ("harbor_health", lambda: harbor_health(want)),
+        ]
     for name, address, port in want["peers"]:
         found.append(("tcp:" + name, functools.partial(reaches, address, port)))
     return found

@@ -58,10 +58,10 @@ def request(root: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-def look(wanted: dict[str, Any], name: str = "node-a") -> NodeFacts:
+def look(wanted: dict[str, Any], name: str = "node-a", source: str = "") -> NodeFacts:
     started = clock.now()
     done = subprocess.run(
-        ["python3", "-c", probe_source()],
+        ["python3", "-c", source or probe_source()],
         input=json.dumps(wanted),
         capture_output=True,
         text=True,
@@ -140,6 +140,19 @@ def test_no_password_of_harbor_leaves_the_node(tmp_path: Path) -> None:
     assert facts.harbor is not None
     assert facts.harbor.configured_database == "10.0.0.11"
     assert "hush" not in repr(facts)
+
+
+def test_an_engine_that_is_down_does_not_hide_which_database_the_files_name(tmp_path: Path) -> None:
+    (tmp_path / "harbor").mkdir()
+    (tmp_path / "harbor" / "harbor.yml").write_text("")
+    stopped = tmp_path / "docker.sock"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(stopped))
+    source = probe_source().replace("/var/run/docker.sock", str(stopped))
+    facts = look(request(tmp_path), source=source)
+    assert "refused" in facts.problems["harbor_containers"]
+    assert facts.harbor is not None
+    assert facts.harbor.containers == {}
 
 
 def test_a_peer_is_open_or_refused(tmp_path: Path) -> None:
