@@ -47,7 +47,11 @@ _NOTHING_TO_DO = (Primary.HEALTHY, Primary.ALREADY_PROMOTED)
 _NEVER = (Primary.READ_ONLY, Primary.CONTROL_PARTITION, Primary.WRITERS_ATTACHED, Primary.SPLIT_BRAIN)
 
 
-@flow(name="failover", task_runner=ThreadPoolTaskRunner(max_workers=8))  # type: ignore[arg-type]
+@flow(
+    name="failover",
+    flow_run_name="failover of {site} from {expected_primary}",
+    task_runner=ThreadPoolTaskRunner(max_workers=8),  # type: ignore[arg-type]
+)
 def failover(
     site: str,
     expected_primary: str,

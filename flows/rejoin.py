@@ -25,7 +25,7 @@ _WAYS = {
     Rejoin.NOTHING: "follows already",
     Rejoin.FOLLOW: "followed",
     Rejoin.START_ONLY: "was started",
-    Rejoin.REWIND: "was rewound, or cloned,",
+    Rejoin.REWIND: "was rewound",
     Rejoin.CLONE: "was cloned",
 }
 
@@ -55,11 +55,11 @@ def rejoin(site: str, node: str, dry_run: bool = False) -> dict[str, Any]:
     resumed = begin(work, node, primary)
     if resumed or decision.kind is Rejoin.STOP_FIRST:
         decision = classify_anew(work, node, primary, decision)
-    return_of_the_data(work, node, primary, decision)
+    way = return_of_the_data(work, node, primary, decision.kind)
     run.on(postgres.follow, node, primary)
     serve_again(work, node, primary)
     work.close()
-    return publish(run, headline(work, node, primary, decision), work.told)
+    return publish(run, headline(work, node, primary, way), work.told)
 
 
 def find_primary(work: Operation, node: str) -> str:
@@ -148,20 +148,25 @@ def begin(work: Operation, node: str, primary: str) -> bool:
     return record is not None
 
 
-def return_of_the_data(work: Operation, node: str, primary: str, decision: Decision[Rejoin]) -> None:
-    """Bring the node's data to the primary's history, if it is not there; list what only it had before."""
-    if decision.kind not in (Rejoin.REWIND, Rejoin.CLONE):
-        return
+def return_of_the_data(work: Operation, node: str, primary: str, way: Rejoin) -> Rejoin:
+    """Bring the node's data to the primary's history, if it is not there; list what only it had before.
+
+    Returns:
+        the way that it really went: a node that cannot be rewound is cloned.
+    """
+    if way not in (Rejoin.REWIND, Rejoin.CLONE):
+        return way
     list_losses(work, node, primary)
-    if decision.kind is Rejoin.REWIND:
+    if way is Rejoin.REWIND:
         work.advance(Phase.REWINDING)
         _, failed = work.run.try_each(postgres.rewind, [node], then=[primary], operation=work.held.op_id)
         if not failed:
-            return
+            return Rejoin.REWIND
         work.told["The way back"].append(f"the rewind failed, so the node is cloned: {failed[node]}")
     work.advance(Phase.CLONING)
     work.run.on(pair.create_slot, primary, standby_name=node)
     work.run.on(postgres.clone, node, primary)
+    return Rejoin.CLONE
 
 
 def list_losses(work: Operation, node: str, primary: str) -> None:
@@ -174,6 +179,9 @@ def list_losses(work: Operation, node: str, primary: str) -> None:
     if not lost.data["known"]:
         work.told["Lost commits"] = [f"It cannot be known what was lost: {lost.data['why']}"]
         return
+    if not lost.data["total"]:
+        work.told["Lost commits"] = [f"nothing was lost: no commit existed only on {node}"]
+        return
     commits = lost.data["commits"]
     lines = [
         f"{commit['at']} xid {commit['xid']}: {', '.join(commit['relations']) or 'no table'}"
@@ -181,8 +189,9 @@ def list_losses(work: Operation, node: str, primary: str) -> None:
     ]
     hidden = lost.data["total"] - _COMMITS_SHOWN
     more = [f"and {hidden} more; the WAL is kept on {node}"] if hidden > 0 else []
+    count = "1 commit" if lost.data["total"] == 1 else f"{lost.data['total']} commits"
     work.told["Lost commits"] = [
-        f"{lost.data['total']} commits existed only on {node}",
+        f"{count} existed only on {node}",
         *lines[:_COMMITS_SHOWN],
         *more,
     ]
@@ -205,7 +214,7 @@ def serve_again(work: Operation, node: str, primary: str) -> None:
         work.told.setdefault("Left behind", []).append(f"the Harbor of {where} does not follow: {error}")
 
 
-def headline(work: Operation, node: str, primary: str, decision: Decision[Rejoin]) -> str:
+def headline(work: Operation, node: str, primary: str, way: Rejoin) -> str:
     """Say in one sentence how it ended."""
     lost = work.told.get("Lost commits", ["nothing was lost"])[0]
-    return f"{node} {_WAYS[decision.kind]} and replays what {primary} writes; {lost}."
+    return f"{node} {_WAYS[way]} and replays what {primary} writes; {lost}."

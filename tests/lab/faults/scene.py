@@ -128,7 +128,7 @@ class Scene:
         headline = run.headline
         if "List what only the old primary had" in run.titles() and not self.unknowable:
             self.losses = (self.losses or []) + self.kept_losses(node)
-        found = re.search(r"(\d+) commits existed only", headline)
+        found = re.search(r"(\d+) commits? existed only", headline)
         if found:
             assert int(found[1]) >= len(self.losses or []), (
                 "the headline tells of fewer commits than were listed"
