@@ -10,6 +10,7 @@ from blocks import HarborSite
 from tasks.errors import HarborHaError
 
 # HAProxy acts at once; a cloud's API takes a few seconds to say that it did.
+_END_AGAIN_S = 1.0
 _CONFIRM_S = 15.0
 
 
@@ -74,9 +75,18 @@ def drain_confirmed(balancer: Balancer, node: str) -> NodeState:
         BalancerError: it did not confirm within 15 s; clients may still reach the node.
     """
     balancer.drain(node)
-    return _await(
-        balancer, node, "drained", lambda state: state.served is Served.DRAINED and not state.sessions
-    )
+    asked = time.monotonic()
+
+    def drained(state: NodeState) -> bool:
+        nonlocal asked
+        # HAProxy ends the sessions that it has. One that was just being connected to a machine that is gone
+        # came after that, and stayed for 15 s.
+        if state.served is Served.DRAINED and state.sessions and time.monotonic() - asked > _END_AGAIN_S:
+            balancer.drain(node)
+            asked = time.monotonic()
+        return state.served is Served.DRAINED and not state.sessions
+
+    return _await(balancer, node, "drained", drained)
 
 
 def admit_confirmed(balancer: Balancer, node: str, timeout: float = _CONFIRM_S) -> NodeState:

@@ -56,6 +56,7 @@ class Admin(socketserver.ThreadingTCPServer):
         self.obeys = obeys
         self.state = "UP"
         self.sessions = 4
+        self.connecting = 0
         self.commands: list[str] = []
 
 
@@ -76,7 +77,7 @@ class AdminHandler(socketserver.StreamRequestHandler):
         elif server.obeys and command.endswith("state ready"):
             server.state = "UP"
         elif server.obeys and command.startswith("shutdown sessions"):
-            server.sessions = 0
+            server.sessions, server.connecting = server.connecting, 0
 
 
 @contextmanager
@@ -97,6 +98,15 @@ def test_a_drained_node_has_no_session_left() -> None:
             "shutdown sessions server harbor/node-a",
         ]
         assert admit_confirmed(proxy, "node-a").served is Served.UP
+
+
+def test_a_session_that_was_being_connected_while_the_others_were_ended_is_ended_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_END_AGAIN_S", 0.1)
+    with haproxy() as (server, proxy):
+        server.connecting = 1
+        assert drain_confirmed(proxy, "node-a") == NodeState(Served.DRAINED, 0, "L7OK")
 
 
 def test_a_balancer_that_does_not_obey_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 # ruff: noqa: UP006, UP035 - Python 3.6
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -88,11 +89,21 @@ def package_path(given: Dict[str, Any]) -> str:
 
 
 def install(given: Dict[str, Any]) -> Dict[str, Any]:
-    """Do what is missing. The answer's `state`: done, unchanged, wanted (upload the file), mismatch."""
+    """Do what is missing, alone on this node: a killed run may have left its own behind, which removes the package.
+
+    The answer's `state`: done, unchanged, wanted (upload the file), mismatch.
+    """
+    os.makedirs(given["download_dir"], exist_ok=True)
+    with open(given["download_dir"] + "/.install.lock", "w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        return install_alone(given)
+
+
+def install_alone(given: Dict[str, Any]) -> Dict[str, Any]:
+    """Do what is missing; see `install`."""
     if done_already(given):
         return {"state": "unchanged"}
     package = package_path(given)
-    os.makedirs(given["download_dir"], exist_ok=True)
     if not os.path.exists(package):
         if not given["url"]:
             return {"state": "wanted", "path": package}
