@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -20,11 +21,11 @@ def program(state: Path) -> list[str]:
 
 
 def package(directory: Path) -> tuple[Path, str]:
-    """An installer without images."""
+    """An installer without images, large enough that two installations overlap."""
     template = directory / "harbor.yml.tmpl"
-    template.write_text("hostname: reg.mydomain.com\n")
+    template.write_bytes(os.urandom(16 << 20))
     archive = directory / "harbor.tgz"
-    with tarfile.open(archive, "w:gz") as tar:
+    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
         tar.add(template, "harbor/harbor.yml.tmpl")
     return archive, hashlib.sha256(archive.read_bytes()).hexdigest()
 
