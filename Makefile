@@ -7,15 +7,20 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 LAB_STATE := .lab
 
-.PHONY: demo test test-unit test-lab test-faults lint format lock clean venv
+.PHONY: demo test test-unit test-servers test-lab test-faults lint format lock clean venv
 
 demo: venv
 	$(RUN) -m lab.demo
 
-test: test-unit test-lab
+test: test-unit test-servers test-lab
 
 test-unit: venv
-	$(RUN) -m pytest tests/unit --numprocesses auto --dist loadfile
+	$(RUN) -m pytest tests/unit -m "not servers" --numprocesses auto --dist loadfile
+
+# The same directory: tests that start PostgreSQL, Prefect's server or processes of their own on this machine.
+test-servers: venv
+	$(RUN) -m lab.packages
+	$(RUN) -m pytest tests/unit -m servers --numprocesses auto --dist loadfile
 
 test-lab: venv
 	$(RUN) -m pytest tests/lab

@@ -19,7 +19,10 @@ from tests.unit.local_store import local_store
 from tests.unit.test_backup_images import digest_of
 from tests.unit.test_backup_round_trip import HOST, back_up, origin
 
-pytestmark = pytest.mark.skipif(programs() is None, reason="no PostgreSQL server is installed")
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.skipif(programs() is None, reason="no PostgreSQL server is installed"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,9 @@ from tests.unit.local_host import local_host
 from tests.unit.local_oss import running_oss
 from tests.unit.local_store import local_store
 
+pytestmark = pytest.mark.servers
+
+
 HOST = local_host()
 IDENTITY = pyrage.x25519.Identity.generate()
 BACKUP = new_backup_id(datetime(2026, 11, 22, tzinfo=UTC))

@@ -30,7 +30,10 @@ from tests.unit.local_host import local_host
 from tests.unit.local_oss import ACCESS_KEY_ID, ACCESS_KEY_SECRET, BUCKET, REGION, running_oss
 from tests.unit.local_postgres import programs, running_postgres
 
-pytestmark = pytest.mark.skipif(programs() is None, reason="no PostgreSQL server is installed")
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.skipif(programs() is None, reason="no PostgreSQL server is installed"),
+]
 HOST = local_host()
 IDENTITY = pyrage.x25519.Identity.generate()
 STARTED = datetime(2026, 11, 22, 1, 0, tzinfo=UTC)

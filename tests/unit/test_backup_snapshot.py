@@ -11,7 +11,10 @@ from tasks.errors import RemoteCommandFailed
 from tests.unit.local_host import local_host
 from tests.unit.local_postgres import programs, running_postgres
 
-pytestmark = pytest.mark.skipif(programs() is None, reason="no PostgreSQL server is installed")
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.skipif(programs() is None, reason="no PostgreSQL server is installed"),
+]
 HOST = local_host()
 
 

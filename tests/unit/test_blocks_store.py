@@ -32,6 +32,7 @@ def site(tmp_path: Path) -> HarborSite:
     return read_site_file(correct_site(tmp_path).write(), environ={}, now=NOW)
 
 
+@pytest.mark.servers
 class TestWithPrefect:
     """Against a real server."""
 

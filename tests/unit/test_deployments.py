@@ -114,6 +114,7 @@ class TestSchedules:
         assert not self.nightly.deployment((site,)).schedules
 
 
+@pytest.mark.servers
 class TestAgainstAServer:
     """Registered on a real server, started over its API."""
 

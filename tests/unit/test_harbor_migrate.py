@@ -14,7 +14,10 @@ from tests.unit.harbor_site import NodeInDirectory, make_site, program
 from tests.unit.local_host import as_user
 from tests.unit.local_postgres import programs, running_postgres
 
-pytestmark = pytest.mark.skipif(programs() is None, reason="no PostgreSQL server is installed")
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.skipif(programs() is None, reason="no PostgreSQL server is installed"),
+]
 
 # The bundled database is another database of the same server; the container is this script.
 DOCKER = """

@@ -13,6 +13,9 @@ from tasks.harbor import installer, prepare
 from tasks.harbor.installer import ChecksumMismatch
 from tests.unit.harbor_site import NodeInDirectory, make_site, program
 
+pytestmark = pytest.mark.servers
+
+
 TEMPLATE = (Path(__file__).parent / "harbor_templates" / "v2.13.yml").read_text()
 
 # Harbor's contract in ten lines: wipes first, draws secrets, can be told to fail or to be killed.

@@ -15,6 +15,8 @@ from tasks.harbor import override, secrets
 from tasks.harbor.on_node.secret_files import place
 from tests.unit.harbor_site import NodeInDirectory, make_site
 
+pytestmark = pytest.mark.servers
+
 
 class NodeWithRoot(NodeInDirectory):
     """A node whose paths lie under a directory of its own."""

@@ -31,6 +31,9 @@ from tasks.postgres.probe import PROBE_LIMIT_S, probe, probe_source
 from tests.unit.local_host import as_user
 from tests.unit.local_postgres import programs
 
+pytestmark = pytest.mark.servers
+
+
 PROGRAMS = programs()
 
 

@@ -7,6 +7,8 @@ do not notice, because they import the client only.
 import subprocess
 import sys
 
+pytestmark = pytest.mark.servers
+
 
 def test_the_server_can_be_imported() -> None:
     from prefect.server.api.server import create_app

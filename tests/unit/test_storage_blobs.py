@@ -28,6 +28,8 @@ from tests.unit.local_host import local_host
 from tests.unit.local_oss import running_oss
 from tests.unit.test_storage import leftovers, store_for
 
+pytestmark = pytest.mark.servers
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[OssServer]:

@@ -19,6 +19,9 @@ from tests.unit.local_oss import ACCESS_KEY_ID, ACCESS_KEY_SECRET, BUCKET, REGIO
 from tests.unit.test_storage import store_for
 from tests.unit.test_storage_blobs import plan_for, put_blob
 
+pytestmark = pytest.mark.servers
+
+
 # The real worker, with this machine as the node.
 _LOCAL = (
     "import sys; from tasks.storage.blob_worker import serve; from tests.unit.local_host import local_host; "
