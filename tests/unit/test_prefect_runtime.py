@@ -7,6 +7,8 @@ do not notice, because they import the client only.
 import subprocess
 import sys
 
+import pytest
+
 pytestmark = pytest.mark.servers
 
 
