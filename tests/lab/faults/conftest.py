@@ -37,3 +37,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     page = os.environ.get("HARBOR_HA_FAULTS_PAGE")
     if page:
         table.write_page(Path(page), len(terminalreporter.stats.get("failed", [])))
+    again = os.environ.get("HARBOR_HA_FAULTS_AGAIN")
+    if again:
+        table.write_again(Path(again))

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+BEGIN, END = "<!-- BEGIN results -->\n", "<!-- END results -->"
 COLUMNS = ("scenario", "expected", "observed", "seconds", "acknowledged", "lost", "reported lost")
+_HEAD = (f"| {' | '.join(COLUMNS)} |", "|---|---|---|---:|---:|---:|---:|")
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,39 @@ ROWS: list[Row] = []
 
 def render() -> str:
     """Render all rows as a Markdown table."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---|---|---|---:|---:|---:|---:|"]
-    lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row.cells())} |" for row in ROWS]
-    return "\n".join(lines)
+    return "\n".join([*_HEAD, *_lines()])
 
 
 def write_page(file: Path, failed: int) -> None:
-    """Put the table into the page between its marks; the rest of the page is left alone."""
-    text = file.read_text(encoding="utf-8")
-    begin, end = "<!-- BEGIN results -->\n", "<!-- END results -->"
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
-    now = datetime.now(UTC).strftime("%Y-%m-%d")
+    """Put the table of a whole run into the page between its marks; the rest of the page is left alone."""
+    before, _, after = _parts(file)
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
-    note = f"`make test-faults` on {now}, {machine}: {len(ROWS)} rows, {failed} tests failed.\n\n"
-    file.write_text(f"{before}{begin}{note}{render()}\n{end}{after}", encoding="utf-8")
+    note = f"`make test-faults` on {_today()}, {machine}: {len(ROWS)} rows, {failed} tests failed."
+    file.write_text(f"{before}{BEGIN}{note}\n\n{render()}\n{END}{after}", encoding="utf-8")
+
+
+def write_again(file: Path) -> None:
+    """Replace in the page the rows of the scenarios that were run again, and say which they are."""
+    before, results, after = _parts(file)
+    again = list(dict.fromkeys(row.scenario for row in ROWS))
+    old = [line for line in results.strip().splitlines() if line.startswith("| ") and line not in _HEAD]
+    kept = [line for line in old if line.split(" | ")[0].removeprefix("| ") not in again]
+    notes = [line for line in results.splitlines() if line and not line.startswith("|")]
+    note = f"Run again on {_today()}: {'; '.join(again)}."
+    rows = "\n".join([*_HEAD, *sorted([*kept, *_lines()])])
+    text = "\n\n".join([*notes, note, rows])
+    file.write_text(f"{before}{BEGIN}{text}\n{END}{after}", encoding="utf-8")
+
+
+def _lines() -> list[str]:
+    return [f"| {' | '.join(cell.replace('|', '/') for cell in row.cells())} |" for row in ROWS]
+
+
+def _parts(file: Path) -> tuple[str, str, str]:
+    before, _, rest = file.read_text(encoding="utf-8").partition(BEGIN)
+    results, _, after = rest.partition(END)
+    return before, results, after
+
+
+def _today() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d")
