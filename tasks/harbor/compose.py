@@ -28,15 +28,17 @@ def up(site: HarborSite, host: Host) -> Outcome:
         "install_dir": site.harbor.install_dir.rstrip("/"),
         "nas": site.nas.path.rstrip("/"),
         "subnet": site.harbor.network,
+        "https_port": site.harbor.https_port,
         "timeout": UP_TIMEOUT_S,
     }
     answer = host.python(_source(), given, timeout=2 * UP_TIMEOUT_S)
     if not answer["changed"]:
         return unchanged(f"{len(answer['services'])} containers run")
-    detail = f"created {len(answer['created'])} of {len(answer['services'])} containers"
-    if answer["restarted"]:
-        detail += f", restarted {', '.join(answer['restarted'])}"
-    return changed(detail)
+    did = []
+    if answer["created"]:
+        did.append(f"created {len(answer['created'])} of {len(answer['services'])} containers")
+    did += answer["restarted"]
+    return changed(", ".join(did) or "started what was stopped")
 
 
 def stop(site: HarborSite, host: Host) -> Outcome:

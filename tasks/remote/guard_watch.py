@@ -96,7 +96,9 @@ def resume(p: Dict[str, Any]) -> None:
     print("in touch again and still the accepted primary", flush=True)
     remove_durably(state_path(p))
     systemctl("start", "--no-block", p["unit"])
-    subprocess.call(["sh", "-c", 'docker start "$@" >/dev/null 2>&1', "sh"] + CONTAINERS, cwd="/")
+    # Core has another address now, and nginx resolves the name once: it answered 502 from then on.
+    script = '{ docker start "$@"; docker exec nginx nginx -s reload || docker restart -t 1 nginx; } >/dev/null 2>&1'
+    subprocess.call(["timeout", "60", "sh", "-c", script, "sh"] + CONTAINERS, cwd="/")
 
 
 def yield_to_peer(p: Dict[str, Any], running_s: float) -> bool:

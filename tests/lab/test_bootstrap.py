@@ -15,6 +15,7 @@ from tasks.harbor.web import through_balancer, through_node
 from tasks.postgres.sql import execute
 from tests.lab.faults.processes import Run
 from tests.lab.faults.scene import best_of_two
+from tests.lab.faults.stage import wait_for
 from tests.lab.site import LabSite
 
 RECORD = "/var/lib/harbor-ha/cluster.json"
@@ -161,6 +162,22 @@ def test_a_run_finds_what_a_stranger_broke_and_repairs_only_that(site: LabSite) 
     did.pop("Serve the node through the load balancer", None)
     steps = ("Configure PostgreSQL", "Start PostgreSQL", "Start Harbor")
     assert did == {title: ["node-b"] for title in steps}
+
+
+def test_a_core_that_came_back_under_another_address_is_found_again(site: LabSite) -> None:
+    """nginx resolves core once; it answered 502 while every container was healthy, and nothing would end that."""
+    # Each takes the lowest free address: started in the other order they exchange theirs.
+    site.shell("node-b", "docker stop -t 1 harbor-core registryctl; docker start registryctl harbor-core")
+    status = "curl -sk -o /dev/null -w '%{http_code}' https://127.0.0.1/api/v2.0/ping"
+    core = "docker inspect -f '{{.State.Health.Status}}' harbor-core"
+    wait_for(lambda: site.shell("node-b", core) == "healthy", 60.0, "core is not healthy")
+    assert site.shell("node-b", status) == "502", "the accident did not happen"
+
+    run = site.bootstrap()
+
+    did = [record for record in run.records() if record["changed"] and record["title"] == "Start Harbor"]
+    assert [record["detail"] for record in did] == ["nginx reloaded"]
+    assert site.shell("node-b", status) == "200"
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import ssl
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from tasks.docker.on_node.lib import compose_command, must, run, state
@@ -65,6 +66,32 @@ def core_answers(address: str) -> bool:
     try:
         connection.request("GET", "/api/v2.0/ping")
         return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def proxy_lost_core(port: int, core: Optional[str]) -> bool:
+    """Tell whether core answers, and nginx looks for it where it was before.
+
+    A core that was stopped and started may have another address; nginx answers 502 until it looks again.
+
+    Args:
+        port: nginx's on this machine.
+        core: the name of core's container.
+    """
+    description = inspect(core) if core else None
+    if description is None or not core_answers(address_of(description)):
+        return False
+    # The node's own loopback; what is asked for is a status.
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
+    try:
+        connection.request("GET", "/api/v2.0/ping")
+        return connection.getresponse().status == 502
     except (OSError, http.client.HTTPException):
         return False
     finally:

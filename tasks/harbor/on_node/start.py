@@ -25,6 +25,7 @@ from tasks.harbor.on_node.containers import (
     compose,
     containers,
     port_open,
+    proxy_lost_core,
     reload_proxy,
     require_nas,
 )
@@ -76,19 +77,32 @@ def restart_kept(before: Dict[str, Found], after: Dict[str, Found], files_change
         names = [after[service].name for service in kept if service != "log"]
         if names:
             run(["docker", "restart", "-t", "3", *names], 180)
-        return names
+        return [name + " restarted" for name in names]
     if "proxy" in kept and "core" not in kept:
         return [after["proxy"].name + " " + reload_proxy(after["proxy"].name)]
     return []
 
 
+def find_core_again(seen: Dict[str, Found], port: int) -> List[str]:
+    """Have nginx look up core when everything runs and it looks in the wrong place; what was done, for the report."""
+    if "proxy" not in seen or "core" not in seen or not proxy_lost_core(port, seen["core"].name):
+        return []
+    return [seen["proxy"].name + " " + reload_proxy(seen["proxy"].name)]
+
+
 def start(given: Dict[str, Any]) -> Dict[str, Any]:
-    """Start what does not run. The answer tells what was created, started or restarted."""
+    """Start what does not run. The answer tells what was created, restarted or reloaded."""
     home = given["install_dir"]
     require_nas(given["nas"])
     before = containers(home)
     if up_already(home, before):
-        return {"changed": False, "services": sorted(before)}
+        restarted = find_core_again(before, given["https_port"])
+        return {
+            "changed": bool(restarted),
+            "services": sorted(before),
+            "created": [],
+            "restarted": restarted,
+        }
     last = state(STARTED)
     command = compose_command()
     record(STARTED, {"compose": command})
