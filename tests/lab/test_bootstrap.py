@@ -165,13 +165,13 @@ def test_a_run_finds_what_a_stranger_broke_and_repairs_only_that(site: LabSite) 
 
 
 def test_a_core_that_came_back_under_another_address_is_found_again(site: LabSite) -> None:
-    """nginx resolves core once; it answered 502 while every container was healthy, and nothing would end that."""
-    # Each takes the lowest free address: started in the other order they exchange theirs.
+    """nginx resolves core once; it answered 502 or 404 while every container was healthy, and nothing would end that."""
+    # Started in the other order, they exchange their addresses.
     site.shell("node-b", "docker stop -t 1 harbor-core registryctl; docker start registryctl harbor-core")
     status = "curl -sk -o /dev/null -w '%{http_code}' https://127.0.0.1/api/v2.0/ping"
     core = "docker inspect -f '{{.State.Health.Status}}' harbor-core"
     wait_for(lambda: site.shell("node-b", core) == "healthy", 60.0, "core is not healthy")
-    assert site.shell("node-b", status) == "502", "the accident did not happen"
+    assert site.shell("node-b", status) != "200", "the accident did not happen"
 
     run = site.bootstrap()
 

@@ -75,7 +75,8 @@ def core_answers(address: str) -> bool:
 def proxy_lost_core(port: int, core: Optional[str]) -> bool:
     """Tell whether core answers, and nginx looks for it where it was before.
 
-    A core that was stopped and started may have another address; nginx answers 502 until it looks again.
+    A core that was stopped and started may have another address; until nginx looks again it answers 502, or 404
+    when another of Harbor's containers has got the old one.
 
     Args:
         port: nginx's on this machine.
@@ -91,7 +92,7 @@ def proxy_lost_core(port: int, core: Optional[str]) -> bool:
     connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
     try:
         connection.request("GET", "/api/v2.0/ping")
-        return connection.getresponse().status == 502
+        return connection.getresponse().status != 200
     except (OSError, http.client.HTTPException):
         return False
     finally:
