@@ -102,11 +102,11 @@ PRIMARY_RULES: Rules = (
     ),
     Rule(
         "read-only",
-        "SSH works and the server answers, but has made itself read-only",
+        "SSH works and the server answers, but its transactions are read-only",
         lambda v: v.server is Server.READ_ONLY,
         Primary.READ_ONLY,
-        "{primary} is a primary that has made itself read-only (self-fence).",
-        "It was isolated. It is writable again once its self-fence is lifted.",
+        "{primary} is a primary whose default_transaction_read_only is on.",
+        "Somebody set it, and a failover would not undo it: find out why, then set it off and reload.",
     ),
     Rule(
         "hung",

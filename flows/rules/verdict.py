@@ -97,11 +97,11 @@ FINDINGS: tuple[Finding, ...] = (
     ),
     Finding(
         "read-only primary",
-        "the primary has made itself read-only",
+        "the primary's transactions are read-only",
         lambda v: bool(v.read_only),
         Verdict.DOWN,
-        "{read_only} has made itself read-only (self-fence).",
-        "Find out why it was isolated; the self-fence lifts when it sees the others again.",
+        "{read_only} has default_transaction_read_only on: Harbor cannot write.",
+        "Somebody set it: find out why, then set it off and reload.",
     ),
     Finding(
         "no Harbor",

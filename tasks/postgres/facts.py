@@ -83,7 +83,7 @@ class Server:
     Attributes:
         timeline: the true one (of a standby as IDENTIFY_SYSTEM says it).
         write_lsn: where a primary writes; None on a standby.
-        read_only: default_transaction_read_only, set by the self-fence.
+        read_only: default_transaction_read_only, set by a hand: the self-fence stops the server.
         clients: sessions on Harbor's database over the network, by client address.
     """
 
