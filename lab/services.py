@@ -44,6 +44,8 @@ defaults
     timeout check 3s
     timeout client 15m
     timeout server 15m
+    timeout client-fin 3s
+    timeout server-fin 3s
 
 frontend harbor-https
     bind :443

@@ -11,6 +11,11 @@ from tasks.errors import HarborHaError
 
 # HAProxy acts at once; a cloud's API takes a few seconds to say that it did.
 _END_AGAIN_S = 1.0
+# Seen with HAProxy 2.6: `shutdown sessions` passes over a session whose client has closed its half.
+_REMEDY_SESSIONS = (
+    "Run the flow again. HAProxy ends half a session only by `timeout client-fin` and `timeout server-fin`: "
+    "set both to 3s (docs/load-balancer.md)."
+)
 _CONFIRM_S = 15.0
 
 
@@ -79,8 +84,7 @@ def drain_confirmed(balancer: Balancer, node: str) -> NodeState:
 
     def drained(state: NodeState) -> bool:
         nonlocal asked
-        # HAProxy ends the sessions that it has. One that was just being connected to a machine that is gone
-        # came after that, and stayed for 15 s.
+        # HAProxy ends the sessions that it has; one that was just being connected came after that.
         if state.served is Served.DRAINED and state.sessions and time.monotonic() - asked > _END_AGAIN_S:
             balancer.drain(node)
             asked = time.monotonic()
@@ -118,6 +122,8 @@ def _await(
             raise BalancerError(
                 f"{node} is {state.served} with {state.sessions} open sessions, not {wanted}.",
                 where="load balancer",
-                remedy=f"Look at the node's Harbor; the health check says: {state.check or 'nothing'}",
+                remedy=_REMEDY_SESSIONS
+                if state.served is Served.DRAINED
+                else f"Look at the node's Harbor; the health check says: {state.check or 'nothing'}",
             )
         time.sleep(0.1)
