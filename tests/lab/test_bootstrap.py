@@ -165,7 +165,7 @@ def test_a_run_finds_what_a_stranger_broke_and_repairs_only_that(site: LabSite) 
 
 
 def test_a_core_that_came_back_under_another_address_is_found_again(site: LabSite) -> None:
-    """nginx resolves core once; it answered 502 or 404 while every container was healthy, and nothing would end that."""
+    """nginx resolves core once; it answered 502 or 404 while every container was healthy, for good."""
     # Started in the other order, they exchange their addresses.
     site.shell("node-b", "docker stop -t 1 harbor-core registryctl; docker start registryctl harbor-core")
     status = "curl -sk -o /dev/null -w '%{http_code}' https://127.0.0.1/api/v2.0/ping"
