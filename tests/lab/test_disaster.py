@@ -58,7 +58,7 @@ def identity(stage: Stage) -> str:
     return str(stage.lab.topology.directory / "secrets" / "age-identity")
 
 
-@pytest.mark.faults
+@pytest.mark.timeout(1500)
 def test_from_the_loss_of_everything_to_a_pair_again(stage: Stage, tmp_path: Path) -> None:
     add_blobs(stage, 2000, "disaster", 100_000)
     stage.flow("nightly_backup").wait(300).result  # noqa: B018

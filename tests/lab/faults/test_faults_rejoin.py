@@ -75,7 +75,6 @@ def test_r3_a_node_that_cannot_be_rewound_is_cloned_and_its_old_data_kept(stage:
         scene.saw(run.headline.partition("; ")[2])
 
 
-@pytest.mark.faults
 def test_r4_a_node_that_was_rewound_and_not_started_is_only_started(stage: Stage) -> None:
     with Scene(
         stage,

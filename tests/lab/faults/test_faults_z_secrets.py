@@ -1,12 +1,9 @@
 """After everything: no password where it does not belong. Named to run last, when all the others have left traces."""
 
-import pytest
-
 from tests.lab.faults import secret_scan, table
 from tests.lab.faults.stage import Stage
 
 
-@pytest.mark.faults
 def test_l1_no_password_is_found_in_logs_artifacts_prefects_database_or_readable_files(stage: Stage) -> None:
     stage.restore()
     known = secret_scan.secrets_of(stage)
@@ -22,7 +19,6 @@ def test_l1_no_password_is_found_in_logs_artifacts_prefects_database_or_readable
     assert not found, "\n".join(found)
 
 
-@pytest.mark.faults
 def test_l1_no_password_was_on_any_command_line_while_the_flows_ran(
     stage: Stage, command_lines: secret_scan.CommandLines
 ) -> None:

@@ -1,0 +1,92 @@
+"""A primary that nobody reaches is not proven dead: what each way of fencing makes of an isolated one."""
+
+import pytest
+
+from tests.lab.faults import accidents
+from tests.lab.faults.scene import Scene
+from tests.lab.faults.stage import Stage
+
+
+def test_f7_a_primary_isolated_with_its_harbor_is_not_replaced_unless_it_is_certainly_fenced(
+    stage: Stage,
+) -> None:
+    title, expected = (
+        "F7 primary and its Harbor isolated, no fence",
+        "refused, with what to attest; nothing moved",
+    )
+    with Scene(stage, title, expected) as scene, stage.settings(failover__fence_command=None):
+        primary = scene.first_primary
+        accidents.isolate(stage, primary)
+        run = scene.flow("failover", expected_primary=primary)
+        assert "attest_fenced=True" in run.refusal
+        stage.lab.heal()
+        scene.unmoved()
+        scene.saw("refused: nothing proves that it is off")
+
+
+@pytest.mark.faults
+def test_f7_an_isolated_primary_is_switched_off_by_the_sites_command(stage: Stage) -> None:
+    title, expected = (
+        "F7b primary and its Harbor isolated, with a fence command",
+        "switched off, then promoted",
+    )
+    with Scene(stage, title, expected, may_lose=True, pushes=False) as scene:
+        old, new = scene.first_primary, scene.first_standby
+        accidents.isolate(stage, old)
+        run = scene.flow("failover", expected_primary=old)
+        assert "COMMANDED" in run.headline
+        assert not stage.lab.is_running(old)
+        scene.switched_to(new)
+        stage.lab.heal()
+        stage.lab.start(old)
+        scene.rejoin(old)
+        scene.saw("switched off and replaced")
+
+
+def test_f7_an_isolated_primary_stops_itself_before_the_other_is_promoted(stage: Stage) -> None:
+    title, expected = (
+        "F7c primary isolated, self-fence of 10 s",
+        "it stops itself; promoted after the time and margin",
+    )
+    with (
+        Scene(stage, title, expected, may_lose=True) as scene,
+        stage.settings(failover__fence_command=None, failover__self_fence_s=10),
+    ):
+        stage.install_guard()
+        old, new = scene.first_primary, scene.first_standby
+        accidents.isolate(stage, old)
+        run = scene.flow("failover", expected_primary=old)
+        assert "SELF_FENCE" in run.headline
+        assert not stage.shell(old, "pgrep -x postgres", check=False), "it still runs"
+        scene.switched_to(new)
+        stage.lab.heal()
+        scene.rejoin(old)
+        scene.saw("stopped itself, then replaced")
+
+
+@pytest.mark.faults
+def test_f7_with_witnesses_alone_only_what_no_client_reaches_goes_on_beside_the_new_primary(
+    stage: Stage,
+) -> None:
+    title, expected = (
+        "F7d primary isolated, fencing: witnesses",
+        "drained, promoted; then SPLIT_BRAIN until it is stopped",
+    )
+    with (
+        Scene(stage, title, expected, may_lose=True, two_writers=True) as scene,
+        stage.settings(failover__fence_command=None, failover__fencing="witnesses"),
+    ):
+        old, new = scene.first_primary, scene.first_standby
+        scene.wait_until_settled_primary()
+        accidents.isolate(stage, old)
+        run = scene.flow("failover", expected_primary=old)
+        assert "WITNESSES" in run.headline
+        assert stage.served()[old] == "drained"
+        stage.lab.heal()
+        assert stage.check()["verdict"] == "SPLIT_BRAIN"
+        assert stage.served()[old] == "drained", "clients reach the Harbor of the old primary"
+        assert "beside" in scene.flow("rejoin", node=old).refusal
+        stage.shell(old, f"systemctl stop {stage.layout.unit}")
+        scene.rejoin(old)
+        assert stage.primary == new
+        scene.saw("promoted; SPLIT_BRAIN reported until the old one was stopped")
