@@ -208,12 +208,16 @@ case $1 in
       version) echo 2.24 ;;
       up)
         case "$*" in
-          *log) printf 'log\tharbor-log\tid-log\tUp 1 second\n' > CONTAINERS/log ;;
+          *log)
+            printf 'proxy\tnginx\tid-nginx\tUp 1 second\n' > CONTAINERS/proxy
+            printf 'log\tharbor-log\tid-log\tUp 1 second\n' > CONTAINERS/log ;;
           *) printf 'core\tharbor-core\tid-core\tUp 1 second\n' > CONTAINERS/core ;;
         esac ;;
     esac
     echo "$*" >> CALLS ;;
   stop) shift 3; for name in "$@"; do sed -i 's/Up.*/Exited (0)/' CONTAINERS/${name#harbor-}; done ;;
+  exec) echo "$*" >> CALLS ;;
+  inspect) exit 1 ;;
   network) exit 0 ;;
 esac
 """
@@ -235,7 +239,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def started(home: Path) -> dict[str, Any]:
     """Run the start program."""
-    return start.start({"install_dir": str(home), "nas": "/mnt", "subnet": "10.0.0.0/24", "timeout": 20})
+    where = {"install_dir": str(home), "nas": "/mnt", "subnet": "10.0.0.0/24", "https_port": 1}
+    return start.start({**where, "timeout": 20})
 
 
 def test_the_log_container_is_up_before_those_that_log_to_it(home: Path, machine: Path) -> None:
@@ -249,6 +254,19 @@ def test_what_runs_from_the_present_configuration_is_left_alone(home: Path, mach
     calls = (machine / "calls").read_text()
     assert not started(home)["changed"]
     assert (machine / "calls").read_text() == calls
+
+
+@pytest.mark.parametrize(("lost", "calls"), [(True, ["exec nginx nginx -s reload"]), (False, [])])
+def test_a_proxy_that_looks_for_core_in_the_wrong_place_is_told_where_it_is(
+    home: Path, machine: Path, monkeypatch: pytest.MonkeyPatch, lost: bool, calls: list[str]
+) -> None:
+    started(home)
+    before = (machine / "calls").read_text()
+    monkeypatch.setattr(
+        start, "proxy_lost_core", lambda port, core: (port, core) == (1, "harbor-core") and lost
+    )
+    assert started(home)["changed"] is lost
+    assert (machine / "calls").read_text().removeprefix(before).splitlines() == calls
 
 
 def test_a_container_that_died_is_started_again(home: Path, machine: Path) -> None:
