@@ -10,6 +10,7 @@ from blocks import HarborSite
 from flows.rules.retention import BackupFact, Generations, Verdict, retain
 from tasks.backup.catalogue import Entry, list_backups, read_manifest
 from tasks.backup.manifest import Manifest, ManifestUnreadable
+from tasks.storage.errors import CrcMismatch
 from tasks.storage.store import ObjectStore
 
 
@@ -24,7 +25,7 @@ def manifest_of(store: ObjectStore, entry: Entry) -> Manifest | None:
         return None
     try:
         return read_manifest(store, entry.backup)
-    except ManifestUnreadable:
+    except (ManifestUnreadable, CrcMismatch):
         return None
 
 

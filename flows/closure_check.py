@@ -1,5 +1,6 @@
 """Closure of a backup: every blob that the dump refers to is in the bucket; and the index that proves it."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -8,18 +9,21 @@ from blocks import HarborSite
 from flows.rules.closure import Checked, State, compare, conclude
 from tasks.backup.blobs import BlobFile, IndexedBlob, KnownBlob, indexed_line
 from tasks.backup.catalogue import list_backups, read_manifest
-from tasks.backup.fetch import Origin
+from tasks.backup.fetch import ArtifactDamaged, Origin
 from tasks.backup.images import INDEX, NEEDED, PREVIOUS, UPLOADED
 from tasks.backup.known import known_of, newest_of
 from tasks.backup.layout import BLOB_INDEX, blob_key, parse_backup_id
-from tasks.backup.manifest import Artifact
+from tasks.backup.manifest import Artifact, ManifestUnreadable
 from tasks.backup.restore_blobs import fetch_index
 from tasks.backup.settings import store_of
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, changed
 from tasks.storage.digests import Digests
+from tasks.storage.errors import CrcMismatch, ObjectMissing
 from tasks.storage.inventory import bucket_inventory, node_inventory
 from tasks.storage.store import ObjectStore
+
+_LOG = logging.getLogger(__name__)
 
 # Blobs that a killed run uploaded and never listed: their checksums are asked for one by one.
 _ASK_AT_MOST = 5000
@@ -112,11 +116,17 @@ def _known(store: ObjectStore, directory: Path) -> Iterator[KnownBlob]:
     """What was hashed on its way into the bucket: the last index, and this run's uploads."""
     older: Iterable[KnownBlob] = ()
     for entry in reversed(list_backups(store)):
-        if entry.complete and BLOB_INDEX in entry.names:
+        if not entry.complete or BLOB_INDEX not in entry.names:
+            continue
+        try:
             manifest = read_manifest(store, entry.backup)
             found = fetch_index(Origin(store, entry.backup, []), manifest, directory / PREVIOUS)
-            older = known_of(found.indexed())
-            break
+        except (ManifestUnreadable, ArtifactDamaged, CrcMismatch, ObjectMissing) as error:
+            # A damaged backup of yesterday is no reason to have none of tonight.
+            _LOG.warning("The index of %s is not used: %s", entry.backup, error)
+            continue
+        older = known_of(found.indexed())
+        break
     uploaded = directory / UPLOADED
     newer = known_of(BlobFile(uploaded).indexed()) if uploaded.exists() else ()
     return newest_of(newer, older)

@@ -45,6 +45,7 @@ CODES: dict[str, tuple[int, str, str]] = {
         "0048-00000401",
         "Access to the bucket over the public endpoint is forbidden.",
     ),
+    "NoSuchKey": (404, "0026-00000001", "The specified key does not exist."),
     "NoSuchBucket": (404, "0015-00000101", "The specified bucket does not exist."),
     "FileImmutable": (409, "0055-00000011", "The object you specified is immutable."),
     "UserDisable": (403, "0003-00000801", "UserDisable"),

@@ -17,10 +17,10 @@ import zstandard
 from blocks import HarborSite
 from tasks.backup.blobs import IndexedBlob
 from tasks.backup.catalogue import find_backup, read_manifest
-from tasks.backup.fetch import ArtifactDamaged, Origin, opened, unpacked
+from tasks.backup.fetch import ArtifactDamaged, Origin, opened, unpacked, whole
 from tasks.backup.invariants import broken_invariants
 from tasks.backup.layout import VERIFIED, BackupId, blob_key
-from tasks.backup.manifest import Manifest
+from tasks.backup.manifest import Artifact, Manifest
 from tasks.backup.restore_blobs import fetch_index
 from tasks.backup.restore_config import read_configuration
 from tasks.backup.restore_database import restore_database
@@ -31,7 +31,8 @@ from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, changed
 from tasks.postgres.layout import layout_of
-from tasks.storage.errors import StorageError
+from tasks.storage.errors import CrcMismatch, ObjectMissing, StorageError
+from tasks.storage.retry import read_again
 from tasks.storage.store import ObjectStore
 
 _TIMEOUT_S = 6 * 3600.0
@@ -88,6 +89,7 @@ def drill(
         NoBackup: there is none.
         NoIdentity, IdentityUnusable: nothing could be decrypted; nothing was recorded.
         DrillFailed: with all findings; they are recorded next to the backup.
+        StorageError: OSS cannot be used; nothing was recorded.
     """
     origin = origin_of(site, find_backup(store_of(site), backup), identity_file)
     result = run_drill(host, server_of(layout_of(site)).programs, origin)
@@ -122,6 +124,10 @@ def run_drill(host: Host, programs: str, origin: Origin, directory: str = DIRECT
         begun = datetime.now(UTC)
         try:
             work()
+        except (CrcMismatch, ObjectMissing) as error:
+            result.findings.append(f"{name}: {error}")
+        except StorageError:
+            raise  # OSS cannot be used: that says nothing about the backup, and nothing is recorded
         except HarborHaError as error:
             result.findings.append(f"{name}: {error}")
         result.seconds[name] = round((datetime.now(UTC) - begun).total_seconds(), 2)
@@ -152,6 +158,12 @@ def _configuration(origin: Origin, manifest: Manifest, result: DrillResult) -> N
 def _links(origin: Origin, manifest: Manifest, result: DrillResult) -> None:
     """Read the whole archive of links and count them; nothing is unpacked."""
     artifact, wanted = manifest.artifact("links"), manifest.links
+    result.links = files = whole(origin, lambda: _count_links(origin, artifact))
+    if wanted is not None and files != wanted.files:
+        result.findings.append(f"{artifact.name} holds {files} links, {wanted.files} are in the manifest")
+
+
+def _count_links(origin: Origin, artifact: Artifact) -> int:
     files = 0
     try:
         with (
@@ -165,9 +177,7 @@ def _links(origin: Origin, manifest: Manifest, result: DrillResult) -> None:
                 archive.members = []  # type: ignore[attr-defined]
     except (tarfile.TarError, zstandard.ZstdError) as error:
         raise ArtifactDamaged(f"{artifact.name} cannot be unpacked: {error}.") from None
-    result.links = files
-    if wanted is not None and files != wanted.files:
-        result.findings.append(f"{artifact.name} holds {files} links, {wanted.files} are in the manifest")
+    return files
 
 
 def _databases(
@@ -236,12 +246,16 @@ def sample(
 
 def blob_problem(store: ObjectStore, blob: IndexedBlob) -> str:
     """Download a blob and say what is wrong with it; an empty text when nothing is."""
-    digest = hashlib.sha256()
-    try:
+
+    def digest_in_bucket() -> str:
+        digest = hashlib.sha256()
         with contextlib.closing(store.get_stream(blob_key(blob.digest))) as source:
             while block := source.read(_BLOCK):
                 digest.update(block)
-    except StorageError as error:
+        return f"sha256:{digest.hexdigest()}"
+
+    try:
+        found = read_again(digest_in_bucket, store.patience)
+    except (CrcMismatch, ObjectMissing) as error:
         return str(error)
-    found = f"sha256:{digest.hexdigest()}"
     return "" if found == blob.digest else f"its content hashes to {found}"

@@ -118,17 +118,24 @@ class _Pump:
     def _run(self, write_end: int) -> None:
         try:
             with os.fdopen(write_end, "wb", buffering=_PIPE_BYTES) as target:
-                self._transform(self._source, target, self._keys)
-        except BaseException as error:
-            self._error = error
+                try:
+                    self._transform(self._source, target, self._keys)
+                except BaseException as error:
+                    # Before the pipe is closed: who sees its end must find the reason.
+                    self._error = error
+        except OSError as error:
+            self._error = self._error or error
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended the stream early, as far as it has happened by now; the source's own error first."""
+        return self._source.error or self._error
 
     def finish(self) -> None:
         """Wait for the end; raise what the source or age ran into."""
         self._thread.join()
-        if self._source.error is not None:
-            raise self._source.error
-        if self._error is not None:
-            raise self._error
+        if self.failure is not None:
+            raise self.failure
 
     def close(self) -> None:
         """Stop early: the thread's next write fails, and it ends."""
@@ -164,20 +171,24 @@ def decrypted(source: HashingReader, identities: Sequence[Any], where: str) -> I
 
     Raises:
         DecryptionFailed: at the end of the context, when the stream was damaged or is for another identity.
+        What the source raised, and not what a reader made of the short rest of its stream.
     """
     pump = _Pump(pyrage.decrypt_io, source, identities)
     try:
-        yield pump.output
-        while pump.output.read(_PIPE_BYTES):
-            pass  # a reader that stops early (tar at its end marker) must not hide a damaged tail
         try:
+            yield pump.output
+            while pump.output.read(_PIPE_BYTES):
+                pass  # a reader that stops early (tar at its end marker) must not hide a damaged tail
             pump.finish()
-        except Exception as error:
-            if error is source.error:
+        except Exception:
+            failure = pump.failure
+            if failure is None:
                 raise
+            if failure is source.error:
+                raise failure from None
             # age's library has several types for it, a bare OSError among them.
             raise DecryptionFailed(
-                f"It could not be decrypted: {error}.",
+                f"It could not be decrypted: {failure}.",
                 where=where,
                 meaning="It is damaged, or it was encrypted for another identity.",
                 remedy="Try the other identities; if none fits, use another backup.",

@@ -2,22 +2,28 @@
 
 import contextlib
 import gzip
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import zstandard
 
-from tasks.backup.encryption import decrypted
+from tasks.backup.encryption import DecryptionFailed, decrypted
 from tasks.backup.hashing import HashingReader, Readable
 from tasks.backup.layout import BackupId
 from tasks.backup.manifest import Artifact
 from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
+from tasks.storage.errors import CrcMismatch
+from tasks.storage.retry import read_again
 from tasks.storage.store import ObjectStore
 
 _BLOCK = 1 << 20
+_UNPACKING = (zstandard.ZstdError, zlib.error, gzip.BadGzipFile, EOFError)
+
+T = TypeVar("T")
 
 
 class ArtifactDamaged(HarborHaError):
@@ -60,10 +66,26 @@ def opened(origin: Origin, artifact: Artifact) -> Iterator[Readable]:
                 _drain(plain)
         else:
             plain = stored
-            yield plain
-            _drain(plain)
+            try:
+                yield plain
+                _drain(plain)
+            except Exception:
+                if stored.error is not None:
+                    raise stored.error from None
+                raise
         _require(where, "stored", (stored.size, stored.sha256), (artifact.size, artifact.sha256))
     _require(where, "decrypted", (plain.size, plain.sha256), (artifact.plain_size, artifact.plain_sha256))
+
+
+def whole(origin: Origin, read: Callable[[], T]) -> T:
+    """Return what `read` makes of objects that it opens; again where they were damaged on their way to us.
+
+    Age notices such damage in the middle, long before the checksum of the whole could.
+
+    Args:
+        read: throws away what an earlier attempt made.
+    """
+    return read_again(read, origin.store.patience, (CrcMismatch, DecryptionFailed))
 
 
 def _drain(stream: HashingReader) -> None:
@@ -107,7 +129,8 @@ def deliver(
 ) -> None:
     """Pipe an object into a program on a node, uncompressed, and verify it to its last byte.
 
-    The program must only put the bytes aside: when this raises, they were not what was backed up.
+    The program must only put the bytes aside: when this raises, they were not what was backed up. It is started
+    anew where they were damaged on their way.
 
     Args:
         host: the node.
@@ -121,19 +144,28 @@ def deliver(
         ArtifactDamaged, DecryptionFailed, StorageError: see `opened`.
         RemoteCommandFailed: the program failed.
     """
+    whole(origin, lambda: _deliver(host, origin, artifact, command, user, timeout))
+
+
+def _deliver(
+    host: Host, origin: Origin, artifact: Artifact, command: Sequence[str], user: str | None, timeout: float
+) -> None:
     with opened(origin, artifact) as packed, host.stream(command, user=user, timeout=timeout) as process:
         try:
             with unpacked(packed, artifact.compression) as plain:
                 while block := plain.read(_BLOCK):
                     process.stdin.write(block)
             process.close_stdin()
+        except _UNPACKING as error:
+            raise ArtifactDamaged(
+                f"It cannot be decompressed: {error}.",
+                where=origin.store.where(origin.backup.key(artifact.name)),
+                meaning="Nothing of it was used.",
+                remedy="Use another backup.",
+            ) from None
         except OSError:
             # The program closed its input. Its own words say why, where it has any.
             process.wait()
             raise
-        except zstandard.ZstdError as error:
-            raise ArtifactDamaged(
-                f"It cannot be decompressed: {error}.", where=origin.store.where(artifact.name)
-            ) from None
         process.stdout.read()
         process.wait()

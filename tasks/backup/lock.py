@@ -3,8 +3,10 @@
 OSS knows one atomic operation: create an object unless it exists. So a lock is a row of generations,
 `<name>/00000001.json` and so on. Whoever creates the next number has the lock; the highest number is never
 deleted, only overwritten by its owner, because a slow contender could otherwise create it a second time.
+Where a retention policy forbids overwriting, the owner creates the next number instead.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -19,7 +21,7 @@ from pathlib import Path
 
 from tasks.backup.layout import LOCKS
 from tasks.errors import HarborHaError
-from tasks.storage.errors import ObjectExists, ObjectMissing, StorageError
+from tasks.storage.errors import ObjectExists, ObjectImmutable, ObjectMissing, StorageError
 from tasks.storage.store import ObjectStore
 
 _LOG = logging.getLogger(__name__)
@@ -114,25 +116,28 @@ class BucketLock:
 
     def release(self) -> None:
         """Let the next run have it at once; harmless when it was lost."""
-        try:
+        with contextlib.suppress(LockLost):
             self._require_ours()
-        except LockLost:
-            return
-        self._write(datetime(2000, 1, 1, tzinfo=UTC))
+            self._write(datetime(2000, 1, 1, tzinfo=UTC))
 
     def _require_ours(self) -> None:
         keys = _generations(self._store, self._key.rsplit("/", 1)[0] + "/")
         if not keys or keys[-1] != self._key:
-            raise LockLost(
-                "The lock of this run expired and another run took it.",
-                where=self._store.where(self._key),
-                meaning="This run stops: two writers would contradict each other.",
-                remedy="Look why this run was silent for so long, and run it again.",
-            )
+            raise _lost(self._store, self._key)
 
     def _write(self, expires: datetime) -> None:
-        self.holder = replace(self.holder, expires=expires.isoformat())
-        self._store.put_bytes(self._key, _encode(self.holder))
+        holder = replace(self.holder, expires=expires.isoformat())
+        try:
+            self._store.put_bytes(self._key, _encode(holder))
+        except ObjectImmutable:
+            # Under a retention policy nothing is overwritten: the next generation is ours, too.
+            following = _following(self._key)
+            try:
+                self._store.create_marker(following, _encode(holder))
+            except ObjectExists:
+                raise _lost(self._store, following) from None
+            self._key = following
+        self.holder = holder
 
 
 def acquire(
@@ -159,14 +164,14 @@ def acquire(
     keys = _generations(store, directory)
     if keys:
         _require_free(store, keys[-1], now())
-    number = int(keys[-1].removeprefix(directory).removesuffix(".json")) + 1 if keys else 1
-    key = f"{directory}{number:08}.json"
+    key = _following(keys[-1] if keys else f"{directory}0.json")
     holder = Holder(new_owner(), purpose, now().isoformat(), (now() + ttl).isoformat(), this_process())
     try:
         store.create_marker(key, _encode(holder))
     except ObjectExists:
         raise _in_the_way(store, key, "Another run took the lock at this very moment.") from None
-    store.delete_many(keys)
+    with contextlib.suppress(ObjectImmutable):
+        store.delete_many(keys)
     return BucketLock(store, key, holder, ttl, now)
 
 
@@ -196,6 +201,20 @@ def _keep(lock: BucketLock, stop: threading.Event, every_s: float) -> None:
             return
         except StorageError as error:
             _LOG.warning("The lock could not be renewed yet: %s", error)
+
+
+def _following(key: str) -> str:
+    directory, _, name = key.rpartition("/")
+    return f"{directory}/{int(name.removesuffix('.json')) + 1:08}.json"
+
+
+def _lost(store: ObjectStore, key: str) -> LockLost:
+    return LockLost(
+        "The lock of this run expired and another run took it.",
+        where=store.where(key),
+        meaning="This run stops: two writers would contradict each other.",
+        remedy="Look why this run was silent for so long, and run it again.",
+    )
 
 
 def _generations(store: ObjectStore, directory: str) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tasks.backup.blobs import BlobFile, IndexedBlob
-from tasks.backup.fetch import Origin, deliver, opened
+from tasks.backup.fetch import Origin, deliver, opened, whole
 from tasks.backup.layout import blob_key
 from tasks.backup.links import REGISTRY_ROOT
 from tasks.backup.manifest import Manifest
@@ -17,6 +17,8 @@ from tasks.backup.on_node import list_blobs, receive_blobs
 from tasks.errors import RemoteCommandFailed
 from tasks.hosts.connection import Host, RemoteProcess
 from tasks.node_source import source_of
+from tasks.storage.errors import CrcMismatch, ObjectMissing
+from tasks.storage.retry import read_again
 from tasks.storage.store import ObjectStore
 
 _BLOCK = 1 << 20
@@ -49,9 +51,13 @@ def fetch_index(origin: Origin, manifest: Manifest, path: Path) -> BlobFile:
         ArtifactDamaged, StorageError.
     """
     partial = path.with_name(path.name + ".partial")
-    with opened(origin, manifest.artifact("blob-index")) as source, partial.open("wb") as target:
-        while block := source.read(_BLOCK):
-            target.write(block)
+
+    def fetch() -> None:
+        with opened(origin, manifest.artifact("blob-index")) as source, partial.open("wb") as target:
+            while block := source.read(_BLOCK):
+                target.write(block)
+
+    whole(origin, fetch)
     partial.replace(path)
     return BlobFile(path)
 
@@ -185,16 +191,31 @@ class _Crew:
         return None
 
     def _send(self, process: RemoteProcess, blob: IndexedBlob) -> str:
-        """Send one blob; returns what is wrong with it, or nothing."""
+        """Send one blob; returns what is wrong with it, or nothing.
+
+        One that is lost or damaged in the bucket is its own misfortune and not that of the others.
+        """
+        try:
+            return read_again(lambda: self._send_once(process, blob), self._store.patience)
+        except (CrcMismatch, ObjectMissing) as error:
+            return str(error)
+
+    def _send_once(self, process: RemoteProcess, blob: IndexedBlob) -> str:
+        damage: CrcMismatch | None = None
         with contextlib.closing(self._store.get_stream(blob_key(blob.digest))) as source:
             if source.size != blob.size:
                 return f"it has {source.size} bytes in the bucket, {blob.size} when it was backed up"
-            header = json.dumps({"digest": blob.digest, "size": blob.size}) + "\n"
+            left = blob.size
             try:
-                process.stdin.write(header.encode())
-                # The length was promised: a blob that breaks off takes this worker's channel with it.
-                while block := source.read(_BLOCK):
-                    process.stdin.write(block)
+                process.stdin.write((json.dumps({"digest": blob.digest, "size": blob.size}) + "\n").encode())
+                try:
+                    while block := source.read(_BLOCK):
+                        process.stdin.write(block)
+                        left -= len(block)
+                except CrcMismatch as error:
+                    # The length was promised. The receiver's hash refuses zeros in place of the last block.
+                    damage = error
+                    process.stdin.write(bytes(left))
                 process.stdin.flush()
                 answer = process.stdout.readline()
             except OSError:
@@ -203,7 +224,10 @@ class _Crew:
         if not answer:
             process.wait()
             raise RemoteCommandFailed("receive_blobs", self._host.name, -1, "it ended without an answer")
-        return str(json.loads(answer)["problem"])
+        problem = str(json.loads(answer)["problem"])
+        if problem and damage is not None:
+            raise damage
+        return problem
 
     def _count(self, blob: IndexedBlob, problem: str) -> None:
         with self._lock:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from blocks import HarborSite
-from tasks.backup.fetch import ArtifactDamaged, Origin, opened, unpacked
-from tasks.backup.manifest import Manifest
+from tasks.backup.fetch import ArtifactDamaged, Origin, opened, unpacked, whole
+from tasks.backup.manifest import Artifact, Manifest
 from tasks.docker.on_node import lib
 from tasks.errors import Refused
 from tasks.harbor.on_node import secret_files
@@ -49,8 +49,7 @@ def read_configuration(origin: Origin, manifest: Manifest) -> Configuration:
     where = origin.store.where(origin.backup.key(artifact.name))
     if artifact.plain_size > _LARGEST:
         raise ArtifactDamaged("The configuration archive is too large to be one.", where=where)
-    with opened(origin, artifact) as packed:
-        content = packed.read()
+    content = whole(origin, lambda: _content(origin, artifact))
     try:
         with unpacked(io.BytesIO(content), artifact.compression) as plain:
             archive = plain.read(_LARGEST)
@@ -74,6 +73,11 @@ def read_configuration(origin: Origin, manifest: Manifest) -> Configuration:
             remedy="Use another backup.",
         )
     return configuration
+
+
+def _content(origin: Origin, artifact: Artifact) -> bytes:
+    with opened(origin, artifact) as packed:
+        return packed.read()
 
 
 def put_back_secrets(site: HarborSite, host: Host, configuration: Configuration) -> Outcome:

@@ -136,3 +136,24 @@ def persistently(call: Callable[[int], T], where: str, patience: Patience) -> T:
             if not verdict.again or spent or enough:
                 raise verdict.error from None
             patience.sleep(pause)
+
+
+def read_again(
+    read: Callable[[], T], patience: Patience, damage: tuple[type[Exception], ...] = (CrcMismatch,)
+) -> T:
+    """Return what `read` returns; content that was damaged on its way is read again, three times in all.
+
+    Args:
+        read: throws away what an earlier attempt made of the content.
+        patience: how long to wait in between.
+        damage: the errors that mean it.
+
+    Raises:
+        The last error, when it is damage at rest.
+    """
+    for attempt in range(1, _CRC_ATTEMPTS):
+        try:
+            return read()
+        except damage:
+            patience.sleep(patience.pause(attempt, 0.0))
+    return read()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.oss.bucket import set_worm
 from tasks.backup.lock import (
     BucketLock,
     LockedByAnother,
@@ -106,6 +107,29 @@ def test_a_long_run_keeps_its_lock_by_renewing_it(store: ObjectStore) -> None:
             assert not waited.wait(0.05)
     with held(store, "backup", "next"):
         pass
+
+
+def test_under_a_retention_policy_the_lock_is_taken_renewed_released_and_taken_again(
+    tmp_path: Path,
+) -> None:
+    """Nothing can be overwritten or deleted there, a lock neither."""
+    with running_oss(tmp_path / "worm") as server:
+        set_worm(server.store, 30, "Locked")
+        store = local_store(server)
+        first = take(store)
+        first.renew()
+        first.renew()
+        with pytest.raises(LockedByAnother):
+            take(store, 5)
+        first.release()
+        second = take(store)
+        with pytest.raises(LockLost):
+            first.renew()
+        slow = take(store, 18)
+        with pytest.raises(LockLost):
+            second.renew()
+        second.release()
+        slow.renew()
 
 
 def test_a_damaged_lock_is_not_taken_for_a_free_one(store: ObjectStore) -> None:

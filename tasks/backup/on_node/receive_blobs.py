@@ -50,25 +50,34 @@ def receive(root: str, source: BinaryIO, digest: str, size: int) -> str:
     final = path_of(root, digest)
     make_directories(os.path.dirname(final))
     temporary = final + ".harbor-ha.tmp"
+    try:
+        found = write(temporary, source, digest, size)
+        if found != digest:
+            return "its content hashes to " + found
+        own(temporary)
+        os.chmod(temporary, 0o644)
+        os.rename(temporary, final)
+        return ""
+    finally:
+        # On a disk that ran full, what is left of a blob takes the place of a whole one.
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+
+
+def write(path: str, source: BinaryIO, digest: str, size: int) -> str:
+    """Write the next bytes of the stream into a file, and return the digest that they have."""
     hashed, left = hashlib.sha256(), size
-    with open(temporary, "wb") as target:
+    with open(path, "wb") as target:
         while left:
             block = source.read(min(BLOCK, left))
             if not block:
-                os.unlink(temporary)
                 raise EOFError("the stream ended in the middle of " + digest)
             hashed.update(block)
             target.write(block)
             left -= len(block)
         target.flush()
         os.fsync(target.fileno())
-    if "sha256:" + hashed.hexdigest() != digest:
-        os.unlink(temporary)
-        return "its content hashes to sha256:" + hashed.hexdigest()
-    own(temporary)
-    os.chmod(temporary, 0o644)
-    os.rename(temporary, final)
-    return ""
+    return "sha256:" + hashed.hexdigest()
 
 
 def serve(root: str, source: BinaryIO) -> Iterator[Dict[str, Any]]:
@@ -81,7 +90,15 @@ def serve(root: str, source: BinaryIO) -> Iterator[Dict[str, Any]]:
         yield {"digest": given["digest"], "problem": receive(root, source, given["digest"], given["size"])}
 
 
+def main() -> None:
+    """Serve; an error of the disk is one sentence."""
+    try:
+        for answer in serve(sys.argv[1], sys.stdin.buffer):
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
+    except (OSError, EOFError) as error:
+        sys.exit(str(error))
+
+
 if __name__ == "__main__":
-    for answer in serve(sys.argv[1], sys.stdin.buffer):
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+    main()
