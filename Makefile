@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 LAB_STATE := .lab
 
-.PHONY: demo test test-unit test-servers test-lab test-faults lint format lock clean venv
+.PHONY: demo test test-unit test-servers test-lab test-faults bench lint format lock clean venv
 
 demo: venv
 	$(RUN) -m lab.demo
@@ -30,6 +30,10 @@ test-lab: venv
 test-faults: venv
 	$(RUN) -m pytest tests/lab/test_bootstrap.py -m faults
 	HARBOR_HA_FAULTS_PAGE=docs/faults.md $(RUN) -m pytest tests/lab/faults tests/lab/test_disaster.py -m "faults or not faults"
+
+# The bounds of backups, measured on this machine: docs/benchmarks.md.
+bench: venv
+	$(RUN) -m benchmarks
 
 lint: venv
 	$(VENV)/bin/ruff format --check .

@@ -51,7 +51,7 @@ class Night:
     """
 
     site_file: Path
-    server: Server
+    server: Server | None
 
     @property
     def site(self) -> HarborSite:
@@ -100,18 +100,25 @@ class Night:
         }
 
     def _sql(self, sql: str, *values: str) -> None:
+        assert self.server is not None
         query(local_host(), self.server, "registry", sql, values=values)
 
 
-def new_night(directory: Path, oss: OssServer, server: Server) -> Night:
-    """Write the site file, and what a node has of configuration."""
+def new_night(directory: Path, endpoint: str, server: Server | None = None) -> Night:
+    """Write the site file, and what a node has of configuration.
+
+    Args:
+        directory: for all of it.
+        endpoint: of OSS.
+        server: the PostgreSQL, where databases are to be backed up.
+    """
     on_disk = correct_site(directory)
     data = on_disk.data
     data["postgres"]["major"] = int(Path(programs() or "").parts[-2])
     data["harbor"] |= {"install_dir": str(directory / "harbor"), "data_volume": str(directory / "data")}
     data["nas"]["path"] = str(directory / "nas")
     data["oss"] |= {
-        "endpoint": oss.endpoint,
+        "endpoint": endpoint,
         "region": REGION,
         "bucket": BUCKET,
         "access_key_id": ACCESS_KEY_ID,

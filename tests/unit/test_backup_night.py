@@ -44,7 +44,7 @@ def oss(tmp_path: Path) -> Iterator[OssServer]:
 
 @pytest.fixture
 def night(tmp_path: Path, oss: OssServer, server: Server) -> Iterator[Night]:
-    made = new_night(tmp_path, oss, server)
+    made = new_night(tmp_path, oss.endpoint, server)
     yield made
     made._sql("TRUNCATE blob, artifact_blob, artifact CASCADE;")
 

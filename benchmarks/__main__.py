@@ -1,0 +1,32 @@
+"""Measure the bounds of backups: `python -m benchmarks [dump|blobs|night|million]…`; all of them by default."""
+
+import argparse
+import os
+from collections.abc import Callable
+
+from benchmarks import blobs, dump, night
+
+NAMES = ("dump", "blobs", "night", "million")
+
+
+def main() -> None:
+    """Run what was asked for, one after the other."""
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("name", nargs="*", help=f"of {', '.join(NAMES)}; all without a name")
+    parser.add_argument("--rows", type=int, default=1_500_000, help="of each of two tables, for dump")
+    given = parser.parse_args()
+    if unknown := set(given.name) - set(NAMES):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    runs: dict[str, Callable[[], list[str]]] = {
+        "dump": lambda: dump.run(given.rows),
+        "blobs": blobs.run,
+        "night": lambda: night.run(100_000),
+        "million": lambda: night.run(1_000_000),
+    }
+    for name in given.name or NAMES:
+        print(f"{name}: load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
+        print("\n".join(f"    {line}" for line in runs[name]()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
