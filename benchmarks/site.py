@@ -18,6 +18,8 @@ from lab.oss.catalog import Catalog, StoredObject
 from tasks.backup.layout import blob_key
 from tests.unit.local_oss import ACCESS_KEY_ID, ACCESS_KEY_SECRET, BUCKET, REGION
 
+# No filesystem gives a file a million names.
+_NAMES_A_FILE = 50_000
 # Of no bytes.
 ETAG = "D41D8CD98F00B204E9800998ECF8427E"
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,12 +86,13 @@ def fill_bucket(directory: Path, site: str, digits: Iterable[str]) -> None:
 
 def fill_nas(registry: Path, digits: Iterable[str]) -> None:
     """Name blobs and links on the NAS. An inventory reads names only, so the blobs are names only."""
-    link = registry / "a-link"
     registry.mkdir(parents=True)
-    link.write_text("sha256:" + "0" * 64)  # its length is what counts, its content is its path
     for number in range(256):
         (registry / "blobs/sha256" / f"{number:02x}").mkdir(parents=True)
     for number, name in enumerate(digits):
+        if number % _NAMES_A_FILE == 0:
+            link = registry / f"link-{number}"
+            link.write_text("sha256:" + "0" * 64)  # its length is what counts, its content is its path
         (registry / "blobs/sha256" / name[:2] / name).touch()
         place = registry / f"repositories/library/app-{number // 1000}/_layers/sha256" / name
         place.mkdir(parents=True)

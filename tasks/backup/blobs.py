@@ -1,7 +1,6 @@
 """Blobs as the database, the bucket and our own index know them, and the files that list them."""
 
 import contextlib
-import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -76,6 +75,7 @@ class BlobListDamaged(HarborHaError):
 
 T = TypeVar("T")
 _LINES_AT_A_TIME = 1000
+_BLOCK = 1 << 18
 
 
 def needed_line(blob: NeededBlob) -> str:
@@ -144,7 +144,13 @@ def read_index(source: BinaryIO, where: str) -> Iterator[IndexedBlob]:
 def _parsed(source: BinaryIO, parse: Callable[[str], T], where: str) -> Iterator[T]:
     try:
         with contextlib.closing(zstandard.ZstdDecompressor().stream_reader(source)) as plain:
-            for line in io.TextIOWrapper(plain, "utf-8", newline="\n"):
-                yield parse(line.rstrip("\n"))
+            rest = b""
+            while block := plain.read(_BLOCK):
+                whole, end, rest = (rest + block).rpartition(b"\n")
+                if end:
+                    # A readline of io's for each of a million lines costs more than all the rest.
+                    yield from map(parse, whole.decode().split("\n"))
+            if rest:
+                yield parse(rest.decode())
     except (ValueError, zstandard.ZstdError) as error:
         raise BlobListDamaged(f"The list of blobs is damaged: {error}.", where=where) from None

@@ -1,6 +1,7 @@
 """The SDK at its narrowest: a bucket object set up the way that works, and pages of listings."""
 
 import logging
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,12 @@ _CONNECT_S = 10.0
 _IDLE_S = 90.0
 
 PAGE = 1000
+
+# As OSS writes it. The parser needs 17 ms for a page where this needs 3.
+_LINE = re.compile(
+    r"<Contents>\s*<Key>([^<&]*)</Key>\s*<LastModified>([^<&]*)</LastModified>\s*<ETag>([^<]*)</ETag>\s*"
+    r"(?:<Type>[^<]*</Type>\s*)?<Size>(\d+)</Size>\s*(?:<StorageClass>[^<]*</StorageClass>\s*)?</Contents>"
+)
 
 # The lines of one page of a listing, and the token of the next page, empty at the end.
 Page = tuple[list[ListedObject], str]
@@ -64,7 +71,7 @@ def finish(result: Any) -> Any:
 def list_page(bucket: Any, prefix: str, delimiter: str, token: str) -> Page:
     """Return one page of a listing and the token of the next, empty at the end.
 
-    Not `bucket.list_objects_v2`: that needs 20 to 50 ms of CPU a page where this needs 7, which is most of
+    Not `bucket.list_objects_v2`: that needs 20 to 50 ms of CPU a page where this needs 5, which is most of
     the time of an inventory of a million blobs.
     """
     params = {
@@ -75,10 +82,32 @@ def list_page(bucket: Any, prefix: str, delimiter: str, token: str) -> Page:
         "max-keys": str(PAGE),
         "encoding-type": "url",
     }
-    root = ElementTree.fromstring(bucket._do("GET", bucket.bucket_name, "", params=params).read())
+    return parse_page(bucket._do("GET", bucket.bucket_name, "", params=params).read())
+
+
+def parse_page(document: bytes) -> Page:
+    """Read the XML of a listing: lines of the usual shape by one expression, all others by a parser."""
+    text = document.decode()
+    first, last = text.find("<Contents>"), text.rfind("</Contents>") + len("</Contents>")
+    if first < 0:
+        first = last = 0
+    lines = [
+        ListedObject(_unquoted(key), int(size), etag.replace("&quot;", "").strip('"'), modified)
+        for key, modified, etag, size in _LINE.findall(text, first, last)
+    ]
+    if len(lines) == text.count("<Contents>"):
+        text = text[:first] + text[last:]
+    else:
+        lines = []
+    root = ElementTree.fromstring(text)
     truncated = root.findtext("IsTruncated") == "true"
     following = unquote(root.findtext("NextContinuationToken") or "") if truncated else ""
-    return list(_lines(root)), following
+    return lines + list(_lines(root)), following
+
+
+def _unquoted(key: str) -> str:
+    plain = key.replace("%2F", "/")
+    return unquote(plain) if "%" in plain else plain
 
 
 def _lines(root: ElementTree.Element) -> Iterator[ListedObject]:

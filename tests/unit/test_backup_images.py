@@ -53,7 +53,7 @@ def registry(tmp_path: Path) -> Path:
 
 
 def content(number: int, size: int = 1000) -> bytes:
-    return (str(number).encode() * size)[:size]
+    return (f"{number} ".encode() * size)[:size]
 
 
 def digest_of(data: bytes) -> str:
@@ -281,3 +281,19 @@ def test_a_list_of_blobs_with_a_cut_end_is_refused(tmp_path: Path) -> None:
     index.path.write_bytes(index.path.read_bytes()[:-700])
     with pytest.raises(BlobListDamaged):
         list(index.indexed())
+
+
+@pytest.mark.parametrize("size", [1, 71, 135, 511, 512, 513])
+@pytest.mark.parametrize("name", ["a", "n" * 99, "n" * 100, "n" * 101, "d/" * 150 + "link", "küche/link"])
+def test_the_archive_is_byte_for_byte_what_tarfile_writes(name: str, size: int) -> None:
+    ours, theirs = io.BytesIO(), io.BytesIO()
+    archive = pack_links.Archive(ours)
+    with tarfile.open(fileobj=theirs, mode="w|", format=tarfile.GNU_FORMAT) as reference:
+        for number in range(25):
+            data = bytes(range(256)) * 3
+            info = tarfile.TarInfo(f"{number}/{name}")
+            info.size, info.mode, info.uid, info.gid = size, 0o644, 10000, 10000
+            reference.addfile(info, io.BytesIO(data[:size]))
+            archive.add(f"{number}/{name}", data[:size])
+    archive.close()
+    assert ours.getvalue() == theirs.getvalue()
