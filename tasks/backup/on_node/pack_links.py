@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from typing import Any, BinaryIO, Dict, Iterator, Optional, Tuple
+from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Set, Tuple
 
 LINK_BYTES = 71
 NAMED_AT_MOST = 100
@@ -45,7 +45,7 @@ class Archive:
         self._target = target
         self._waiting = bytearray()
         self._written = 0
-        self._fronts = {}  # type: Dict[Tuple[int, bytes], Tuple[bytes, bytes, int]]
+        self._fronts: Dict[Tuple[int, bytes], Tuple[bytes, bytes, int]] = {}
 
     def add(self, path: str, data: bytes) -> None:
         """Write one file."""
@@ -119,8 +119,8 @@ def content_of(path: str, entry: "os.DirEntry[str]") -> Optional[bytes]:
 def pack(root: str, target: BinaryIO) -> Dict[str, Any]:
     """Write the archive and return what was found."""
     files, damaged_count = 0, 0
-    repositories = set()  # type: Set[str]
-    damaged = []  # type: List[str]
+    repositories: Set[str] = set()
+    damaged: List[str] = []
     archive = Archive(target)
     for path, entry in walk(root, "repositories"):
         data = content_of(path, entry) if entry.name == "link" else None
