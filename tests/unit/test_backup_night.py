@@ -78,6 +78,20 @@ def test_a_night_holds_everything_and_the_next_copies_nothing(night: Night, oss:
     assert unfinished(oss) == 0
 
 
+def test_a_night_in_which_nothing_changed_asks_oss_for_no_single_blob(night: Night, oss: OssServer) -> None:
+    """What makes a million blobs a minute: the bucket is listed, a thousand names a page, and nothing else."""
+    for number in range(60):
+        night.push(f"library/app-{number}")
+    back_up(night)
+    oss.faults.reset_counts()
+    with_sixty, _ = back_up(night)
+    requests = {operation: sum(found.values()) for operation, found in oss.faults.counts().items()}
+    assert images_of(with_sixty).referenced == 60
+    assert "HeadObject" not in requests
+    assert requests["GetObject"] < 12
+    assert requests["PutObject"] < 12
+
+
 class Collecting(LocalHost):
     """A node on which images are deleted and collected while the first blobs are being read."""
 
