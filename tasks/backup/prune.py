@@ -10,7 +10,7 @@ from pathlib import Path
 from tasks.backup.blobs import IndexedBlob
 from tasks.backup.catalogue import Entry, list_backups, read_manifest
 from tasks.backup.fetch import Origin
-from tasks.backup.layout import BLOB_INDEX, BLOBS, BackupId, digest_of
+from tasks.backup.layout import BLOB_INDEX, BLOBS, digest_of
 from tasks.backup.restore_blobs import fetch_index
 from tasks.storage.objects import ListedObject
 from tasks.storage.store import ObjectStore
@@ -118,8 +118,3 @@ def entries_named(entries: Iterable[Entry], names: Iterable[str]) -> list[Entry]
     """The entries with these ids."""
     wanted = set(names)
     return [entry for entry in entries if str(entry.backup) in wanted]
-
-
-def hold(store: ObjectStore, backup: BackupId, who: str) -> None:
-    """Protect a backup from removal until somebody deletes its HOLD."""
-    store.put_bytes(backup.key("HOLD"), who.encode() + b"\n")

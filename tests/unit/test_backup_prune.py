@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from flows.backup_report import facts_of
+from flows.rules.retention import Generations, Verdict, retain
+from lab.oss.bucket import set_worm
 from lab.oss.server import OssServer
 from tasks.backup.blobs import BlobFile, indexed_line
-from tasks.backup.catalogue import publish
+from tasks.backup.catalogue import list_backups, publish, remove_backup
 from tasks.backup.fetch import ArtifactDamaged
-from tasks.backup.layout import BLOB_INDEX, blob_key, new_backup_id
+from tasks.backup.layout import BLOB_INDEX, HOLD, VERIFIED, BackupId, blob_key, new_backup_id
 from tasks.backup.manifest import Artifact, Harbor, Manifest, Source
 from tasks.backup.prune import prune_blobs
+from tasks.storage.errors import ObjectImmutable
 from tasks.storage.store import ObjectStore
 from tests.unit.local_oss import running_oss
 from tests.unit.local_store import local_store
@@ -33,9 +37,9 @@ def store(server: OssServer) -> ObjectStore:
     return local_store(server)
 
 
-def backup_of(store: ObjectStore, tmp_path: Path, *numbers: int) -> str:
+def backup_of(store: ObjectStore, tmp_path: Path, *numbers: int, age: timedelta = timedelta()) -> BackupId:
     """Publish a backup that needs the blobs of these numbers."""
-    backup = new_backup_id(datetime.now(UTC))
+    backup = new_backup_id(datetime.now(UTC) - age)
     blobs = sorted(put_blobs(store, *numbers), key=lambda blob: blob.digest)
     file = BlobFile(tmp_path / f"{backup}.zst")
     file.write(indexed_line(blob) for blob in blobs)
@@ -54,7 +58,7 @@ def backup_of(store: ObjectStore, tmp_path: Path, *numbers: int) -> str:
     )
     source = Source("", "primary", 0, "", "", 1, "")
     publish(store, Manifest(str(backup), "main", "", "", "", source, Harbor("", "", ""), (), (artifact,)))
-    return backup.key(BLOB_INDEX)
+    return backup
 
 
 def left(store: ObjectStore) -> set[str]:
@@ -83,8 +87,8 @@ def test_young_blobs_stay_for_the_backup_that_is_being_made(store: ObjectStore) 
 def test_a_damaged_index_stops_the_removal_before_it_begins(store: ObjectStore, tmp_path: Path) -> None:
     put_blobs(store, 1)
     backup_of(store, tmp_path, 2)
-    key = backup_of(store, tmp_path, 3)
-    store.put_bytes(key, b"nonsense")
+    damaged = backup_of(store, tmp_path, 3)
+    store.put_bytes(damaged.key(BLOB_INDEX), b"nonsense")
     with pytest.raises(ArtifactDamaged):
         prune_blobs(store, LATER, GRACE, confirm=True)
     assert len(left(store)) == 3
@@ -95,3 +99,40 @@ def test_what_is_no_blob_is_left_alone(store: ObjectStore) -> None:
     store.put_bytes(key, b"x")
     prune_blobs(store, LATER, GRACE, confirm=True)
     assert store.exists(key)
+
+
+def verdict_on(store: ObjectStore, backup: BackupId) -> Verdict:
+    """What the flow decides with a policy that keeps as little as possible."""
+    policy = Generations(0, 0, 0, 0, 1, "UTC")
+    verdicts = retain([fact for _, fact in facts_of(store)], policy, datetime.now(UTC) + timedelta(days=400))
+    (found,) = [verdict for verdict in verdicts if verdict.name == str(backup)]
+    return found
+
+
+def test_a_backup_that_somebody_put_a_hold_beside_stays(store: ObjectStore, tmp_path: Path) -> None:
+    old = backup_of(store, tmp_path, 1, age=timedelta(days=2))
+    backup_of(store, tmp_path, 2)
+    assert not verdict_on(store, old).keep
+    store.put_bytes(old.key(HOLD), b"")
+    assert verdict_on(store, old).keep
+    assert "held" in verdict_on(store, old).reason
+
+
+@pytest.mark.parametrize("word", ["ok", "failed"])
+def test_only_a_drill_that_passed_protects_a_backup(store: ObjectStore, tmp_path: Path, word: str) -> None:
+    old = backup_of(store, tmp_path, 1, age=timedelta(days=2))
+    backup_of(store, tmp_path, 2)
+    store.put_bytes(old.key(f"{VERIFIED}20261122T000000Z-{word}.json"), b"{}")
+    assert verdict_on(store, old).keep == (word == "ok")
+
+
+def test_a_retention_policy_is_told_and_leaves_the_backup_whole(
+    server: OssServer, store: ObjectStore, tmp_path: Path
+) -> None:
+    backup_of(store, tmp_path, 1)
+    set_worm(server.store, 30, "Locked")
+    (entry,) = list_backups(store)
+    with pytest.raises(ObjectImmutable, match="retention policy"):
+        remove_backup(store, entry)
+    assert list_backups(store) == [entry]
+    assert entry.complete

@@ -1,0 +1,43 @@
+"""The alarm for the backup that did not happen listens to the events that the flows really send."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.events.schemas.automations import EventTrigger, Posture
+
+from deployments.backup_alert import overdue_automation
+from flows import backup_report
+from flows.backup_report import announce
+
+FLOW = Path(__file__).parents[2] / "flows" / "nightly_backup.py"
+
+
+def trigger() -> EventTrigger:
+    found = overdue_automation().trigger
+    assert isinstance(found, EventTrigger)
+    return found
+
+
+def test_it_fires_when_no_backup_completed_for_twenty_six_hours() -> None:
+    found = trigger()
+    assert (found.posture, found.threshold, found.within) == (Posture.Proactive, 1, timedelta(hours=26))
+    assert found.expect == {"harbor-ha.backup.completed"}
+
+
+def test_it_begins_to_count_at_every_end_that_a_backup_can_have() -> None:
+    """A backup that always failed must be missed, too."""
+    sent = set(re.findall(r'"(harbor-ha\.backup\.\w+)"', FLOW.read_text()))
+    assert sent == trigger().after
+
+
+def test_every_site_is_missed_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(backup_report, "emit_event", lambda event, **fields: sent.append(fields))
+    announce("main", "harbor-ha.backup.completed", backup="x")
+    resource = sent[0]["resource"]
+    assert trigger().match.matches(resource)
+    assert not trigger().match.matches({"prefect.resource.id": "prefect.flow-run.1"})
+    assert trigger().for_each == {"prefect.resource.id"}
