@@ -29,3 +29,13 @@ class OssBucket(Block):
         title="Own domain",
         description="The endpoint is a domain of yours that is bound to the bucket",
     )
+    s3_endpoint: str | None = Field(
+        default=None,
+        title="S3 endpoint",
+        description="For WAL, https://; empty: the endpoint with s3. in front, as Alibaba Cloud has it",
+    )
+    s3_ca: str | None = Field(
+        default=None,
+        title="S3 authority",
+        description="PEM of the CA that signed the S3 endpoint's certificate; empty: the system's",
+    )

@@ -110,3 +110,20 @@ class BackupPolicy(Block):
         title="WAL archive",
         description="disk: on the nodes only. oss: also in the bucket, to recover to a point in time",
     )
+    wal_passphrase: SecretStr | None = Field(
+        default=None,
+        title="WAL passphrase",
+        description="Encrypts WAL and base backups in the bucket; required with wal_archive oss, never change it",
+    )
+    wal_queue_max_bytes: int = Field(
+        default=8 << 30,
+        ge=128 << 20,
+        title="WAL queue",
+        description="Bytes of WAL that may wait for the bucket; what is more is left out of it, with a gap",
+    )
+    base_cron: str = Field(
+        default="0 4 * * 6", title="Base backup", description="Cron expression of the base backup"
+    )
+    keep_base_backups: int = Field(
+        default=4, ge=2, title="Base backups", description="Base backups that are kept, with the WAL since"
+    )

@@ -8,6 +8,7 @@ from types import FrameType
 
 from lab.oss.crc64 import IMPLEMENTATION
 from lab.oss.server import OssServer
+from lab.oss.tls import Tls
 
 
 def _arguments() -> argparse.Namespace:
@@ -21,6 +22,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--access-key-id", required=True)
     parser.add_argument("--access-key-secret-file", type=Path, required=True)
     parser.add_argument("--region", default="cn-lab")
+    parser.add_argument("--tls-port", type=int, default=9443)
+    parser.add_argument("--certificate", type=Path, help="PEM; with it the bucket is served by TLS as well")
+    parser.add_argument("--certificate-key", type=Path)
     parser.add_argument(
         "--admin-from",
         action="append",
@@ -38,6 +42,9 @@ def main() -> None:
     """Serve until SIGTERM."""
     arguments = _arguments()
     signal.signal(signal.SIGTERM, _stop)
+    tls = None
+    if arguments.certificate:
+        tls = Tls(arguments.certificate, arguments.certificate_key, arguments.tls_port)
     server = OssServer(
         arguments.data,
         arguments.bucket,
@@ -47,6 +54,7 @@ def main() -> None:
         arguments.host,
         arguments.port,
         ["127.0.0.0/8", *(arguments.admin_from or [])],
+        tls,
     )
     print(
         f"bucket {arguments.bucket} on {arguments.host}:{server.port}, CRC-64 by {IMPLEMENTATION}", flush=True

@@ -1,6 +1,7 @@
 """One connection: read a request, check its signature, run the call, answer; or fail on purpose."""
 
 import contextlib
+import dataclasses
 import secrets
 import socket
 import struct
@@ -17,6 +18,7 @@ from lab.oss.faults import CODES, Fault
 from lab.oss.request import Body, Request
 from lab.oss.routes import Route, find_route
 from lab.oss.signature import Signed, verify
+from lab.oss.sigv4 import S3Signed, SignedBody, is_s3, verify_s3
 
 _IDLE_S = 120.0
 
@@ -71,6 +73,8 @@ class Handler(BaseHTTPRequestHandler):
         name = self.server.store.name
         if headers.get("host", "").startswith(f"{name}."):  # virtual-host style
             bucket, key = name, parts.path[1:]
+        elif is_s3(headers):  # another bucket, or the other style, which OSS does not take from S3 clients
+            bucket, key = headers.get("host", "").partition(".")[0], parts.path[1:]
         chunked = headers.get("transfer-encoding", "").lower() == "chunked"
         body = Body(self.rfile, int(headers.get("content-length") or 0), chunked)
         return Request(self.command, unquote(bucket), unquote(key), params, headers, body)
@@ -96,7 +100,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def _run(self, route: Route, request: Request, fault: Fault | None) -> Answer:
         store = self.server.store
-        signed = Signed(request.method, request.bucket, request.key, request.params, request.headers)
         if fault and fault.kind == "reset":
             self._swallow(request, fault.bytes)
         if fault and fault.kind == "delay":
@@ -106,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
             delay = {"x-oss-qos-delay-time": str(fault.delay_ms)} if fault.delay_ms else {}
             code = "AccessDenied" if fault.code == "WrongEndpoint" else fault.code
             raise OssError(status, code, message, ec, headers=delay)
-        verify(signed, store.credentials)
+        request = self._verified(request)
         if request.bucket and request.bucket != store.name:
             extra = {"BucketName": request.bucket}
             raise OssError(
@@ -116,6 +119,18 @@ class Handler(BaseHTTPRequestHandler):
         if fault and fault.kind == "wrong_crc" and "x-oss-hash-crc64ecma" in answer.headers:
             answer.headers["x-oss-hash-crc64ecma"] = str(int(answer.headers["x-oss-hash-crc64ecma"]) ^ 1)
         return answer
+
+    def _verified(self, request: Request) -> Request:
+        credentials = self.server.store.credentials
+        if not is_s3(request.headers):
+            verify(
+                Signed(request.method, request.bucket, request.key, request.params, request.headers), credentials
+            )
+            return request
+        path, length = urlsplit(self.path).path, int(request.headers.get("content-length") or 0)
+        signed = S3Signed(request.method, path, request.params, request.headers, length)
+        payload = verify_s3(signed, credentials, time.time())
+        return dataclasses.replace(request, body=SignedBody(request.body, payload))
 
     def _swallow(self, request: Request, limit: int) -> None:
         for block in request.body.blocks():

@@ -111,18 +111,18 @@ def verify(request: Signed, credentials: Credentials, now: float | None = None) 
 
 def _verify_v1_header(request: Signed, authorization: str, credentials: Credentials, now: float) -> None:
     access_key_id, _, given = authorization[4:].partition(":")
-    _known(access_key_id, credentials)
+    known(access_key_id, credentials)
     date = request.headers.get("x-oss-date") or request.headers.get("date", "")
-    _fresh(_unix_time(date), now)
-    _equal(given, _v1(request, date, credentials), "0002-00000040")
+    fresh(unix_time(date), now)
+    equal(given, _v1(request, date, credentials), "0002-00000040")
 
 
 def _verify_v1_url(request: Signed, credentials: Credentials, now: float) -> None:
-    _known(request.params.get("OSSAccessKeyId", ""), credentials)
+    known(request.params.get("OSSAccessKeyId", ""), credentials)
     expires = request.params.get("Expires", "0")
     if not expires.isdigit() or int(expires) < now:
         raise OssError(403, "AccessDenied", "Request has expired.", "0002-00000069")
-    _equal(request.params["Signature"], _v1(request, expires, credentials), "0002-00000040")
+    equal(request.params["Signature"], _v1(request, expires, credentials), "0002-00000040")
 
 
 def _v1(request: Signed, date: str, credentials: Credentials) -> str:
@@ -153,9 +153,9 @@ def _verify_v4_header(request: Signed, authorization: str, credentials: Credenti
     payload = request.headers.get("x-oss-content-sha256", "UNSIGNED-PAYLOAD")
     additional = [name for name in fields.get("AdditionalHeaders", "").split(";") if name]
     scope = _scope(fields.get("Credential", ""), stamp, credentials)
-    _fresh(_unix_time(stamp), now)
+    fresh(unix_time(stamp), now)
     expected = _v4(request, dict(request.params), additional, payload, stamp, scope, credentials)
-    _equal(fields.get("Signature", ""), expected, "0002-00000201")
+    equal(fields.get("Signature", ""), expected, "0002-00000201")
 
 
 def _verify_v4_url(request: Signed, credentials: Credentials, now: float) -> None:
@@ -163,16 +163,16 @@ def _verify_v4_url(request: Signed, credentials: Credentials, now: float) -> Non
     given = params.pop("x-oss-signature")
     stamp = params.get("x-oss-date", "")
     scope = _scope(params.get("x-oss-credential", ""), stamp, credentials)
-    if _unix_time(stamp) + int(params.get("x-oss-expires", "0")) < now:
+    if unix_time(stamp) + int(params.get("x-oss-expires", "0")) < now:
         raise OssError(403, "AccessDenied", "Request has expired.", "0002-00000225")
     additional = [name for name in params.get("x-oss-additional-headers", "").split(";") if name]
     expected = _v4(request, params, additional, "UNSIGNED-PAYLOAD", stamp, scope, credentials)
-    _equal(given, expected, "0002-00000201")
+    equal(given, expected, "0002-00000201")
 
 
 def _scope(credential: str, stamp: str, credentials: Credentials) -> str:
     access_key_id, _, scope = credential.partition("/")
-    _known(access_key_id, credentials)
+    known(access_key_id, credentials)
     date, region, product, end = [*scope.split("/"), "", "", "", ""][:4]
     if (product, end) != ("oss", _SCOPE_END) or date != stamp[:8]:
         raise OssError(
@@ -218,7 +218,8 @@ def _v4(
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
 
-def _known(access_key_id: str, credentials: Credentials) -> None:
+def known(access_key_id: str, credentials: Credentials) -> None:
+    """Refuse another access key than the one that is known."""
     if access_key_id != credentials.access_key_id:
         raise OssError(
             403,
@@ -229,7 +230,8 @@ def _known(access_key_id: str, credentials: Credentials) -> None:
         )
 
 
-def _equal(given: str, expected: str, ec: str) -> None:
+def equal(given: str, expected: str, ec: str) -> None:
+    """Refuse a signature that is not the expected one."""
     if not hmac.compare_digest(given.encode(), expected.encode()):
         raise OssError(
             403,
@@ -240,7 +242,8 @@ def _equal(given: str, expected: str, ec: str) -> None:
         )
 
 
-def _unix_time(text: str) -> float:
+def unix_time(text: str) -> float:
+    """Read the time of a signature; refused when it is none."""
     try:
         if text.endswith("Z"):
             return float(calendar.timegm(time.strptime(text, "%Y%m%dT%H%M%SZ")))
@@ -251,7 +254,8 @@ def _unix_time(text: str) -> float:
         ) from None
 
 
-def _fresh(signed_at: float, now: float) -> None:
+def fresh(signed_at: float, now: float) -> None:
+    """Refuse a signature of a clock that is too far off."""
     if abs(now - signed_at) > MAX_SKEW_S:
         raise OssError(
             403,

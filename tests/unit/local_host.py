@@ -65,7 +65,8 @@ class LocalHost:
             )
         except subprocess.TimeoutExpired:
             raise RemoteTimeout(f"`{argv[0]}` did not end in time.", where=self.name) from None
-        completed = Completed(tuple(argv), done.returncode, done.stdout.decode(), done.stderr.decode())
+        out, err = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
+        completed = Completed(tuple(argv), done.returncode, out, err)
         if check and done.returncode:
             raise RemoteCommandFailed(" ".join(argv)[:200], self.name, done.returncode, completed.stderr)
         return completed
