@@ -228,6 +228,12 @@ def _backups_can_be_made(values: Values) -> Iterator[Problem]:
         yield Problem(
             "backup.wal_archive", "is oss, but the site has no bucket", "add oss, or wal_archive: disk"
         )
+    if values.get("backup.wal_archive") == "oss" and values.get("backup.wal_passphrase", "") is None:
+        yield Problem(
+            "backup.wal_passphrase",
+            "is missing: WAL holds every password of Harbor",
+            "a random text of 20 characters or more, kept where the age identity is",
+        )
     host, region = str(values.get("oss.endpoint", "")), values.get("oss.region")
     if region and ".aliyuncs.com" in host and f"oss-{region}" not in host:
         yield Problem(

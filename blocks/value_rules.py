@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from prefect.client.schemas.schedules import CronSchedule
 from pydantic import SecretStr
 
+from blocks.certificates import load_chain
 from blocks.keys import age_identity_flaw, age_recipient_flaw, host_key_flaw, private_key_flaw
 from blocks.suggestions import did_you_mean
 
@@ -160,6 +161,42 @@ def endpoint(value: str) -> Flaw | None:
     if parts.path.strip("/") or parts.query:
         return Flaw(f"{value} has a path", "scheme and host only; the bucket has a key of its own")
     return None
+
+
+def s3_endpoint(value: str | None) -> Flaw | None:
+    """pgBackRest speaks TLS only, and puts the bucket in front of the name."""
+    if value is None:
+        return None
+    flaw = endpoint(value)
+    if flaw:
+        return flaw
+    parts = urlsplit(value)
+    if parts.scheme != "https":
+        return Flaw(f"{value} is not https", "https://: WAL is shipped over TLS only")
+    if is_ip(parts.hostname or ""):
+        return Flaw(f"{value} is an address", "a name: the bucket's name is put in front of it")
+    return None
+
+
+def pem_certificate(value: str | None) -> Flaw | None:
+    """A CA as PEM."""
+    if value is None:
+        return None
+    try:
+        load_chain(value)
+    except ValueError:
+        return Flaw("is not a PEM certificate", "the text from `-----BEGIN CERTIFICATE-----` on")
+    return None
+
+
+def passphrase(value: SecretStr | None) -> Flaw | None:
+    """It stands in pgBackRest's configuration, one line, where spaces at the ends would be cut off."""
+    if value is None:
+        return None
+    secret = value.get_secret_value()
+    if not re.fullmatch(r"[\x21-\x7e]+", secret):
+        return Flaw("has spaces or other than ASCII characters", "letters, digits and punctuation")
+    return Flaw("is short", "20 characters or more, random") if len(secret) < 20 else None
 
 
 def region(value: str) -> Flaw | None:
@@ -314,6 +351,8 @@ RULES: tuple[tuple[str, Callable[[Any], Flaw | None]], ...] = (
     ("balancer.address", address),
     ("balancer.*_command", command),
     ("oss.endpoint", endpoint),
+    ("oss.s3_endpoint", s3_endpoint),
+    ("oss.s3_ca", pem_certificate),
     ("oss.region", region),
     ("oss.bucket", bucket),
     ("oss.prefix", prefix),
@@ -322,6 +361,8 @@ RULES: tuple[tuple[str, Callable[[Any], Flaw | None]], ...] = (
     ("failover.fence_command", command),
     ("backup.cron", cron),
     ("backup.drill_cron", cron),
+    ("backup.base_cron", cron),
+    ("backup.wal_passphrase", passphrase),
     ("backup.timezone", timezone),
     ("backup.age_recipients", age_recipients),
     ("backup.age_identity", _from_flaw(age_identity_flaw, "the text of the file that age-keygen wrote")),

@@ -27,7 +27,7 @@ class DeploymentEntry:
         entrypoint: `package.module.function` of the flow; imported, so it runs from any directory.
         description: what it does, for whoever is about to press the button.
         tags: in addition to `harbor-ha`.
-        schedule: `cron` or `drill_cron` of the site's backup policy; None: started by hand or by an alert.
+        schedule: `cron`, `drill_cron` or `base_cron` of the site's backup policy; None: started by hand or by an alert.
         every: run at this interval instead.
         parameters: defaults that differ from the flow's own.
         one_at_a_time: a run that would start beside another is cancelled. For short flows only: Prefect's
@@ -38,7 +38,7 @@ class DeploymentEntry:
     entrypoint: str
     description: str
     tags: tuple[str, ...] = ()
-    schedule: Literal["cron", "drill_cron"] | None = None
+    schedule: Literal["cron", "drill_cron", "base_cron"] | None = None
     every: timedelta | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     one_at_a_time: bool = False
@@ -65,9 +65,7 @@ class DeploymentEntry:
         """Return Prefect's form of the entry, with a schedule for each of the sites."""
         from prefect.types.entrypoint import EntrypointType
 
-        schedules = [
-            self.schedule_of(site) for site in sites if site.oss is not None or self.schedule is None
-        ]
+        schedules = [self.schedule_of(site) for site in sites if self._fits(site)]
         made = self.flow().to_deployment(
             name=self.name,
             description=self.description,
@@ -79,6 +77,12 @@ class DeploymentEntry:
         )
         assert not inspect.iscoroutine(made)  # it is one only when called from a coroutine
         return cast("RunnerDeployment", made)
+
+    def _fits(self, site: "HarborSite") -> bool:
+        """Whether the site has what a run by schedule needs: a bucket, and WAL in it for base backups."""
+        if self.schedule == "base_cron" and site.backup.wal_archive != "oss":
+            return False
+        return site.oss is not None or self.schedule is None
 
     def _limit(self) -> "ConcurrencyLimitConfig | None":
         from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
@@ -140,6 +144,13 @@ CATALOGUE: tuple[DeploymentEntry, ...] = (
         "Restore the newest backup into a scratch PostgreSQL, compare everything, throw it away.",
         ("backup",),
         schedule="drill_cron",
+    ),
+    DeploymentEntry(
+        "base-backup",
+        "flows.base_backup.base_backup",
+        "A base backup of the primary into the bucket, from which WAL leads to any later point in time.",
+        ("backup",),
+        schedule="base_cron",
     ),
     DeploymentEntry(
         "prune",

@@ -1,7 +1,11 @@
 """The steps of backups and restores as Prefect tasks."""
 
 from flows.closure_check import check_closure
-from flows.progress import copy_images_with_progress, restore_images_with_progress
+from flows.progress import (
+    copy_images_with_progress,
+    restore_images_with_progress,
+    restore_needed_images_with_progress,
+)
 from tasks.backup import drill as drills
 from tasks.backup import gc, nightly, recovery, revive, served
 from tasks.step import step
@@ -20,6 +24,7 @@ restore_secrets = step(recovery.restore_secrets, "Put back secretkey and token k
 restore_links = step(recovery.restore_image_links, "Restore the links")
 require_links = step(recovery.require_links, "Find the images on the NAS")
 restore_images = step(restore_images_with_progress, "Restore images")
+restore_needed_images = step(restore_needed_images_with_progress, "Restore the images that are referred to")
 empty_caches = step(revive.empty_caches, "Empty the caches in Redis")
 resave_schedule = step(revive.resave_schedule, "Save the schedule of garbage collection")
 pull_sample = step(served.pull_sample, "Pull images of before")

@@ -22,6 +22,8 @@ from tasks.hosts import steps as hosts
 from tasks.hosts.connection import connect
 from tasks.hosts.observation import SiteSeen, observe_site
 from tasks.operation import store
+from tasks.pitr import steps as pitr
+from tasks.pitr.settings import uses_repository
 from tasks.postgres import steps as postgres
 
 
@@ -104,6 +106,8 @@ def prepare_machines(run: Protocol, plan: Plan) -> None:
     run.on(hosts.prove_nas, *plan.harbor)
     run.on_each(postgres.install, databases)
     run.on_each(postgres.install_archiver, databases)
+    if uses_repository(run.site):
+        run.on_each(pitr.install, databases)
     run.on_each(docker.install, plan.harbor)
     run.on_each(docker.configure, plan.harbor)
 
@@ -116,6 +120,8 @@ def build_pair(run: Protocol, plan: Plan) -> None:
     run.on(postgres.start, primary)
     run.on(postgres.create_roles, primary)
     run.on(postgres.set_passwords, primary)
+    if uses_repository(run.site):
+        run.on(pitr.create_stanza, primary)
     for standby in standbys:
         run.on(postgres.create_slot, primary, standby_name=standby)
     run.on_each(postgres.copy_configuration, standbys, then=[primary])

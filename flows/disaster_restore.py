@@ -5,9 +5,12 @@ from typing import Any, Literal
 
 from prefect import flow
 
+from blocks import HarborSite
 from flows import backup_steps as steps
+from flows import point_in_time
 from flows.backup_report import announce
 from flows.dump_source import candidates_of
+from flows.point_in_time import Point, decide_point
 from flows.protocol import Protocol
 from flows.report import publish as publish_report
 from flows.rules.preflight import plan_bootstrap
@@ -22,6 +25,8 @@ from tasks.errors import Refused
 from tasks.harbor import steps as harbor
 from tasks.hosts import steps as hosts
 from tasks.hosts.observation import observe_site
+from tasks.pitr import steps as pitr
+from tasks.pitr.settings import uses_repository
 from tasks.postgres import steps as postgres
 
 
@@ -32,6 +37,7 @@ def disaster_restore(
     backup: str = "latest",
     images: Literal["nas", "oss"] = "nas",
     identity_file: str = "",
+    to_time: str = "",
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Restore a whole site on one machine: PostgreSQL, Harbor of the backup's version, images.
@@ -46,28 +52,53 @@ def disaster_restore(
         images: nas: the image data on the NAS is still there; it is verified, and what is missing is fetched.
             oss: all of it comes from the bucket, what was pulled last comes first.
         identity_file: Path of the age identity on the orchestrator, mode 0600.
+        to_time: The moment to restore the databases to, such as 2026-11-22T03:04:05+08:00; needs WAL in the
+            bucket. Empty: the databases as they are in the backup.
         dry_run: Look, decide, show the steps, and change nothing.
     """
     run = Protocol.begin("disaster_restore", site, dry_run)
-    manifest = decide(run, target, backup, images, identity_file or None)
+    require_target(run.site, target)
+    point = decide_point(run, target, to_time) if to_time else None
+    if point is not None and backup == "latest":
+        backup = str(point.nightly)
+    manifest = decide(run, target, backup, images, identity_file or None, point)
     given = {"backup": manifest.backup_id, "identity_file": identity_file or None}
+    sections = {"Backup": told(manifest)}
     prepare_machine(run, target)
-    bring_back_data(run, target, given)
-    bring_back_images(run, target, images, given)
+    if point is None:
+        create_database(run, target)
+        run.on(steps.restore_databases, target, **given)
+        bring_back_harbor(run, target, given)
+        bring_back_images(run, target, images, given)
+    else:
+        recovered = point_in_time.rebuild_database(run, target, point)
+        bring_back_harbor(run, target, given)
+        sections |= point_in_time.told(point, recovered, point_in_time.bring_back_images(run, target, images))
     start_harbor(run, target)
-    prove(run, target)
+    prove(run, target, whole_only=point is not None)
     announce(site, "harbor-ha.restore.completed", backup=manifest.backup_id, node=target)
-    return publish_report(run, headline(run, target, manifest), {"Backup": told(manifest)})
+    return publish_report(run, headline(run, target, manifest, point), sections)
 
 
-def decide(run: Protocol, target: str, backup: str, images: str, identity_file: str | None) -> Manifest:
-    """Look at the machine, the backup and the rest of the site, and refuse before anything is changed."""
-    site = run.site
+def require_target(site: HarborSite, target: str) -> None:
+    """Refuse a target that the site does not have."""
     if target not in [node.name for node in site.nodes]:
         raise Refused(
             f"{target} is not a node of {site.name}.",
             ["Add it to the site file, take out the machines that are lost, and run `harbor-ha apply`."],
         )
+
+
+def decide(
+    run: Protocol,
+    target: str,
+    backup: str,
+    images: str,
+    identity_file: str | None,
+    point: Point | None = None,
+) -> Manifest:
+    """Look at the machine, the backup and the rest of the site, and refuse before anything is changed."""
+    site = run.site
     only = site.model_copy(update={"nodes": [site.node(target)]})
     others = site.model_copy(update={"nodes": [node for node in site.nodes if node.name != target]})
     origin = origin_of(site, find_backup(store_of(site), backup), identity_file)
@@ -79,9 +110,10 @@ def decide(run: Protocol, target: str, backup: str, images: str, identity_file: 
             site_version=site.harbor.version,
             backup_version=manifest.harbor.version,
             site_major=site.postgres.major,
-            backup_major=manifest.source.version_num // 10000,
+            backup_major=point.chosen.base.major if point else manifest.source.version_num // 10000,
             backup_has_images=manifest.has_images,
             alive=[seen.node for seen in candidates_of(others) if seen.role == "primary"],
+            physical=point is not None,
         )
     )
     plan_bootstrap(only, observe_site(only, wait=not run.dry_run), datetime.now(UTC))
@@ -91,13 +123,22 @@ def decide(run: Protocol, target: str, backup: str, images: str, identity_file: 
 
 
 def prepare_machine(run: Protocol, target: str) -> None:
-    """Put Docker, the NAS and an empty PostgreSQL on the machine."""
+    """Put Docker, the NAS and PostgreSQL's programs on the machine."""
     for step in (
         hosts.mount_nas,
         docker.install,
         docker.configure,
         postgres.install,
         postgres.install_archiver,
+    ):
+        run.on(step, target)
+    if uses_repository(run.site):
+        run.on(pitr.install, target)
+
+
+def create_database(run: Protocol, target: str) -> None:
+    """Make an empty cluster with the site's roles."""
+    for step in (
         postgres.create_cluster,
         postgres.configure,
         postgres.start,
@@ -105,11 +146,13 @@ def prepare_machine(run: Protocol, target: str) -> None:
         postgres.set_passwords,
     ):
         run.on(step, target)
+    if uses_repository(run.site):
+        # Another database than the lost one: its WAL goes beside the old one's, which stays.
+        run.on(pitr.create_stanza, target)
 
 
-def bring_back_data(run: Protocol, target: str, given: dict[str, Any]) -> None:
-    """Load the databases, put the secrets back, and install Harbor around them."""
-    run.on(steps.restore_databases, target, **given)
+def bring_back_harbor(run: Protocol, target: str, given: dict[str, Any]) -> None:
+    """Put the secrets back, and install Harbor around them."""
     run.on(steps.settle_database, target)
     run.on(steps.restore_secrets, target, **given)
     run.on(harbor.install, target)
@@ -138,19 +181,20 @@ def start_harbor(run: Protocol, target: str) -> None:
     run.on(balancer.admit, target)
 
 
-def prove(run: Protocol, target: str) -> None:
+def prove(run: Protocol, target: str, whole_only: bool = False) -> None:
     """Pull images of before the disaster, and push a new one."""
-    run.on(steps.pull_sample, target)
+    run.on(steps.pull_sample, target, whole_only=whole_only)
     run.on(harbor.push_and_pull, name="disaster_restore")
 
 
-def headline(run: Protocol, target: str, manifest: Manifest) -> str:
+def headline(run: Protocol, target: str, manifest: Manifest, point: Point | None = None) -> str:
     """Say in one sentence how it ended."""
+    moment = point.time.isoformat() if point else manifest.backup_id
     if run.dry_run:
-        return f"Would restore {manifest.backup_id} on {target}."
+        return f"Would restore {moment} on {target}."
     return (
-        f"{run.site.name} is back on {target}, as of {manifest.backup_id}: old images are pulled and new ones "
-        "pushed. What was pushed after that backup is lost."
+        f"{run.site.name} is back on {target}, as of {moment}: old images are pulled and new ones pushed. "
+        f"What was pushed after that {'time' if point else 'backup'} is lost."
     )
 
 

@@ -20,7 +20,7 @@ from flows.report import publish as publish_report
 from flows.rules.dump_node import DumpNode, choose_dump_node
 from tasks.backup import catalogue
 from tasks.backup.database import is_recovery_conflict
-from tasks.backup.layout import BackupId, new_backup_id
+from tasks.backup.layout import BACKUPS, BLOBS, BackupId, new_backup_id
 from tasks.backup.lock import held
 from tasks.backup.manifest import (
     Artifact,
@@ -117,7 +117,9 @@ def _run(run: Protocol, images: bool) -> tuple[Manifest | None, dict[str, Any]]:
 def _begun(store: ObjectStore) -> Iterator[Parts]:
     """A new backup with a private directory for its lists; uploads of killed runs are aborted first."""
     # We have the lock, so whatever is still being uploaded belongs to a dead run.
-    store.abort_stale_uploads(older_than_s=0, now=datetime.now(UTC) + timedelta(minutes=1))
+    # Those of pgBackRest, which may be in the middle of a base backup, are not under these prefixes.
+    for prefix in (BACKUPS, BLOBS):
+        store.abort_stale_uploads(prefix, older_than_s=0, now=datetime.now(UTC) + timedelta(minutes=1))
     with tempfile.TemporaryDirectory(prefix="harbor-ha-backup-") as work:
         yield Parts(new_backup_id(datetime.now(UTC)), work)
 

@@ -12,6 +12,7 @@ from tasks.backup.images import copy_images
 from tasks.backup.recovery import restore_images
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome
+from tasks.pitr import images as pitr_images
 
 _LOG = logging.getLogger(__name__)
 _EVERY_S = 3.0
@@ -71,3 +72,9 @@ def restore_images_with_progress(
     """Restore images, with a bar in the UI; see `tasks.backup.recovery.restore_images`."""
     with Progress(f"restore-{site.name}", f"Images of {site.name} from the bucket") as bar:
         return restore_images(site, host, backup=backup, identity_file=identity_file, progress=bar.at)
+
+
+def restore_needed_images_with_progress(site: HarborSite, host: Host) -> Outcome:
+    """Restore what the database refers to, with a bar in the UI; see `tasks.pitr.images.restore_images`."""
+    with Progress(f"restore-{site.name}", f"Images of {site.name} from the bucket") as bar:
+        return pitr_images.restore_images(site, host, progress=bar.at)

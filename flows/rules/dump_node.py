@@ -43,8 +43,24 @@ def choose_dump_node(candidates: Sequence[DumpCandidate]) -> DumpNode:
     Raises:
         Refused: there is neither a primary nor a fresh standby, or there are two primaries.
     """
-    primaries = [c for c in candidates if c.role == "primary"]
+    primary = only_primary(candidates)
     standbys = sorted((c for c in candidates if c.role == "standby"), key=lambda c: -c.lsn)
+    for standby in standbys:
+        lag = max(0, primary.lsn - standby.lsn)
+        if standby.streaming and lag <= MAX_LAG_BYTES:
+            reason = f"the standby is {lag} bytes behind, and the primary has other work"
+            return DumpNode(standby.node, "standby", reason, primary.node)
+    why = "; ".join(f"{c.node} {_unfit(c, primary)}" for c in candidates if c is not primary)
+    return DumpNode(primary.node, "primary", why or "it is the only database node")
+
+
+def only_primary(candidates: Sequence[DumpCandidate]) -> DumpCandidate:
+    """Find the one primary.
+
+    Raises:
+        Refused: there is none, or there are two.
+    """
+    primaries = [c for c in candidates if c.role == "primary"]
     if len(primaries) > 1:
         raise Refused(
             "Two nodes say that they are the primary.",
@@ -55,14 +71,7 @@ def choose_dump_node(candidates: Sequence[DumpCandidate]) -> DumpNode:
     if not primaries:
         reasons = [f"{c.node}: {c.error or 'a standby whose primary is not there'}" for c in candidates]
         raise Refused("No primary answers, so nobody can say which data is the newest.", reasons)
-    primary = primaries[0]
-    for standby in standbys:
-        lag = max(0, primary.lsn - standby.lsn)
-        if standby.streaming and lag <= MAX_LAG_BYTES:
-            reason = f"the standby is {lag} bytes behind, and the primary has other work"
-            return DumpNode(standby.node, "standby", reason, primary.node)
-    why = "; ".join(f"{c.node} {_unfit(c, primary)}" for c in candidates if c is not primary)
-    return DumpNode(primary.node, "primary", why or "it is the only database node")
+    return primaries[0]
 
 
 def _unfit(candidate: DumpCandidate, primary: DumpCandidate) -> str:

@@ -17,6 +17,7 @@ class RestoreFacts:
         site_major, backup_major: of PostgreSQL.
         backup_has_images: every blob was in the bucket when it was made.
         alive: other nodes of the site that answer as a primary.
+        physical: the data directory itself is restored, not a dump of it.
     """
 
     target: str
@@ -27,6 +28,7 @@ class RestoreFacts:
     backup_major: int
     backup_has_images: bool
     alive: Sequence[str] = ()
+    physical: bool = False
 
 
 def admit_restore(facts: RestoreFacts) -> None:
@@ -50,7 +52,7 @@ def objections(facts: RestoreFacts) -> list[str]:
         )
     if facts.images not in ("nas", "oss"):
         found.append(f"images is `{facts.images}`; it is `nas` or `oss`.")
-    if facts.images == "oss" and not facts.backup_has_images:
+    if facts.images == "oss" and not facts.backup_has_images and not facts.physical:
         found.append(
             "The backup was made without all images; use images=nas, or an earlier backup that has them."
         )
@@ -59,7 +61,12 @@ def objections(facts: RestoreFacts) -> list[str]:
             f"The backup is of Harbor {facts.backup_version}, the site file names {facts.site_version}. Name the "
             "installer of the backup's version; upgrade Harbor after it is back."
         )
-    if facts.site_major < facts.backup_major:
+    if facts.physical and facts.site_major != facts.backup_major:
+        found.append(
+            f"The base backup is of PostgreSQL {facts.backup_major}, the site file names {facts.site_major}; a data "
+            "directory fits its own version only."
+        )
+    elif facts.site_major < facts.backup_major:
         found.append(
             f"The dump is of PostgreSQL {facts.backup_major}, the site file names {facts.site_major}; a dump can be "
             "loaded into the same or a newer version only."

@@ -124,7 +124,8 @@ class Handler(BaseHTTPRequestHandler):
         credentials = self.server.store.credentials
         if not is_s3(request.headers):
             verify(
-                Signed(request.method, request.bucket, request.key, request.params, request.headers), credentials
+                Signed(request.method, request.bucket, request.key, request.params, request.headers),
+                credentials,
             )
             return request
         path, length = urlsplit(self.path).path, int(request.headers.get("content-length") or 0)

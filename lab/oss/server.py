@@ -17,7 +17,6 @@ from lab.oss.signature import Credentials
 from lab.oss.store import BucketStore
 from lab.oss.tls import Tls
 
-
 _HANDSHAKE_S = 10.0
 
 

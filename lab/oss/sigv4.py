@@ -66,7 +66,7 @@ def verify_s3(request: S3Signed, credentials: Credentials, now: float) -> str:
     fresh(unix_time(stamp), now)
     date, region, service, end = [*scope.split("/"), "", "", "", ""][:4]
     if (date, region, service, end) != (stamp[:8], credentials.region, "s3", "aws4_request"):
-        raise OssError(400, "InvalidArgument", f"The credential scope {scope} is not of this region.")
+        raise OssError(400, "InvalidArgument", "Invalid signing region in Authorization header.")
     names = fields.get("SignedHeaders", "").split(";")
     unsigned = [name for name in request.headers if name.startswith("x-amz-") and name not in names]
     if unsigned or "host" not in names:
@@ -81,9 +81,7 @@ def verify_s3(request: S3Signed, credentials: Credentials, now: float) -> str:
     return payload
 
 
-def _signature(
-    request: S3Signed, names: list[str], stamp: str, scope: str, credentials: Credentials
-) -> str:
+def _signature(request: S3Signed, names: list[str], stamp: str, scope: str, credentials: Credentials) -> str:
     query = sorted(
         (quote(name, safe="-_.~"), quote(value, safe="-_.~")) for name, value in request.params.items()
     )

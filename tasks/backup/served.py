@@ -8,6 +8,7 @@ from typing import Any
 
 from blocks import HarborSite
 from tasks.backup.server import query, server_of
+from tasks.backup.whole import whole_artifacts
 from tasks.errors import HarborHaError
 from tasks.harbor.oci import WrongContent
 from tasks.harbor.web import Answer, HarborRefused, HarborUnreachable, Session, through_node
@@ -31,6 +32,8 @@ JOIN project p ON p.project_id = r.project_id WHERE {own} ORDER BY a.id;
 _HAS_PROXIES = """
 SELECT 1 FROM information_schema.columns WHERE table_name = 'project' AND column_name = 'registry_id';
 """
+# Enough that some are whole even after a bad day.
+_CANDIDATES = 500
 _LARGEST_BLOB = 512 << 20
 
 
@@ -47,7 +50,9 @@ class Pulled:
     size: int
 
 
-def pull_sample(site: HarborSite, host: Host, *, count: int = 5, seed: int = 0) -> Outcome:
+def pull_sample(
+    site: HarborSite, host: Host, *, count: int = 5, seed: int = 0, whole_only: bool = False
+) -> Outcome:
     """Pull some images that were there before the disaster, through this node's Harbor.
 
     Args:
@@ -55,6 +60,7 @@ def pull_sample(site: HarborSite, host: Host, *, count: int = 5, seed: int = 0) 
         host: the node.
         count: how many artifacts; indexes count as one and only their own manifest is pulled.
         seed: of the choice.
+        whole_only: leave out those that are known to lack a blob.
 
     Raises:
         NotServed: with every artifact that cannot be pulled, and why.
@@ -62,7 +68,11 @@ def pull_sample(site: HarborSite, host: Host, *, count: int = 5, seed: int = 0) 
     server, database = server_of(layout_of(site)), site.postgres.database
     own = "coalesce(p.registry_id, 0) = 0" if query(host, server, database, _HAS_PROXIES) else "true"
     rows = query(host, server, database, _ARTIFACTS.format(own=own))
-    chosen = random.Random(seed).sample(rows, min(count, len(rows)))
+    candidates = random.Random(seed).sample(rows, min(_CANDIDATES if whole_only else count, len(rows)))
+    if whole_only:
+        whole = whole_artifacts(site, host, [digest for _, digest in candidates])
+        candidates = [row for row in candidates if row[1] in whole]
+    chosen = candidates[:count]
     problems, done = [], []
     with _Puller(Session(through_node(site, host.name), 60.0)) as puller:
         for repository, digest in chosen:
@@ -76,8 +86,8 @@ def pull_sample(site: HarborSite, host: Host, *, count: int = 5, seed: int = 0) 
             where=host.name,
             remedy="Run the restore again with images=oss: what is there and whole is not copied again.",
         )
-    if not rows:
-        return unchanged("the database knows no image", artifacts=0)
+    if not chosen:
+        return unchanged("there is no image that could be pulled", artifacts=0)
     total = Pulled(len(done), sum(p.blobs for p in done), sum(p.size for p in done))
     return unchanged(
         f"pulled {total.artifacts} of {len(rows)} images: {total.blobs} blobs, {total.size} bytes",

@@ -7,10 +7,12 @@ The same settings stand on every node. Which node is the primary is the absence 
 import ipaddress
 
 from blocks import HarborSite
+from tasks.pitr.settings import push_command, uses_repository
 from tasks.postgres.layout import PASSFILE, PROGRAM_DIR, database_nodes, layout_of, peers_of, slot_of
 
 HBA_BEGIN = "# BEGIN harbor-ha: written by bootstrap, changes inside are undone"
 HBA_END = "# END harbor-ha"
+_ARCHIVE_TIMEOUT = "300s"
 
 
 def configuration(site: HarborSite, node_name: str) -> str:
@@ -47,13 +49,21 @@ def configuration(site: HarborSite, node_name: str) -> str:
         ("recovery_target_timeline", "latest"),
         ("archive_mode", "on"),
         # Not `cp`: it is not atomic, and a hanging NAS would hang the shutdown, which waits for the archiver.
-        ("archive_command", f"timeout 60 {PROGRAM_DIR}/archive-wal %p {layout.archive}/%f"),
+        ("archive_command", archive_command(site)),
+        # What is not in the bucket when everything is lost is lost: at most so much time.
+        *([("archive_timeout", _ARCHIVE_TIMEOUT)] if uses_repository(site) else []),
         ("primary_conninfo", conninfo(site, node_name)),
         ("primary_slot_name", slot_of(node_name)),
     ]
     lines = ["# Written by bootstrap; put your own settings into another file of this directory."]
     lines += [f"{name} = '{text}'" for name, text in settings]
     return "\n".join(lines) + "\n"
+
+
+def archive_command(site: HarborSite) -> str:
+    """Render the shell line that archives one segment: on the node, then in the bucket if the site wants that."""
+    local = f"timeout 60 {PROGRAM_DIR}/archive-wal %p {layout_of(site).archive}/%f"
+    return f"{local} && {push_command(site)}" if uses_repository(site) else local
 
 
 def conninfo(site: HarborSite, node_name: str) -> str:

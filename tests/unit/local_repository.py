@@ -88,7 +88,13 @@ class Repository:
     def run(self, *argv: str, stdin: str = "", timeout: float = 120, check: bool = True) -> str:
         """Run a program as the server's user and return its output."""
         done = subprocess.run(
-            as_user(argv, self.user), input=stdin, text=True, errors="replace", capture_output=True, cwd="/", timeout=timeout
+            as_user(argv, self.user),
+            input=stdin,
+            text=True,
+            errors="replace",
+            capture_output=True,
+            cwd="/",
+            timeout=timeout,
         )
         assert not check or done.returncode == 0, done.stderr + done.stdout
         return done.stdout + ("" if check else done.stderr)
@@ -121,9 +127,7 @@ def running_repository(directory: Path, **policy: object) -> Iterator[Repository
     root = Path(tempfile.mkdtemp(prefix="pitr-", dir="/tmp"))
     paths = Paths(*(str(root / name) for name in ("conf", "ca.pem", "spool", "logs", "locks")), str(root))
     tls = certificate_for(root, "localhost")
-    with OssServer(
-        directory / "bucket", BUCKET, ACCESS_KEY_ID, ACCESS_KEY_SECRET, REGION, tls=tls
-    ) as oss:
+    with OssServer(directory / "bucket", BUCKET, ACCESS_KEY_ID, ACCESS_KEY_SECRET, REGION, tls=tls) as oss:
         made = Repository(_site(directory, root, oss, **policy), oss, root, user, paths)
         for name in ("", "spool", "logs", "locks"):
             (root / name).mkdir(exist_ok=True)
@@ -136,7 +140,15 @@ def running_repository(directory: Path, **policy: object) -> Iterator[Repository
             yield made
         finally:
             if (root / "data" / "postmaster.pid").exists():
-                made.run(f"{made.server.programs}/pg_ctl", "-D", str(made.data), "-m", "immediate", "stop", check=False)
+                made.run(
+                    f"{made.server.programs}/pg_ctl",
+                    "-D",
+                    str(made.data),
+                    "-m",
+                    "immediate",
+                    "stop",
+                    check=False,
+                )
             shutil.rmtree(root, ignore_errors=True)
 
 

@@ -1,0 +1,53 @@
+"""The base backup on the primary, its record in the bucket, and the local archive kept within bounds."""
+
+from blocks import HarborSite
+from tasks.backup.settings import store_of
+from tasks.hosts.connection import Host
+from tasks.outcome import Outcome, changed, unchanged
+from tasks.pitr.catalogue import reach_of, record_bases
+from tasks.pitr.repository import pgbackrest, repository_state
+from tasks.pitr.settings import stanza_of
+from tasks.postgres.layout import layout_of
+
+# A base backup of 1 TB at 50 MB/s, twice over; this only bounds a node that hangs.
+_BACKUP_S = 12 * 3600.0
+_LOCAL_DAYS = 7
+
+
+def base_backup(site: HarborSite, primary: Host) -> Outcome:
+    """Make a full base backup; pgBackRest then removes what is past `keep_base_backups`, with its WAL.
+
+    Returns:
+        data: `label`, `bytes` and `reach`, lines that say what can be restored.
+
+    Raises:
+        RepositoryError, StorageError: with one sentence that says why; a part counts for nothing.
+    """
+    pgbackrest(site, primary, "backup", "--type=full", timeout=_BACKUP_S)
+    state, store = repository_state(site, primary), store_of(site)
+    record_bases(store, stanza_of(site), state.backups)
+    newest = state.backups[-1]
+    lines = [
+        f"{each.base.label}: {each.first:%Y-%m-%d %H:%M:%S} to {each.last:%Y-%m-%d %H:%M:%S} UTC"
+        + (" (WAL behind it is missing)" if each.broken else "")
+        for each in reach_of(store, stanza_of(site))
+    ]
+    return changed(
+        f"{newest.label}, {newest.size:,} bytes of database; {len(state.backups)} are kept",
+        label=newest.label,
+        bytes=newest.size,
+        reach=lines,
+    )
+
+
+def trim_local_archive(site: HarborSite, host: Host) -> Outcome:
+    """Remove WAL from the node's own archive that is a week old: since the base backup it is in the bucket.
+
+    With the bucket, a segment is closed every few minutes; nobody else would ever remove them.
+    """
+    archive = layout_of(site).archive
+    segments = ["-type", "f", "-name", "[0-9A-F]" * 24, "-mtime", f"+{_LOCAL_DAYS - 1}"]
+    argv = ["find", archive, "-maxdepth", "1", *segments, "-print", "-delete"]
+    removed = host.run(argv, timeout=300).stdout.count("\n")
+    text = f"WAL older than {_LOCAL_DAYS} days in {archive}"
+    return changed(f"removed {removed} segments: {text}") if removed else unchanged(f"no {text}")

@@ -1,0 +1,180 @@
+"""Images as the restored database refers to them: from the NAS, else from the bucket, else named as lost.
+
+No backup's index is asked: a database of two in the afternoon knows images that last night's backup did not.
+"""
+
+import heapq
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from blocks import HarborSite
+from tasks.backup.blobs import BlobFile, IndexedBlob, NeededBlob, StoredBlob, indexed_line, needed_line
+from tasks.backup.layout import BLOBS, digest_of
+from tasks.backup.links import REGISTRY_ROOT
+from tasks.backup.on_node import make_links
+from tasks.backup.restore_blobs import blobs_on_node, missed_first, restore_blobs
+from tasks.backup.revive import harbor_runs
+from tasks.backup.server import Server, query, server_of
+from tasks.backup.settings import store_of
+from tasks.backup.snapshot import open_snapshot
+from tasks.errors import HarborHaError
+from tasks.hosts.connection import Host
+from tasks.node_source import source_of
+from tasks.outcome import Outcome, changed, unchanged
+from tasks.postgres.layout import layout_of
+from tasks.storage.store import ObjectStore
+
+_TIMEOUT_S = 48 * 3600.0
+_NAMED_AT_MOST = 100
+
+_IMAGES = """
+SELECT DISTINCT r.name || coalesce(':' || t.name, '@' || a.digest)
+FROM artifact a JOIN repository r USING (repository_id) LEFT JOIN tag t ON t.artifact_id = a.id
+WHERE a.digest = ANY (:'v0'::text[])
+   OR a.digest IN (SELECT digest_af FROM artifact_blob WHERE digest_blob = ANY (:'v0'::text[])) ORDER BY 1;
+"""
+
+
+class BlobsDamaged(HarborHaError):
+    """Blobs in the bucket are not what their names say."""
+
+
+@dataclass
+class Lost:
+    """Blobs that the database refers to and that neither the NAS nor the bucket has.
+
+    Attributes:
+        digests: at most 100.
+    """
+
+    count: int = 0
+    digests: list[str] = field(default_factory=list)
+
+    def add(self, digest: str) -> None:
+        """Count one."""
+        self.count += 1
+        if self.count <= _NAMED_AT_MOST:
+            self.digests.append(digest)
+
+
+def restore_links(site: HarborSite, host: Host) -> Outcome:
+    """Make the links that the restored database refers to and that the NAS lacks; what is there stays."""
+    if harbor_runs(host):
+        return unchanged("Harbor runs already, on links that were restored")
+    server = server_of(layout_of(site))
+    psql = ["runuser", "-u", server.user, "--", *server.psql(site.postgres.database)]
+    given = {"root": f"{_registry(site)}/{REGISTRY_ROOT}", "psql": psql}
+    answer = host.python(source_of(make_links), given, timeout=_TIMEOUT_S)
+    text = f"{answer['made']} of {answer['links']} links were missing"
+    return changed(text) if answer["made"] else unchanged(text)
+
+
+def restore_images(
+    site: HarborSite,
+    host: Host,
+    *,
+    progress: Callable[[int, int, int], None] = lambda done, total, size: None,
+) -> Outcome:
+    """Make every blob present that the restored database refers to, as far as NAS and bucket have it.
+
+    Returns:
+        data: `lost`, repositories with tag or digest that cannot be pulled, and `lost_count`, of blobs.
+
+    Raises:
+        BlobsDamaged: after all others were restored.
+    """
+    server, database, store = server_of(layout_of(site)), site.postgres.database, store_of(site)
+    lost, present = Lost(), set(blobs_on_node(host, _registry(site)).items())
+    with tempfile.TemporaryDirectory(prefix="harbor-ha-restore-") as work:
+        file = BlobFile(Path(work) / "needed.zst")
+        with open_snapshot(host, server, database, timeout=_TIMEOUT_S) as snapshot:
+            total = file.write(needed_line(blob) for blob in snapshot.blobs() if _counts(blob))
+        index = BlobFile(Path(work) / "index.zst")
+        found = obtainable(file.needed(), stored_blobs(store), present, lost)
+        index.write(indexed_line(blob) for blob in found)
+        result = restore_blobs(
+            host,
+            store,
+            _registry(site),
+            missed_first(index, time.time()),
+            timeout=_TIMEOUT_S,
+            progress=lambda count, size: progress(count, total, size),
+        )
+    if result.damaged_count:
+        raise BlobsDamaged(
+            f"{result.damaged_count} blobs are damaged in the bucket: {'; '.join(result.damaged[:5])}",
+            where=host.name,
+            meaning=f"The other {total - lost.count - result.damaged_count} are in place.",
+            remedy="Their images must be pushed again, or restored from another copy.",
+        )
+    detail = f"{total - lost.count - result.restored} of {total} blobs were there, {result.restored} restored"
+    names = images_of(host, server, database, lost.digests)
+    if lost.count:
+        detail += (
+            f"; {lost.count} are neither on the NAS nor in the bucket: pushed after the last nightly backup"
+        )
+    return (changed if result.restored else unchanged)(detail, lost=names, lost_count=lost.count)
+
+
+def obtainable(
+    needed: Iterable[NeededBlob],
+    stored: Iterable[StoredBlob],
+    present: set[tuple[bytes, int]],
+    lost: Lost,
+) -> Iterator[IndexedBlob]:
+    """Merge what is needed with what the bucket has, both sorted by digest; yields what the bucket can give.
+
+    Args:
+        needed: of the database.
+        stored: of the bucket.
+        present: digest as bytes, and size, of the blobs on the NAS.
+        lost: gets what neither has.
+    """
+    sizes_there = dict(present)
+    both = heapq.merge(
+        ((blob.digest, 0, blob) for blob in needed),
+        ((blob.digest, 1, blob) for blob in stored),
+        key=lambda item: item[:2],
+    )
+    for digest, group in groupby(both, key=lambda item: item[0]):
+        items = [item[2] for item in group]
+        wish = items[0]
+        if not isinstance(wish, NeededBlob):
+            continue
+        raw = bytes.fromhex(digest.removeprefix("sha256:"))
+        kept = items[-1] if isinstance(items[-1], StoredBlob) else None
+        size = wish.size if wish.size is not None else (kept.size if kept else sizes_there.get(raw))
+        if size is not None and (raw, size) in present:
+            continue
+        if kept is None or kept.size != size:
+            lost.add(digest)
+        else:
+            yield IndexedBlob(digest, kept.size, None, kept.etag, "present", wish.pulled)
+
+
+def stored_blobs(store: ObjectStore) -> Iterator[StoredBlob]:
+    """List the blobs in the bucket, sorted by digest."""
+    for found in store.list(BLOBS):
+        digest = digest_of(found.key)
+        if digest is not None:
+            yield StoredBlob(digest, found.size, found.etag)
+
+
+def images_of(host: Host, server: Server, database: str, digests: list[str]) -> list[str]:
+    """Name the images that need any of the blobs: by tag where there is one, else by digest."""
+    if not digests:
+        return []
+    return [row[0] for row in query(host, server, database, _IMAGES, values=["{" + ",".join(digests) + "}"])]
+
+
+def _counts(blob: NeededBlob) -> bool:
+    # A proxy cache fetches again what it lacks; what no artifact refers to, nobody can pull.
+    return blob.referenced and not blob.proxied
+
+
+def _registry(site: HarborSite) -> str:
+    return f"{site.nas.path.rstrip('/')}/registry"

@@ -1,0 +1,152 @@
+"""A site's database out of base backup and WAL, on the one machine that becomes Harbor again."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from blocks import HarborSite
+from tasks.backup.invariants import broken_invariants
+from tasks.backup.server import server_of
+from tasks.errors import HarborHaError, Refused
+from tasks.hosts.connection import Host
+from tasks.outcome import Outcome, changed, unchanged
+from tasks.pitr.errors import TargetNotReached, repository_error
+from tasks.pitr.settings import command, get_command
+from tasks.postgres.cluster import as_record
+from tasks.postgres.layout import STATE_DIR, layout_of
+from tasks.postgres.node_program import on_node
+from tasks.remote import pg_follow, pg_sync, pitr_recover, pitr_restore
+
+MARKER = f"{STATE_DIR}/point-in-time.json"
+# 1 TB at 50 MB/s, twice over, and WAL of a week; these only bound a node that hangs.
+_RESTORE_S = 12 * 3600.0
+_RECOVER_S = 12 * 3600.0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What an earlier restore to a point in time left on a node.
+
+    Attributes:
+        to_time: of that restore; None when there was none.
+        done: it became a primary; another time would need an empty machine.
+        occupied: the data directory holds a database.
+    """
+
+    to_time: str | None
+    done: bool
+    occupied: bool
+
+
+def standing(site: HarborSite, host: Host) -> Standing:
+    """Look at what is on the node; nothing is changed."""
+    known: dict[str, Any] = json.loads(host.read(MARKER) or b"{}")
+    control = f"{layout_of(site).data}/global/pg_control"
+    occupied = host.run(["test", "-e", control], check=False).exit_status == 0
+    return Standing(known.get("to_time"), bool(known.get("done")), occupied)
+
+
+def require_free(found: Standing, where: str, to_time: str) -> None:
+    """Refuse a node whose database did not come from this restore.
+
+    Raises:
+        Refused: with what to do.
+    """
+    if found.to_time is None and found.occupied:
+        reason = (
+            f"{where} holds a database that no restore to a point in time made; move it away if it may go."
+        )
+    elif found.done and found.to_time != to_time:
+        reason = f"{where} was restored to {found.to_time} already; for another time take a bare machine."
+    else:
+        return
+    raise Refused("The site cannot be restored to that time there.", [reason])
+
+
+def begin(site: HarborSite, host: Host, *, to_time: str, base: str, sysid: str) -> Outcome:
+    """Note on the node what it is about to become; whatever is made there from now on is known as ours.
+
+    Args:
+        to_time: with its zone.
+        base: label of the base backup.
+        sysid: system identifier of the database.
+    """
+    found = standing(site, host)
+    require_free(found, host.name, to_time)
+    if found.to_time == to_time:
+        return unchanged(f"goes on with the restore to {to_time}")
+    note = {"to_time": to_time, "base": base, "sysid": sysid}
+    host.put(MARKER, json.dumps(note), mode=0o600)
+    return changed(f"restores to {to_time} from the base backup {base}")
+
+
+def restore_base(site: HarborSite, host: Host, *, to_time: str, base: str, sysid: str) -> Outcome:
+    """Fetch the base backup, verified file by file, and put it in the place of the empty cluster.
+
+    Raises:
+        RepositoryError, StorageError: with one sentence; the cluster is as it was.
+    """
+    target = datetime.fromisoformat(to_time).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00")
+    options = [
+        "--type=time",
+        f"--target={target}",
+        "--target-action=promote",
+        f"--set={base}",
+        # Made for this directory, pgBackRest's own would name the one beside it.
+        f"--recovery-option=restore_command={get_command(site)}",
+    ]
+    answer = on_node(
+        site,
+        host,
+        pitr_restore,
+        limit=_RESTORE_S,
+        limit_s=_RESTORE_S,
+        restore=command(site, "", *options)[:-1],
+        marker=MARKER,
+        to_time=to_time,
+        base=base,
+        sysid=sysid,
+        record=layout_of(site).record,
+        record_text=as_record(site.name, sysid),
+    )
+    if "problem" in answer:
+        raise repository_error(answer["problem"], host.name)
+    text = f"base backup {base} of the database {sysid}"
+    return changed(text) if answer["changed"] else unchanged(text)
+
+
+def recover(site: HarborSite, host: Host, *, to_time: str) -> Outcome:
+    """Replay WAL up to the time, become a primary, and check what must be true of a database of Harbor's.
+
+    Returns:
+        data: `replayed`, the commit time of the last transaction that is in it.
+
+    Raises:
+        TargetNotReached: the WAL in the bucket ends before; choose an earlier time.
+        HarborHaError: the server did not start, or the database is not consistent in itself.
+    """
+    given = {"marker": MARKER, "limit_s": _RECOVER_S}
+    answer = on_node(site, host, pitr_recover, pg_sync, pg_follow, limit=_RECOVER_S, **given)
+    if "ended" in answer:
+        raise TargetNotReached(
+            f"The WAL in the bucket ends before {to_time}; its last transaction is of {answer['ended'] or 'unknown'}.",
+            where=host.name,
+            meaning="The database was not opened for writing.",
+            remedy="Run it again with a to_time at or before that transaction.",
+        )
+    if "problem" in answer:
+        raise HarborHaError(f"PostgreSQL did not recover: {answer['problem']}", where=host.name)
+    broken = broken_invariants(host, server_of(layout_of(site)), site.postgres.database)
+    if broken:
+        raise HarborHaError(
+            f"The restored database is not consistent in itself: {'; '.join(broken)}.",
+            where=host.name,
+            remedy="Choose another time, or look whether these statements were true before.",
+        )
+    replayed = answer["replayed"] or "none after the base backup"
+    text = (
+        f"recovered to {to_time}; last transaction: {replayed}; timeline {answer['timeline']}; "
+        "Harbor's invariants hold"
+    )
+    return (changed if answer["changed"] else unchanged)(text, replayed=replayed)

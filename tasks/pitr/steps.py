@@ -1,0 +1,16 @@
+"""WAL in the bucket and the way back to a point in time, as Prefect tasks."""
+
+from tasks.pitr import base_backup as base
+from tasks.pitr import images, restore
+from tasks.pitr import install as installation
+from tasks.step import step
+
+install = step(installation.install, "Install pgBackRest")
+create_stanza = step(installation.create_stanza, "Make the database known to the repository")
+base_backup = step(base.base_backup, "Make the base backup")
+trim_local_archive = step(base.trim_local_archive, "Trim the node's own WAL archive")
+
+begin = step(restore.begin, "Note what is restored here")
+restore_base = step(restore.restore_base, "Restore the base backup")
+recover = step(restore.recover, "Replay WAL up to the time")
+restore_links = step(images.restore_links, "Make the links that the database refers to")
