@@ -5,6 +5,7 @@ from tasks.backup.settings import store_of
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.pitr.catalogue import reach_of, record_bases
+from tasks.pitr.errors import RepositoryError
 from tasks.pitr.repository import pgbackrest, repository_state
 from tasks.pitr.settings import stanza_of
 from tasks.postgres.layout import layout_of
@@ -23,6 +24,11 @@ def base_backup(site: HarborSite, primary: Host) -> Outcome:
     Raises:
         RepositoryError, StorageError: with one sentence that says why; a part counts for nothing.
     """
+    # `backup` itself takes a missing bucket for a missing stanza; this look says which it is.
+    if not repository_state(site, primary).system_identifiers:
+        raise RepositoryError(
+            "The repository does not know this database yet.", where=primary.name, remedy="Run bootstrap."
+        )
     pgbackrest(site, primary, "backup", "--type=full", timeout=_BACKUP_S)
     state, store = repository_state(site, primary), store_of(site)
     record_bases(store, stanza_of(site), state.backups)

@@ -82,7 +82,8 @@ def repository_state(site: HarborSite, host: Host, paths: Paths = PATHS) -> Repo
         RepositoryError, StorageError: it cannot be read.
     """
     done = pgbackrest(site, host, "info", "--output=json", timeout=_INFO_S, paths=paths)
-    return parse_info(json.loads(done.stdout), stanza_of(site), host.name)
+    # With a wrong passphrase its message quotes what came out, control characters and all.
+    return parse_info(json.loads(done.stdout, strict=False), stanza_of(site), host.name)
 
 
 def parse_info(answer: list[dict[str, Any]], stanza: str, where: str) -> RepositoryState:

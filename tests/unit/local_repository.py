@@ -107,7 +107,10 @@ class Repository:
         """Start the server on a data directory."""
         data = data or self.data
         argv = ["-D", str(data), "-w", "-t", "120", "-l", str(self.root / "log"), "start"]
-        self.run(f"{self.server.programs}/pg_ctl", *argv)
+        try:
+            self.run(f"{self.server.programs}/pg_ctl", *argv)
+        except AssertionError as error:
+            raise AssertionError(self.log()[-2000:]) from error
 
     def stop(self, data: Path | None = None, mode: str = "fast", timeout: float = 120) -> None:
         """Stop the server."""
