@@ -29,7 +29,7 @@ test-lab: venv
 # its steps. An hour on two cores.
 test-faults: venv
 	$(RUN) -m pytest tests/lab/test_bootstrap.py -m faults
-	HARBOR_HA_FAULTS_PAGE=docs/faults.md $(RUN) -m pytest tests/lab/faults tests/lab/test_disaster.py -m "faults or not faults"
+	HARBOR_HA_FAULTS_PAGE=docs/faults.md $(RUN) -m pytest tests/lab/faults tests/lab/test_disaster.py tests/lab/test_point_in_time.py -m "faults or not faults"
 
 # The bounds of backups, measured on this machine: docs/benchmarks.md.
 bench: venv

@@ -13,13 +13,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
-from lab.topology import HOSTNAME, NODES, Topology
+from lab.topology import HOSTNAME, NODES, S3_HOST, Topology
 
 # Some of Harbor's files carry a password unquoted; letters and digits survive every one of them.
 _ALPHABET = string.ascii_letters + string.digits
 
 PASSWORDS = (
     *("harbor-admin-password", "redis-password", "oss-access-key-secret"),
+    "wal-passphrase",
     *("postgres-application-password", "postgres-replication-password", "postgres-rewind-password"),
 )
 OSS_ACCESS_KEY_ID = "LabAccessKey0001"
@@ -93,12 +94,12 @@ def _age_identity() -> str:
 
 
 def _ensure_certificates(lab: Topology) -> None:
-    for name in ("ca-key", "harbor-key"):
+    for name in ("ca-key", "harbor-key", "oss-key"):
         _once(
             lab.secrets / name,
             lambda: ec.generate_private_key(ec.SECP256R1()).private_bytes(*_PKCS8).decode(),
         )
-    authority, server = _certificate_key(lab, "ca-key"), _certificate_key(lab, "harbor-key")
+    authority = _certificate_key(lab, "ca-key")
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Lab {lab.name} CA")])
     usage = x509.BasicConstraints(ca=True, path_length=0)
     _once(
@@ -108,14 +109,23 @@ def _ensure_certificates(lab: Topology) -> None:
         ),
         mode=0o644,
     )
-    names = x509.SubjectAlternativeName(
-        [x509.DNSName(HOSTNAME), x509.IPAddress(IPv4Address(lab.address("lb")))]
+    _ensure_certificate(
+        lab, "harbor", [x509.DNSName(HOSTNAME), x509.IPAddress(IPv4Address(lab.address("lb")))]
     )
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOSTNAME)])
+    _ensure_certificate(lab, "oss", [x509.DNSName(S3_HOST), x509.DNSName(f"*.{S3_HOST}")])
+
+
+def _ensure_certificate(lab: Topology, service: str, names: list[x509.GeneralName]) -> None:
+    authority, server = _certificate_key(lab, "ca-key"), _certificate_key(lab, f"{service}-key")
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Lab {lab.name} CA")])
+    first = names[0]
+    assert isinstance(first, x509.DNSName)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, first.value)])
+    alternative = x509.SubjectAlternativeName(names)
     _once(
-        lab.directory / "harbor.pem",
+        lab.directory / f"{service}.pem",
         lambda: _pem(
-            _signed(subject, issuer, server, authority).add_extension(names, critical=False), authority
+            _signed(subject, issuer, server, authority).add_extension(alternative, critical=False), authority
         ),
         mode=0o644,
     )

@@ -5,7 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.shell import LabError, docker, run
-from lab.topology import BUCKET, HOSTNAME, LABEL, NODES, ORCHESTRATOR, REGION, REPOSITORY, Topology
+from lab.topology import (
+    BUCKET,
+    HOSTNAME,
+    LABEL,
+    NODES,
+    ORCHESTRATOR,
+    REGION,
+    REPOSITORY,
+    S3_HOST,
+    S3_PORT,
+    Topology,
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,7 @@ def node_arguments(lab: Topology, node: str, image: str, powers: Powers) -> list
         *_common(lab, node),
         *powers.arguments,
         *("--hostname", node, "--add-host", f"{HOSTNAME}:{lab.address('lb')}"),
+        *("--add-host", f"{BUCKET}.{S3_HOST}:{lab.address('oss')}"),
         *("--tmpfs", "/run", "--tmpfs", "/run/lock"),
         # PostgreSQL's parallel workers need more than the 64 MB that a container gets.
         *("--shm-size", "512m"),
@@ -114,13 +126,17 @@ def oss_arguments(lab: Topology, image: str, access_key_id: str, secret_file: Pa
     mounts = (
         *("-v", f"{REPOSITORY / 'lab'}:/srv/lab:ro"),
         *("-v", f"{secret_file}:/etc/lab/access-key-secret:ro"),
+        *("-v", f"{lab.directory / 'oss.pem'}:/etc/lab/oss.pem:ro"),
+        *("-v", f"{lab.secrets / 'oss-key'}:/etc/lab/oss.key:ro"),
         *("-v", f"{lab.volume('oss')}:/data"),
     )
     program = ("python3", "-B", "-m", "lab.oss", "--host", "0.0.0.0", "--port", "9000", "--data", "/data")
     rights = ("--access-key-id", access_key_id, "--access-key-secret-file", "/etc/lab/access-key-secret")
     bucket = ("--bucket", BUCKET, "--region", REGION, "--admin-from", f"{lab.address(ORCHESTRATOR)}/32")
+    secure = ("--tls-port", str(S3_PORT), "--certificate", "/etc/lab/oss.pem")
+    key = ("--certificate-key", "/etc/lab/oss.key")
     settings = ("-e", "PYTHONPATH=/srv", "-e", "PYTHONUNBUFFERED=1", *mounts)
-    return [*_common(lab, "oss"), *_service(), *settings, image, *program, *bucket, *rights]
+    return [*_common(lab, "oss"), *_service(), *settings, image, *program, *bucket, *rights, *secure, *key]
 
 
 def states(lab: Topology) -> dict[str, State]:

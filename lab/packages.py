@@ -9,7 +9,11 @@ from pathlib import Path
 from lab import apt
 from lab.shell import LabError, step
 
-PACKAGES = {"postgresql": "/usr/lib/postgresql/*/bin/initdb", "age": "/usr/bin/age"}
+PACKAGES = {
+    "postgresql": "/usr/lib/postgresql/*/bin/initdb",
+    "age": "/usr/bin/age",
+    "pgbackrest": "/usr/bin/pgbackrest",
+}
 _NO_CLUSTER = Path("/etc/postgresql-common/createcluster.d/no-main-cluster.conf")
 
 

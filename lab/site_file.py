@@ -14,7 +14,7 @@ import yaml
 from lab import keys
 from lab.services import ADMIN_PORT, BACKEND
 from lab.shell import LabError, step
-from lab.topology import BUCKET, HOSTNAME, REGION, REPOSITORY, STATE, Topology
+from lab.topology import BUCKET, HOSTNAME, REGION, REPOSITORY, S3_HOST, S3_PORT, STATE, Topology
 
 PAIR = ("node-a", "node-b")
 
@@ -81,9 +81,15 @@ def site(lab: Topology, nodes: tuple[str, ...], installer: Installer, postgres_m
             "bucket": BUCKET,
             "access_key_id": keys.OSS_ACCESS_KEY_ID,
             "access_key_secret": _file(lab, "oss-access-key-secret"),
+            "s3_endpoint": f"https://{S3_HOST}:{S3_PORT}",
+            "s3_ca": {"file": str(lab.directory / "ca.pem")},
         },
         "failover": {"fence_command": fence_command(lab)},
-        "backup": {"age_recipients": [keys.age_recipient(lab)]},
+        # WAL stays on the nodes unless a test wants it in the bucket; then nothing more is needed than the word.
+        "backup": {
+            "age_recipients": [keys.age_recipient(lab)],
+            "wal_passphrase": _file(lab, "wal-passphrase"),
+        },
     }
 
 

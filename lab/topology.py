@@ -13,6 +13,9 @@ STATE = REPOSITORY / ".lab"
 HOSTNAME = "harbor.lab"
 BUCKET = "harbor-backup"
 REGION = "cn-lab"
+# OSS speaks S3 under another name than its own protocol, with the bucket in front of it.
+S3_HOST = "s3.oss.lab"
+S3_PORT = 9443
 ORCHESTRATOR = "orchestrator"
 
 NODES = {"node-a": 11, "node-b": 12, "node-c": 13}
