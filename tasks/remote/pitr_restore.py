@@ -30,9 +30,10 @@ def restore(p: Dict[str, Any]) -> Dict[str, Any]:
     more = ["--delta"] if os.path.exists(new + "/backup.manifest") else []
     if not more:
         shutil.rmtree(new, ignore_errors=True)
-        postgres = pwd.getpwnam("postgres")
         os.makedirs(new, 0o700)
-        os.chown(new, postgres.pw_uid, postgres.pw_gid)
+        if os.geteuid() == 0:
+            postgres = pwd.getpwnam("postgres")
+            os.chown(new, postgres.pw_uid, postgres.pw_gid)
     try:
         run(as_postgres(p["restore"] + ["--pg1-path=" + new] + more + ["restore"]), p["limit_s"])
     except Failed as error:

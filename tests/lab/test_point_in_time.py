@@ -100,7 +100,7 @@ def test_back_to_the_moment_before_a_mistake_after_the_loss_of_everything(
 
     # The roles change between base backup and mistake: the new primary continues on its own timeline.
     before = stage.primary
-    stage.flow("switchover").wait(120).result  # noqa: B018
+    stage.flow("switchover", to=stage.standby).wait(120).result  # noqa: B018
     assert stage.primary != before
     late = push(stage, "late")
     moment = clock(stage)

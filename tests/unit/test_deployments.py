@@ -113,6 +113,13 @@ class TestSchedules:
         site.oss = None
         assert not self.nightly.deployment((site,)).schedules
 
+    def test_base_backups_are_scheduled_only_where_wal_goes_into_the_bucket(self, site: HarborSite) -> None:
+        base = entry("base-backup")
+        assert not base.deployment((site,)).schedules
+        site.backup.wal_archive = "oss"
+        (weekly,) = base.deployment((site,)).schedules or []
+        assert weekly.schedule.cron == site.backup.base_cron  # type: ignore[union-attr]
+
 
 @pytest.mark.servers
 class TestAgainstAServer:

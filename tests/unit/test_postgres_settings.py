@@ -35,6 +35,18 @@ def test_no_password_stands_in_the_configuration(site: HarborSite) -> None:
     assert "secret" not in text
 
 
+def test_wal_goes_to_the_bucket_only_after_it_is_whole_on_the_node(site: HarborSite) -> None:
+    policy = site.backup.model_copy(update={"wal_archive": "oss"})
+    shipping = lines(configuration(site.model_copy(update={"backup": policy}), "node-a"))
+    local = lines(configuration(site, "node-a"))
+
+    assert shipping["archive_command"].startswith(f"{local['archive_command']} && timeout ")
+    assert "pgbackrest" in shipping["archive_command"]
+    assert "pgbackrest" not in local["archive_command"]
+    # A segment that is not full is never shipped without it.
+    assert ("archive_timeout" in shipping, "archive_timeout" in local) == (True, False)
+
+
 def test_the_pass_file_lets_a_node_in_at_its_peer_for_replication_and_rewind(site: HarborSite) -> None:
     assert passfile(site, "node-a").splitlines() == [
         "10.20.0.12:5432:*:replicator:Replication-secret.1",

@@ -192,6 +192,32 @@ def test_wal_in_oss_needs_a_bucket(site: SiteOnDisk) -> None:
     assert "no bucket" in problems(site)["backup.wal_archive"]
 
 
+def test_wal_in_oss_needs_a_passphrase_that_is_one_word_and_long(site: SiteOnDisk) -> None:
+    site.data["backup"]["wal_archive"] = "oss"
+    assert "is missing" in problems(site)["backup.wal_passphrase"]
+    for text, said in (("short", "is short"), ("twenty characters with spaces", "has spaces")):
+        site.data["backup"]["wal_passphrase"] = site.secret("wal", f"{text}\n")
+        assert said in problems(site)["backup.wal_passphrase"]
+    site.data["backup"]["wal_passphrase"] = site.secret("wal", "0123456789abcdefghij\n")
+    assert read_site_file(site.write(), environ={}, now=NOW).backup.wal_archive == "oss"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ("http://s3.oss-cn-shanghai.aliyuncs.com", "is not https"),
+        ("https://10.20.0.30:9443", "is an address"),
+        ("s3.oss-cn-shanghai.aliyuncs.com", "has no scheme"),
+    ],
+)
+def test_wal_is_shipped_over_tls_to_a_name(site: SiteOnDisk, endpoint: str, said: str) -> None:
+    site.data["oss"]["s3_endpoint"] = endpoint
+    site.data["oss"]["s3_ca"] = "not a certificate"
+    found = problems(site)
+    assert said in found["oss.s3_endpoint"]
+    assert "not a PEM certificate" in found["oss.s3_ca"]
+
+
 def test_confirmed_fencing_without_a_fence_command_is_a_warning_only(site: SiteOnDisk) -> None:
     del site.data["failover"]
     _, warnings = inspect_site_file(site.write(), environ={}, now=NOW)
