@@ -65,7 +65,7 @@ def clock(stage: Stage) -> datetime:
 
 
 def ship(stage: Stage) -> None:
-    """Commit something, close the segment and wait until it is in the bucket; returns the seconds."""
+    """Commit something, close the segment and wait until it is in the bucket."""
     primary = stage.primary
     stage.execute(primary, "CREATE TABLE IF NOT EXISTS ship (x int); INSERT INTO ship VALUES (1)", "postgres")
     name = stage.value(primary, "SELECT pg_walfile_name(pg_current_wal_lsn())")
@@ -85,6 +85,7 @@ def site_with(stage: Stage, directory: Path, nodes: dict[str, Any]) -> HarborSit
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(1800)
 def test_back_to_the_moment_before_a_mistake_after_the_loss_of_everything(
     stage: Stage, tmp_path: Path
 ) -> None:
