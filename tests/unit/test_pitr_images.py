@@ -55,6 +55,7 @@ def test_only_so_many_losses_are_named_and_all_are_counted() -> None:
     assert (lost.count, len(lost.digests)) == (250, 100)
 
 
+@pytest.mark.servers
 @pytest.mark.skipif(programs() is None, reason="no PostgreSQL server is installed")
 class TestWithADatabase:
     """A small Harbor database with one image of two blobs."""

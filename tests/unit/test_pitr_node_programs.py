@@ -56,6 +56,7 @@ def node(backed_up: Repository, request: pytest.FixtureRequest) -> dict[str, Any
     }
 
 
+pytestmark = pytest.mark.servers
 needs_programs = pytest.mark.skipif(bool(missing_programs()), reason=missing_programs())
 
 

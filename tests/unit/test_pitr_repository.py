@@ -22,7 +22,10 @@ from tests.unit.local_host import local_host
 from tests.unit.local_oss import ACCESS_KEY_SECRET
 from tests.unit.local_repository import PASSPHRASE, Repository, missing_programs, running_repository
 
-pytestmark = pytest.mark.skipif(bool(missing_programs()), reason=missing_programs())
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.skipif(bool(missing_programs()), reason=missing_programs()),
+]
 
 HOST: Host = local_host()
 
