@@ -45,7 +45,8 @@ def test_a_field_has_a_title_and_a_description(path: str, field: FieldInfo) -> N
 def test_what_is_secret_by_its_name_is_hidden(path: str, field: FieldInfo) -> None:
     name = path.rpartition(".")[2]
     sounds_secret = any(
-        word in name for word in ("password", "private", "secret", "certificate_key", "identity")
+        word in name
+        for word in ("password", "passphrase", "private", "secret", "certificate_key", "identity")
     )
     assert sounds_secret == ("SecretStr" in str(field.annotation)), path
 

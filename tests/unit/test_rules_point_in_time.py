@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.rules.point_in_time import choose_base, choose_nightly, parse_time, ranges
@@ -126,6 +126,7 @@ def test_segments_are_counted_over_the_end_of_a_log() -> None:
     assert segment_number("000000010000000100000000") - segment_number("0000000100000000000000FF") == 1
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(2, 40)), st.integers(2, 40))
 def test_every_segment_up_to_the_last_reachable_moment_is_there(there: set[int], start: int) -> None:
     arrived = {number: at(number).timestamp() for number in there}
