@@ -123,6 +123,30 @@ def test_from_the_loss_of_everything_to_a_pair_again(stage: Stage, tmp_path: Pat
     assert bucket.newest().source.node == "node-a"
 
 
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_with_the_nas_alive_only_what_it_lacks_comes_from_the_bucket(stage: Stage) -> None:
+    """The machines of the test before are lost in their turn, and the NAS with two damaged blobs is not."""
+    disaster_file = stage.lab.topology.directory / "site-disaster.yml"
+    blobs = listing(stage, TARGET)
+    stage.lab.recreate("node-a", "node-b", TARGET)
+    root = f"{stage.site.nas.path}/registry/docker/registry/v2/blobs"
+    some = f"files=($(find {root} -name data -size +1k | sort | head -2))"
+    stage.shell(TARGET, f"set -e; {some}; rm ${{files[0]}}; truncate -s 7 ${{files[1]}}")
+    assert len(blobs - listing(stage, TARGET)) == 2
+    site = apply(stage, disaster_file)
+
+    parameters = {"target": TARGET, "images": "nas", "identity_file": identity(stage)}
+    done = stage.flow("disaster_restore", **parameters).wait(600)
+
+    assert f"is back on {TARGET}" in done.headline
+    assert "Restore the links" not in done.titles()
+    (restored,) = [record for record in done.records() if record["title"] == "Restore images"]
+    assert ", 2 restored, " in restored["detail"]
+    assert blobs <= listing(stage, TARGET)
+    assert pull_sample(site, connect(site.node(TARGET)), count=30, seed=8).data["artifacts"] > 0
+
+
 def wrong_identity(directory: Path) -> str:
     """An age identity that opens nothing here."""
     file = directory / "wrong-identity"
