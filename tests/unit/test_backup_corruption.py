@@ -24,7 +24,10 @@ from tests.unit.local_postgres import programs, running_postgres
 from tests.unit.local_store import local_store
 from tests.unit.whole_backup import Saved, back_up
 
-pytestmark = pytest.mark.skipif(programs() is None, reason="no PostgreSQL server is installed")
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.skipif(programs() is None, reason="no PostgreSQL server is installed"),
+]
 HOST = local_host()
 QUICK = Patience(attempts=4, first_s=0.001, longest_s=0.002)
 ROLES = ("database", "configuration", "links", "blob-index")

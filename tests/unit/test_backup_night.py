@@ -27,7 +27,10 @@ from tests.unit.local_oss import running_oss
 from tests.unit.local_postgres import programs, running_postgres
 from tests.unit.one_night import NODE, Night, back_up, bucket_of, new_night
 
-pytestmark = pytest.mark.skipif(programs() is None, reason="no PostgreSQL server is installed")
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.skipif(programs() is None, reason="no PostgreSQL server is installed"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,10 @@ from tests.unit.local_postgres import programs, running_postgres
 from tests.unit.local_store import local_store
 from tests.unit.whole_backup import FILES, Saved, back_up, tree
 
-pytestmark = pytest.mark.skipif(programs() is None, reason="no PostgreSQL server is installed")
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.skipif(programs() is None, reason="no PostgreSQL server is installed"),
+]
 HOST = local_host()
 QUICK = Patience(attempts=4, first_s=0.001, longest_s=0.002)
 

@@ -19,13 +19,16 @@ from tests.unit.whole_backup import FILES, IDENTITY, Saved, back_up, tree
 PAGE = Path(__file__).parents[2] / "docs" / "restore.md"
 HOST = local_host()
 
-pytestmark = pytest.mark.skipif(
-    programs() is None
-    or int(Path(programs() or "").parts[-2]) >= 16
-    or os.geteuid() != 0
-    or None in map(shutil.which, ("age", "zstd")),
-    reason="needs root, age, zstd and a PostgreSQL before 16, as the commands of the page are written",
-)
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.skipif(
+        programs() is None
+        or int(Path(programs() or "").parts[-2]) >= 16
+        or os.geteuid() != 0
+        or None in map(shutil.which, ("age", "zstd")),
+        reason="needs root, age, zstd and a PostgreSQL before 16, as the commands of the page are written",
+    ),
+]
 
 
 def runbook() -> str:
