@@ -48,7 +48,10 @@ def check_closure(
     directory, store, identity = Path(work), store_of(site), parse_backup_id(backup)
     source = _Source(host, site.nas.path, frozenset(damaged or ()))
     index = BlobFile(directory / INDEX)
-    checks = compare(BlobFile(directory / NEEDED).needed(), bucket_inventory(store), _known(store, directory))
+    needed = BlobFile(directory / NEEDED)
+    # As many listings as there are blobs to expect: sixteen of a million blobs are held all at once, 450 MB.
+    stored = bucket_inventory(store, expected=needed.count())
+    checks = compare(needed.needed(), stored, _known(store, directory))
     tee = _Tee(checks, store, source)
     index.write(tee.lines())
     result = conclude(tee.kept, source.has)

@@ -123,6 +123,11 @@ class BlobFile:
         partial.replace(self.path)
         return count
 
+    def count(self) -> int:
+        """How many lines there are; much faster than reading them."""
+        with self.path.open("rb") as source, zstandard.ZstdDecompressor().stream_reader(source) as plain:
+            return sum(block.count(b"\n") for block in iter(lambda: plain.read(_BLOCK), b""))
+
     def needed(self) -> Iterator[NeededBlob]:
         """Read a list of needed blobs; raises BlobListDamaged."""
         return self._read(parse_needed)

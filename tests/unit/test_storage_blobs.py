@@ -5,16 +5,21 @@ import os
 import random
 import time
 import tracemalloc
+from bisect import bisect_left
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows import closure_check
 from lab.oss.server import OssServer
-from tasks.backup.blobs import KnownBlob, NeededBlob
-from tasks.backup.layout import blob_key
+from tasks.backup.blobs import BlobFile, KnownBlob, NeededBlob, StoredBlob, needed_line
+from tasks.backup.images import NEEDED
+from tasks.backup.layout import BLOBS, blob_key, new_backup_id
 from tasks.errors import RemoteCommandFailed
 from tasks.storage import blobs as blobs_module
 from tasks.storage import errors
@@ -23,7 +28,9 @@ from tasks.storage.blob_plan import BlobPlan, plan_blobs
 from tasks.storage.blobs import Lanes, copy_blobs
 from tasks.storage.digests import Digests, digests_of, name_of
 from tasks.storage.inventory import blob_root, bucket_inventory, node_inventory
+from tasks.storage.objects import ListedObject
 from tasks.storage.store import ObjectStore
+from tests.unit.harbor_site import make_site
 from tests.unit.local_host import local_host
 from tests.unit.local_oss import running_oss
 from tests.unit.test_storage import leftovers, store_for
@@ -260,6 +267,50 @@ def test_digests_are_a_set(content: set[bytes], other: bytes) -> None:
     assert list(digests) == sorted(content)
     assert all(digest in digests for digest in content)
     assert (other in digests) == (other in content)
+
+
+class _Listings:
+    """A bucket of so many blobs that counts how many of its lines are held at once."""
+
+    def __init__(self, blobs: int) -> None:
+        self.names = sorted(hashlib.sha256(b"%d" % number).hexdigest() for number in range(blobs))
+        self.live = self.most = 0
+
+    def list(self, prefix: str) -> Iterator[ListedObject]:
+        wanted = prefix.removeprefix(BLOBS).rstrip("/")
+        for name in self.names[bisect_left(self.names, wanted) :]:
+            if not name.startswith(wanted):
+                return
+            line = ListedObject(blob_key(f"sha256:{name}"), 1, "ETAG")
+            self.live += 1
+            self.most = max(self.most, self.live)
+            yield line
+
+
+def test_of_a_large_bucket_a_sixteenth_is_held_at_a_time() -> None:
+    listings = _Listings(60_000)
+    for _ in bucket_inventory(cast(ObjectStore, listings), expected=60_000):
+        listings.live -= 1
+    assert listings.live == 0
+    assert listings.most < 60_000 / 8
+
+
+def test_closure_says_how_many_blobs_it_expects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told nothing, the inventory held a whole listing of a million blobs."""
+    lines = (needed_line(NeededBlob(name_of(n.to_bytes(32, "big")), 1)) for n in range(3000))
+    BlobFile(tmp_path / NEEDED).write(lines)
+    told: list[int] = []
+
+    def inventory(store: ObjectStore, *, expected: int = 0) -> Iterator[StoredBlob]:
+        told.append(expected)
+        raise InterruptedError
+
+    monkeypatch.setattr(closure_check, "store_of", lambda _: None)
+    monkeypatch.setattr(closure_check, "bucket_inventory", inventory)
+    backup = str(new_backup_id(datetime.now(UTC)))
+    with pytest.raises(InterruptedError):
+        closure_check.check_closure(make_site(tmp_path), local_host(), backup=backup, work=str(tmp_path))
+    assert told == [3000]
 
 
 def test_fifty_thousand_blobs_are_planned_within_ten_megabytes() -> None:
