@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr
 
@@ -235,6 +236,14 @@ def _backups_can_be_made(values: Values) -> Iterator[Problem]:
             "a random text of 20 characters or more, kept where the age identity is",
         )
     host, region = str(values.get("oss.endpoint", "")), values.get("oss.region")
+    name = urlsplit(host).hostname or ""
+    ships = values.get("backup.wal_archive") == "oss" and values.get("oss.s3_endpoint", "") is None
+    if ships and value_rules.is_ip(name):
+        yield Problem(
+            "oss.s3_endpoint",
+            f"is missing, and {name} cannot have the bucket's name in front of it",
+            "the name of OSS' S3 side, https://s3.…",
+        )
     if region and ".aliyuncs.com" in host and f"oss-{region}" not in host:
         yield Problem(
             "oss.region", f"{region} does not fit the endpoint {host}", "the region of the endpoint"

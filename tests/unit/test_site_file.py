@@ -218,6 +218,15 @@ def test_wal_is_shipped_over_tls_to_a_name(site: SiteOnDisk, endpoint: str, said
     assert "not a PEM certificate" in found["oss.s3_ca"]
 
 
+def test_an_address_has_no_s3_name_of_its_own(site: SiteOnDisk) -> None:
+    site.data["oss"]["endpoint"] = "http://10.20.0.30:9000"
+    site.data["backup"] |= {
+        "wal_archive": "oss",
+        "wal_passphrase": site.secret("wal", "0123456789abcdefghij"),
+    }
+    assert "is missing" in problems(site)["oss.s3_endpoint"]
+
+
 def test_confirmed_fencing_without_a_fence_command_is_a_warning_only(site: SiteOnDisk) -> None:
     del site.data["failover"]
     _, warnings = inspect_site_file(site.write(), environ={}, now=NOW)
