@@ -64,7 +64,7 @@ class RemoteCommandFailed(HarborHaError):
     """A remote command ended with a non-zero exit status.
 
     Attributes:
-        exit_status: the status, -1 when the command was killed by a signal.
+        exit_status: the status; -1 when there was none: a signal killed the command, or its machine is gone.
         stderr: what it wrote to its standard error, at most 4,000 characters.
     """
 
@@ -73,7 +73,12 @@ class RemoteCommandFailed(HarborHaError):
         self.exit_status = exit_status
         self.stderr = stderr[-4000:]
         detail = self.stderr.strip() or "it wrote nothing to its standard error"
-        HarborHaError.__init__(self, f"`{command}` ended with status {exit_status}: {detail}", where=where)
+        ended = (
+            f"ended with status {exit_status}"
+            if exit_status != -1
+            else "was cut off, by a signal or with its machine"
+        )
+        HarborHaError.__init__(self, f"`{command}` {ended}: {detail}", where=where)
 
 
 class Refused(HarborHaError):
