@@ -34,7 +34,7 @@ class PostgresPair(Block):
     archive_dir: str = Field(
         default="/data/pgsql/archive",
         title="WAL archive directory",
-        description="Absolute path outside of the data directory",
+        description="Absolute path outside of the data directory; a week of WAL is kept there",
     )
     durability: Literal["async", "preferred", "required"] = Field(
         default="async",

@@ -39,16 +39,12 @@ def _run(run: Protocol) -> dict[str, Any]:
     bucket_of(run.site)
     seen = candidates_of(run.site)
     primary = only_primary(seen).node
-    answering = [node.node for node in seen if node.role]
     decided = [f"base backup of {primary}: it is the primary"]
     if run.dry_run:
         run.on(pitr.base_backup, primary)
-        run.on_each(pitr.trim_local_archive, answering)
         return publish_report(run, f"Would make a base backup of {primary}.", {"Decided": decided})
     with held(store_of(run.site), LOCK, f"base backup of {run.site.name}"):
         made = run.on(pitr.base_backup, primary)
-        # Only now: what is removed from the nodes is in the bucket, behind a base backup.
-        run.on_each(pitr.trim_local_archive, answering)
     announce(run.site.name, "harbor-ha.base-backup.completed", backup=made.data["label"])
     sections = {"Decided": decided, "Times that can be restored": made.data["reach"]}
     return publish_report(run, f"Base backup {made.data['label']} of {primary} is complete.", sections)

@@ -1,18 +1,16 @@
-"""The base backup on the primary, its record in the bucket, and the local archive kept within bounds."""
+"""The base backup on the primary, and its record in the bucket."""
 
 from blocks import HarborSite
 from tasks.backup.settings import store_of
 from tasks.hosts.connection import Host
-from tasks.outcome import Outcome, changed, unchanged
+from tasks.outcome import Outcome, changed
 from tasks.pitr.catalogue import reach_of, record_bases
 from tasks.pitr.errors import RepositoryError
 from tasks.pitr.repository import pgbackrest, repository_state
 from tasks.pitr.settings import stanza_of
-from tasks.postgres.layout import layout_of
 
 # A base backup of 1 TB at 50 MB/s, twice over; this only bounds a node that hangs.
 _BACKUP_S = 12 * 3600.0
-_LOCAL_DAYS = 7
 
 
 def base_backup(site: HarborSite, primary: Host) -> Outcome:
@@ -44,16 +42,3 @@ def base_backup(site: HarborSite, primary: Host) -> Outcome:
         bytes=newest.size,
         reach=lines,
     )
-
-
-def trim_local_archive(site: HarborSite, host: Host) -> Outcome:
-    """Remove WAL from the node's own archive that is a week old: since the base backup it is in the bucket.
-
-    With the bucket, a segment is closed every few minutes; nobody else would ever remove them.
-    """
-    archive = layout_of(site).archive
-    segments = ["-type", "f", "-name", "[0-9A-F]" * 24, "-mtime", f"+{_LOCAL_DAYS - 1}"]
-    argv = ["find", archive, "-maxdepth", "1", *segments, "-print", "-delete"]
-    removed = host.run(argv, timeout=300).stdout.count("\n")
-    text = f"WAL older than {_LOCAL_DAYS} days in {archive}"
-    return changed(f"removed {removed} segments: {text}") if removed else unchanged(f"no {text}")

@@ -8,7 +8,6 @@ from tasks.step import step
 install = step(installation.install, "Install pgBackRest")
 create_stanza = step(installation.create_stanza, "Make the database known to the repository")
 base_backup = step(base.base_backup, "Make the base backup")
-trim_local_archive = step(base.trim_local_archive, "Trim the node's own WAL archive")
 
 begin = step(restore.begin, "Note what is restored here")
 restore_base = step(restore.restore_base, "Restore the base backup")

@@ -1,4 +1,4 @@
-"""WAL archiving that never leaves half a segment and never overwrites another one."""
+"""WAL archiving that never leaves half a segment, never overwrites another one, and does not fill the disk."""
 
 from blocks import HarborSite
 from tasks.hosts.connection import Host
@@ -7,7 +7,8 @@ from tasks.postgres.layout import PROGRAM_DIR, layout_of
 
 # A segment that is there already and equal was archived before a crash: success. One that differs comes
 # from another history of the same timeline: never overwritten. `ln` fails if the name exists, `mv` would not.
-_SCRIPT = """#!/bin/sh
+# What is a week old no rejoin needs any more, and nobody else would ever remove it; histories are kept.
+ARCHIVE_WAL = """#!/bin/sh
 # archive-wal SOURCE TARGET: copy a WAL segment so that TARGET is whole or absent.
 set -eu
 source=$1
@@ -22,14 +23,17 @@ trap 'rm -f "$partial"' EXIT
 cp "$source" "$partial"
 sync "$partial"
 ln "$partial" "$target"
-sync "$(dirname "$target")"
-"""
+archive=$(dirname "$target")
+sync "$archive"
+find "$archive" -maxdepth 1 -type f -name '__SEGMENT__' -mtime +6 -delete || true
+find "$archive" -maxdepth 1 -type f -name '*.partial' -mtime +0 -delete || true
+""".replace("__SEGMENT__", "[0-9A-F]" * 24)
 
 
 def install(site: HarborSite, host: Host) -> Outcome:
     """Put the archive program and its directory on the node."""
     layout = layout_of(site)
-    program = host.put(f"{PROGRAM_DIR}/archive-wal", _SCRIPT, mode=0o755)
+    program = host.put(f"{PROGRAM_DIR}/archive-wal", ARCHIVE_WAL, mode=0o755)
     ready = host.run(["stat", "-c", "%U %a", layout.archive], check=False).stdout.strip() == "postgres 700"
     if not ready:
         host.run(["install", "-d", "-o", "postgres", "-g", "postgres", "-m", "700", layout.archive])
