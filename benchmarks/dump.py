@@ -1,11 +1,9 @@
 """A dump into OSS against the same dump into /dev/null, and the memory of whoever carries it."""
 
-import fcntl
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +14,7 @@ from benchmarks.meter import measured, on_cores, peak_mb, prefect_alone_mb
 from benchmarks.site import Oss, in_child, oss_process
 from tasks.backup.server import Server, query
 from tasks.hosts.connection import Host
-from tests.unit.local_host import LocalHost, LocalProcess, as_user, local_host
+from tests.unit.local_host import LocalHost, as_user, local_host
 from tests.unit.local_postgres import running_postgres
 
 BOUND, BOUND_MB = 1.15, 200.0
@@ -129,10 +127,5 @@ def dump_to_oss(server: dict[str, Any], oss: dict[str, Any]) -> dict[str, Any]:
 class NodeOnItsCore(LocalHost):
     """This machine as a node whose programs have a core of their own."""
 
-    @contextmanager
-    def stream(self, argv: Sequence[str], **options: Any) -> Iterator[LocalProcess]:
-        with super().stream(["taskset", "-c", ",".join(map(str, _NODE)), *argv], **options) as process:
-            # As much may be on its way as in the window of an SSH channel. With a pipe's 64 KiB, one measures
-            # how soon the kernel lets the reader run.
-            fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 1 << 20)
-            yield process
+    def stream(self, argv: Sequence[str], **options: Any) -> Any:
+        return super().stream(["taskset", "-c", ",".join(map(str, _NODE)), *argv], **options)

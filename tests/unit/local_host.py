@@ -1,5 +1,6 @@
 """A node that is this machine: the same calls as `Host`, run here, for tests of what runs on nodes."""
 
+import fcntl
 import json
 import os
 import pwd
@@ -86,6 +87,11 @@ class LocalHost:
         process = subprocess.Popen(
             as_user(argv, user), stdin=pipe, stdout=pipe, stderr=pipe, cwd="/", start_new_session=True
         )
+        assert process.stdout is not None
+        with suppress(OSError):
+            # As much may be on its way as in the window of an SSH channel. With a pipe's 64 KiB, one measures
+            # how soon the kernel lets the reader run.
+            fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 1 << 20)
         try:
             yield LocalProcess(process, argv, timeout)
         finally:
