@@ -1,43 +1,26 @@
 """The object store against a real server on loopback: every failure that the server can play."""
 
 import hashlib
-import io
 import os
 import pickle
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import fastcrc
 import pytest
 
-from blocks import OssBucket
 from lab.oss.server import OssServer
-from tasks.storage import errors, upload
+from tasks.storage import errors
 from tasks.storage.bandwidth import Bandwidth
 from tasks.storage.facts import advice, bucket_facts, preflight
 from tasks.storage.retry import Patience
-from tasks.storage.store import ObjectStore, open_store
-from tests.unit.local_oss import ACCESS_KEY_ID, ACCESS_KEY_SECRET, BUCKET, REGION, running_oss
+from tasks.storage.store import ObjectStore
+from tests.unit.changed_store import QUICK, leftovers, store_for
+from tests.unit.local_oss import ACCESS_KEY_SECRET, BUCKET, running_oss
 
 MIB = 1 << 20
-QUICK = Patience(attempts=4, first_s=0.001, longest_s=0.002)
-
-
-def store_for(server: OssServer, **changes: Any) -> ObjectStore:
-    settings = {
-        "endpoint": server.endpoint,
-        "region": REGION,
-        "bucket": BUCKET,
-        "prefix": "backup",
-        "access_key_id": ACCESS_KEY_ID,
-        "access_key_secret": ACCESS_KEY_SECRET,
-    }
-    options = {name: changes.pop(name) for name in ("patience", "bandwidth", "threads") if name in changes}
-    return open_store(OssBucket(**(settings | changes)), "site", **({"patience": QUICK} | options))
 
 
 @pytest.fixture
@@ -49,18 +32,6 @@ def server(tmp_path: Path) -> Iterator[OssServer]:
 @pytest.fixture
 def store(server: OssServer) -> ObjectStore:
     return store_for(server)
-
-
-@pytest.fixture
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of 128 KiB, so that a multipart upload needs no hundred megabytes."""
-    monkeypatch.setattr(upload, "_GROWTH", ((128 << 10, 50), (256 << 10, 50)))
-
-
-def leftovers(server: OssServer) -> tuple[int, int]:
-    """Objects and unfinished uploads in the bucket."""
-    objects, _, uploads = server.store.catalog.totals()
-    return objects, uploads
 
 
 def test_what_is_written_is_read_again_under_the_site_s_prefix(server: OssServer, store: ObjectStore) -> None:
@@ -236,91 +207,6 @@ def test_content_that_is_damaged_at_rest_is_found_and_no_file_appears(
         reader.read()
 
 
-@pytest.mark.usefixtures("small_parts")
-def test_a_stream_arrives_whole_through_failing_parts(server: OssServer, store: ObjectStore) -> None:
-    content = os.urandom(2 * MIB + 17)
-    server.fail("error", operation="UploadPart", code="ServiceUnavailable", skip=1, times=2)
-    server.fail("reset", operation="UploadPart", bytes=50_000, skip=4)
-    server.fail("wrong_crc", operation="UploadPart", skip=6)
-    confirmed: list[tuple[int, int]] = []
-
-    stored = store.put_stream(
-        "dump", io.BytesIO(content), confirm=lambda: confirmed.append(leftovers(server)), workers=3
-    )
-
-    assert confirmed == [(0, 1)]
-    assert (stored.size, stored.crc64) == (len(content), fastcrc.crc64.xz(content))
-    assert stored.sha256 == hashlib.sha256(content).hexdigest()
-    assert stored.parts == 17
-    assert store.get_bytes("dump") == content
-    assert leftovers(server) == (1, 0)
-
-
-@pytest.mark.usefixtures("small_parts")
-@pytest.mark.parametrize("size", [0, 1, 128 << 10, (128 << 10) + 1])
-def test_a_stream_of_any_length_arrives(store: ObjectStore, size: int) -> None:
-    content = os.urandom(size)
-    assert store.put_stream("key", io.BytesIO(content)).size == size
-    assert store.get_bytes("key") == content
-
-
-@pytest.mark.usefixtures("small_parts")
-@pytest.mark.parametrize("size", [1000, MIB])
-def test_a_producer_that_failed_leaves_neither_object_nor_upload(
-    server: OssServer, store: ObjectStore, size: int
-) -> None:
-    def pg_dump_failed() -> None:
-        raise RuntimeError("pg_dump ended with status 1")
-
-    with pytest.raises(RuntimeError, match="pg_dump"):
-        store.put_stream("dump", io.BytesIO(bytes(size)), confirm=pg_dump_failed)
-    assert leftovers(server) == (0, 0)
-
-
-@pytest.mark.usefixtures("small_parts")
-def test_a_stream_that_breaks_in_the_middle_leaves_neither_object_nor_upload(
-    server: OssServer, store: ObjectStore
-) -> None:
-    class Broken(io.BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            if self.tell() > 700_000:
-                raise ConnectionError("the node went away")
-            return super().read(size)
-
-    with pytest.raises(ConnectionError, match="node"):
-        store.put_stream("dump", Broken(bytes(2 * MIB)))
-    assert leftovers(server) == (0, 0)
-
-
-@pytest.mark.usefixtures("small_parts")
-def test_parts_that_keep_failing_end_the_upload_without_a_trace(
-    server: OssServer, store: ObjectStore
-) -> None:
-    server.fail("error", operation="UploadPart", code="InsufficientStorage", skip=3, times=-1)
-    with pytest.raises(errors.StorageFull):
-        store.put_stream("dump", io.BytesIO(bytes(4 * MIB)), workers=3)
-    assert leftovers(server) == (0, 0)
-    assert list(server.store.catalog.files()) == []
-
-
-@pytest.mark.usefixtures("small_parts")
-def test_a_completion_whose_answer_was_lost_counts_as_done(server: OssServer, store: ObjectStore) -> None:
-    server.fail("lost_answer", operation="CompleteMultipartUpload")
-    content = os.urandom(MIB)
-    assert store.put_stream("dump", io.BytesIO(content)).crc64 == fastcrc.crc64.xz(content)
-    assert leftovers(server) == (1, 0)
-
-
-@pytest.mark.usefixtures("small_parts")
-def test_an_object_whose_final_checksum_is_wrong_is_not_left_behind(
-    server: OssServer, store: ObjectStore
-) -> None:
-    server.fail("wrong_crc", operation="CompleteMultipartUpload")
-    with pytest.raises(errors.CrcMismatch):
-        store.put_stream("dump", io.BytesIO(bytes(MIB)))
-    assert leftovers(server) == (0, 0)
-
-
 def test_a_marker_is_created_once_even_when_the_answer_was_lost(
     server: OssServer, store: ObjectStore
 ) -> None:
@@ -386,18 +272,6 @@ def test_deleting_is_verified(server: OssServer, store: ObjectStore) -> None:
     assert store.exists("kept")
 
 
-def test_uploads_of_killed_runs_are_aborted_and_young_ones_are_not(
-    server: OssServer, store: ObjectStore
-) -> None:
-    for number in range(3):
-        store.bucket.init_multipart_upload(store.full(f"backups/{number}"))
-    store.bucket.init_multipart_upload("of-somebody-else/upload")
-    assert store.abort_stale_uploads("backups/", older_than_s=3600) == 0
-    tomorrow = datetime.now(UTC) + timedelta(days=1)
-    assert store.abort_stale_uploads("backups/", older_than_s=3600, now=tomorrow) == 3
-    assert leftovers(server) == (0, 1)
-
-
 def test_the_preflight_leaves_nothing_and_the_facts_are_told(server: OssServer, store: ObjectStore) -> None:
     assert preflight(store) == []
     assert leftovers(server) == (0, 0)
@@ -434,17 +308,6 @@ def test_the_bandwidth_limit_holds_for_all_threads_together() -> None:
     bandwidth.take(500)
     bandwidth.take(5000)
     assert waits == [pytest.approx(4.5)]  # at most one second of the quiet time was kept
-
-
-def test_ten_thousand_parts_of_growing_size_hold_any_dump() -> None:
-    sizes = list(upload.part_sizes())
-    assert len(sizes) == 10_000
-    assert sum(sizes) > 800 << 30
-    assert sizes == sorted(sizes)
-    for total in (1, 80 << 30, 5 << 40):
-        size = next(upload.part_sizes(total))
-        assert -(-total // size) <= 10_000
-        assert size >= 8 * MIB
 
 
 def fill(server: OssServer, keys: list[str]) -> None:
