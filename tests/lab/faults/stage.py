@@ -186,7 +186,11 @@ class Stage:
     def fork(self, node: str) -> str:
         """The position at which a primary left the timeline before its own."""
         file = f"pg_wal/{self.timeline(node):08X}.history"
-        return self.value(node, f"SELECT pg_read_file('{file}')").splitlines()[-1].split("\t")[1]
+        lines = (
+            f"regexp_split_to_table(pg_read_file('{file}'), E'\\n') WITH ORDINALITY AS each (line, number)"
+        )
+        last = f"FROM {lines} WHERE line ~ '^[0-9]' ORDER BY number DESC LIMIT 1"
+        return self.value(node, f"SELECT split_part(line, E'\\t', 2) {last}")
 
     def install_guard(self) -> None:
         """Bring the guards on the nodes to the settings in force, as bootstrap does."""
