@@ -1,6 +1,7 @@
 """Flows and loads in processes of their own, forked from one that has everything imported."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lab.topology import REPOSITORY
+
+# One count for all nurseries of a process: the second one's first answer was there already, by the first one.
+_NUMBERS = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,6 @@ class Nursery:
 
     environment: dict[str, str]
     directory: Path
-    _count: int = 0
     _process: "subprocess.Popen[str] | None" = field(default=None, repr=False)
 
     def start(self) -> None:
@@ -151,8 +154,7 @@ class Nursery:
         assert self._process is not None
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._count += 1
-        out = self.directory / f"{os.getpid()}-{self._count:04d}-{name}.json"
+        out = self.directory / f"{os.getpid()}-{next(_NUMBERS):04d}-{name}.json"
         asked = time.time()
         self._process.stdin.write(json.dumps({**order, "out": str(out)}) + "\n")
         self._process.stdin.flush()
