@@ -155,6 +155,8 @@ class Nursery:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         out = self.directory / f"{os.getpid()}-{next(_NUMBERS):04d}-{name}.json"
+        # Of another day's process with this number.
+        out.unlink(missing_ok=True)
         asked = time.time()
         self._process.stdin.write(json.dumps({**order, "out": str(out)}) + "\n")
         self._process.stdin.flush()
