@@ -5,6 +5,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 
 import pytest
 
@@ -166,8 +167,11 @@ def test_a_run_finds_what_a_stranger_broke_and_repairs_only_that(site: LabSite) 
 
 def test_a_core_that_came_back_under_another_address_is_found_again(site: LabSite) -> None:
     """nginx resolves core once; it answered 502 or 404 while every container was healthy, for good."""
-    # Started in the other order, they exchange their addresses.
-    site.shell("node-b", "docker stop -t 1 harbor-core registryctl; docker start registryctl harbor-core")
+    # The engine gives the lowest free address: the one that is started first gets the other's.
+    both = ["harbor-core", "registryctl"]
+    address = "docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "
+    both.sort(key=lambda name: ip_address(site.shell("node-b", address + name)), reverse=True)
+    site.shell("node-b", f"docker stop -t 1 {' '.join(both)}; docker start {both[0]}; docker start {both[1]}")
     status = "curl -sk -o /dev/null -w '%{http_code}' https://127.0.0.1/api/v2.0/ping"
     core = "docker inspect -f '{{.State.Health.Status}}' harbor-core"
     wait_for(lambda: site.shell("node-b", core) == "healthy", 60.0, "core is not healthy")

@@ -140,6 +140,9 @@ def test_a_cut_needs_two_machines_that_exist(lab: Lab) -> None:
 
 
 def test_the_balancer_serves_no_node_whose_health_body_says_unhealthy_with_status_200(lab: Lab) -> None:
+    # Whom other tests took out or brought in is forgotten with the process.
+    lab.stop("lb")
+    lab.start("lb")
     lab.recreate("node-a", "node-b")
     for node in ("node-a", "node-b"):
         _serve_health(lab, node, _HEALTHY)
