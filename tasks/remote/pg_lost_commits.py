@@ -8,8 +8,8 @@ import sys
 import time
 from typing import Any, Dict, Iterator, List, Optional, Set
 
-from tasks.remote.pg_disk import ENGLISH, servers_in, text_of, write_durably
-from tasks.remote.pg_wal import lsn_of, own_timeline, segment_size, segments_from, switchpoint
+from tasks.remote.pg_disk import ENGLISH, control, servers_in, text_of, write_durably
+from tasks.remote.pg_wal import first_gap, lsn_of, own_timeline, segment_size, segments_from, switchpoint
 
 _RECORD = re.compile(r"^rmgr: (\w+)\s.*?\btx:\s*(\d+), lsn: ([0-9A-F]+/[0-9A-F]+),.*?desc: (.*)$")
 _COMMIT = re.compile(r"^COMMIT(?:_PREPARED (\d+):)? (\d{4}-\S+ \S+ \w+)")
@@ -38,11 +38,26 @@ def lost(p: Dict[str, Any]) -> Dict[str, Any]:
     if not names:
         # A clean stop before the segment of the switchpoint was begun leaves nothing behind it.
         return unknown("its WAL from %s on is not there any more" % fork)
+    gap = first_gap(names, timeline, lsn_of(fork), size)
+    if gap is not None:
+        # pg_waldump reads nothing at all then, and nothing found is not nothing lost.
+        return unknown("its WAL segment %s is not there any more" % gap)
     result = collect(p, wal, timeline, fork)
+    written = last_checkpoint(p, timeline)
+    if result["known"] and lsn_of(result["to"]) < lsn_of(written):
+        why = "its WAL cannot be read beyond %s, and it wrote up to %s at the least" % (result["to"], written)
+        return dict(unknown(why), commits=result["commits"], total=result["total"])
     if result["known"]:
         os.makedirs(os.path.dirname(result_path(p)), 0o700, exist_ok=True)
         write_durably(result_path(p), json.dumps(result) + "\n")
     return result
+
+
+def last_checkpoint(p: Dict[str, Any], timeline: int) -> str:
+    """Return the position of the last checkpoint, if it was on the timeline; a server wrote that far at the least."""
+    facts = control(p)
+    same = facts.get("Latest checkpoint's TimeLineID") == str(timeline)
+    return facts.get("Latest checkpoint location", "0/0") if same else "0/0"
 
 
 def result_path(p: Dict[str, Any]) -> str:

@@ -51,6 +51,15 @@ def segments_from(directory: str, timeline: int, lsn: int, size: int) -> List[st
     return sorted(name for name in names if name[:8] == first[:8] and name[:24] >= first)
 
 
+def first_gap(names: List[str], timeline: int, lsn: int, size: int) -> Optional[str]:
+    """Name the first segment that is missing between a position and the last of the segments; None: none is."""
+    for number, name in enumerate(sorted({name[:24] for name in names}), lsn // size):
+        expected = segment_name(timeline, number * size, size)
+        if name != expected:
+            return expected
+    return None
+
+
 def segment_size(p: Dict[str, Any]) -> int:
     """Return the bytes of a WAL segment."""
     return int(control(p).get("Bytes per WAL segment", str(16 << 20)))

@@ -166,3 +166,63 @@ def test_only_commits_are_lost_with_all_that_they_and_their_subtransactions_touc
         }
     ]
     assert found["to"] == "0/05000158"
+
+
+def segments(*numbers: int) -> list[str]:
+    """Segments of timeline 2."""
+    return [pg_wal.segment_name(2, number << 24, 1 << 24) for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("there", "missing"),
+    [((5, 6, 7), None), ((6, 7), 5), ((5, 7), 6), ((5,), None)],
+    ids=["whole", "its beginning removed", "a hole", "one segment"],
+)
+def test_a_segment_that_is_missing_behind_the_fork_is_named(
+    there: tuple[int, ...], missing: int | None
+) -> None:
+    gap = pg_wal.first_gap(segments(*there), 2, pg_wal.lsn_of("0/5042CA8"), 1 << 24)
+    assert gap == (segments(missing)[0] if missing else None)
+
+
+@pytest.fixture
+def diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A stopped former primary on timeline 2, whose new primary left it at 0/5000028."""
+    (tmp_path / "data" / "pg_wal").mkdir(parents=True)
+    for name in segments(5, 6):
+        (tmp_path / "data" / "pg_wal" / name).write_bytes(b"")
+    facts = {"Latest checkpoint's TimeLineID": "2", "Latest checkpoint location": "0/5000158"}
+    monkeypatch.setattr(pg_lost_commits, "control", lambda p: facts)
+    monkeypatch.setattr(pg_wal, "control", lambda p: facts)
+    monkeypatch.setattr(pg_lost_commits, "servers_in", lambda data: [])
+    monkeypatch.setattr(pg_lost_commits, "waldump", lambda *_: iter(WAL.splitlines()))
+    return {
+        "data": str(tmp_path / "data"),
+        "state_dir": str(tmp_path / "state"),
+        "operation": "rejoin-1",
+        "primary_timeline": 3,
+        "history": "2\t0/5000028\tno recovery target specified\n",
+        "limit_s": 5,
+    }
+
+
+def test_with_its_wal_whole_the_lost_commits_are_known(diverged: dict[str, Any]) -> None:
+    found = pg_lost_commits.lost(diverged)
+    assert (found["known"], found["total"]) == (True, 1)
+
+
+def test_wal_that_is_gone_is_never_taken_for_nothing_lost(diverged: dict[str, Any]) -> None:
+    """pg_waldump reads nothing when its first segment is missing; the report said that nothing was lost."""
+    (Path(diverged["data"]) / "pg_wal" / segments(5)[0]).unlink()
+    found = pg_lost_commits.lost(diverged)
+    assert not found["known"]
+    assert segments(5)[0] in found["why"]
+
+
+def test_wal_that_ends_before_the_last_checkpoint_is_not_taken_for_all_of_it(
+    diverged: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pg_lost_commits, "waldump", lambda *_: iter(WAL.splitlines()[:2]))
+    found = pg_lost_commits.lost(diverged)
+    assert not found["known"]
+    assert "cannot be read beyond 0/05000068" in found["why"]
