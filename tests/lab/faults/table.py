@@ -62,10 +62,10 @@ def write_again(file: Path) -> None:
     again = list(dict.fromkeys(row.scenario for row in ROWS))
     old = [line for line in results.strip().splitlines() if line.startswith("| ") and line not in _HEAD]
     kept = [line for line in old if line.split(" | ")[0].removeprefix("| ") not in again]
-    notes = [line for line in results.splitlines() if line and not line.startswith("|")]
+    notes = results.partition("|")[0].rstrip()
     note = f"Run again on {_today()}: {'; '.join(again)}."
     rows = "\n".join([*_HEAD, *sorted([*kept, *_lines()])])
-    text = "\n\n".join([*notes, note, rows])
+    text = "\n\n".join([notes, note, rows])
     file.write_text(f"{before}{BEGIN}{text}\n{END}{after}", encoding="utf-8")
 
 
