@@ -114,4 +114,7 @@ def _publish(site: HarborSite, backup: str, index: dict[str, Any]) -> None:
     publish(
         store_of(site), Manifest(backup, "", moment, moment, "", source, Harbor("", "", ""), (), artifacts)
     )
-    time.sleep(1.1)  # the names of two backups differ in their second
+    # Backups are ordered by the second of their names: the next one must begin in a later one.
+    begun = datetime.now(UTC).replace(microsecond=0)
+    while datetime.now(UTC).replace(microsecond=0) == begun:
+        time.sleep(0.05)
