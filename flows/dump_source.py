@@ -19,7 +19,9 @@ def candidates_of(site: HarborSite) -> list[DumpCandidate]:
 
 def _candidate(site: HarborSite, node: SshHost) -> DumpCandidate:
     try:
-        role, lsn, streaming = replication_position(site, connect(node))
+        found = replication_position(site, connect(node))
     except HarborHaError as error:
         return DumpCandidate(node.name, "", error=error.what)
-    return DumpCandidate(node.name, role, lsn, streaming)
+    return DumpCandidate(
+        node.name, found.role, found.lsn, found.streaming, system_identifier=found.system_identifier
+    )

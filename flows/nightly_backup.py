@@ -17,7 +17,8 @@ from flows.backup_report import announce, catalogue_lines, publish_catalogue
 from flows.dump_source import candidates_of
 from flows.protocol import Protocol
 from flows.report import publish as publish_report
-from flows.rules.dump_node import DumpNode, choose_dump_node
+from flows.rules.dump_node import DumpNode, choose_dump_node, only_primary
+from flows.rules.point_in_time import gap
 from tasks.backup import catalogue
 from tasks.backup.database import is_recovery_conflict
 from tasks.backup.layout import BACKUPS, BLOBS, BackupId, new_backup_id
@@ -36,6 +37,8 @@ from tasks.backup.manifest import (
 from tasks.backup.settings import require_backup_settings
 from tasks.errors import HarborHaError, RemoteCommandFailed
 from tasks.outcome import Outcome
+from tasks.pitr.catalogue import reach_of
+from tasks.pitr.settings import stanza_of, uses_repository
 from tasks.storage.store import ObjectStore
 
 LOCK = "backup"
@@ -92,7 +95,8 @@ def nightly_backup(site: str, images: bool = True, dry_run: bool = False) -> dic
 
 def _run(run: Protocol, images: bool) -> tuple[Manifest | None, dict[str, Any]]:
     store = require_backup_settings(run.site)
-    chosen = choose_dump_node(candidates_of(run.site))
+    candidates = candidates_of(run.site)
+    chosen = choose_dump_node(candidates)
     decided = [f"dump from {chosen.node}: {chosen.reason}"]
     if run.dry_run:
         _announce_steps(run, chosen, images)
@@ -105,12 +109,30 @@ def _run(run: Protocol, images: bool) -> tuple[Manifest | None, dict[str, Any]]:
         _configuration(run, parts, chosen)
         if images:
             _images(run, parts, chosen)
+        if uses_repository(run.site):
+            _look_for_gap(run, store, parts, only_primary(candidates).system_identifier)
         manifest = _manifest(run, parts, previous)
         catalogue.publish(store, manifest)
     lines = catalogue_lines(store, run.site)
     publish_catalogue(run.site, lines)
     sections = {"Decided": decided, "Warnings": list(manifest.warnings) or ["none"], "Backups": lines[-10:]}
     return manifest, publish_report(run, _headline(manifest), sections)
+
+
+def _look_for_gap(run: Protocol, store: ObjectStore, parts: Parts, system_identifier: str) -> None:
+    """Warn where the WAL in the bucket does not lead to the present; nobody else looks between base backups."""
+
+    def look() -> str:
+        try:
+            return gap(reach_of(store, stanza_of(run.site)), system_identifier, datetime.now(UTC))
+        except HarborHaError as error:
+            # Of the WAL; a backup that is whole is not thrown away for it.
+            return f"the WAL in the bucket could not be looked at: {error.what}"
+
+    found = run.watch("Look for gaps in the WAL", look, lambda text: text or "none")
+    if found:
+        parts.warnings.append(found)
+        announce(run.site.name, "harbor-ha.wal.gap", reason=found)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ class DumpCandidate:
         lsn: write position of a primary, replay position of a standby, in bytes.
         streaming: whether a standby receives from a primary right now.
         error: why it did not answer.
+        system_identifier: of its database; empty when it did not answer.
     """
 
     node: str
@@ -25,6 +26,7 @@ class DumpCandidate:
     lsn: int = 0
     streaming: bool = False
     error: str = ""
+    system_identifier: str = ""
 
 
 @dataclass(frozen=True)

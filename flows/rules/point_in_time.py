@@ -1,12 +1,13 @@
 """Which base backup and which nightly backup lead to a point in time, or why none does."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from tasks.backup.layout import BackupId
 from tasks.errors import Refused
 from tasks.pitr.catalogue import Reach
 
+_OVERTAKEN = timedelta(minutes=15)
 _FORM = "Write it like 2026-11-22T03:04:05+08:00."
 
 
@@ -62,6 +63,25 @@ def choose_nightly(time: datetime, complete: Sequence[BackupId]) -> tuple[Backup
     if complete:
         return min(complete), "the oldest there is; it began after that time"
     raise _refused("There is no complete nightly backup, and secretkey and keys are only there.")
+
+
+def gap(reaches: Sequence[Reach], system_identifier: str, now: datetime) -> str:
+    """Say why the present cannot be restored to from the bucket, and what to do; "" when it can.
+
+    Args:
+        reaches: of all base backups, oldest first.
+        system_identifier: of the database that runs; a restored one is another.
+        now: a hole that is younger than fifteen minutes may be a segment that another one has overtaken.
+    """
+    mine = [reach for reach in reaches if reach.base.system_identifier == system_identifier]
+    if not mine:
+        return "the bucket has WAL and no base backup of this database, so no time can be restored: run base-backup"
+    if mine[-1].broken and now - mine[-1].last > _OVERTAKEN:
+        return (
+            f"WAL is missing in the bucket behind {_second(mine[-1].last)}, and no later time can be restored: "
+            "run base-backup"
+        )
+    return ""
 
 
 def ranges(reaches: Sequence[Reach]) -> str:

@@ -1,5 +1,7 @@
 """What a backup must know of the database nodes before it chooses one."""
 
+from dataclasses import dataclass
+
 from blocks import HarborSite
 from tasks.backup.server import query, server_of
 from tasks.hosts.connection import Host
@@ -9,16 +11,34 @@ _SQL = """
 SELECT pg_is_in_recovery(),
   pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
                   '0/0')::bigint,
-  EXISTS (SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming');
+  EXISTS (SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming'),
+  (SELECT system_identifier FROM pg_control_system());
 """
 
 
-def replication_position(site: HarborSite, host: Host) -> tuple[str, int, bool]:
-    """Read a node's role (`primary`, `standby`), its position in bytes, and whether it is streaming.
+@dataclass(frozen=True)
+class Position:
+    """Where a database node stands.
+
+    Attributes:
+        role: `primary` or `standby`.
+        lsn: write position of a primary, replay position of a standby, in bytes.
+        streaming: whether a standby receives from a primary right now.
+        system_identifier: of its database.
+    """
+
+    role: str
+    lsn: int
+    streaming: bool
+    system_identifier: str
+
+
+def replication_position(site: HarborSite, host: Host) -> Position:
+    """Read a node's role and position.
 
     Raises:
         HarborHaError: the node or its PostgreSQL does not answer.
     """
     server = server_of(layout_of(site))
-    standby, lsn, streaming = query(host, server, "postgres", _SQL, timeout=15)[0]
-    return ("standby" if standby == "t" else "primary", int(lsn or 0), streaming == "t")
+    standby, lsn, streaming, sysid = query(host, server, "postgres", _SQL, timeout=15)[0]
+    return Position("standby" if standby == "t" else "primary", int(lsn or 0), streaming == "t", sysid)

@@ -95,7 +95,8 @@ def test_back_to_the_moment_before_a_mistake_after_the_loss_of_everything(
     assert again["changed"] == 0, again["report"]
 
     early = push(stage, "early")
-    stage.flow("nightly_backup").wait(300).result  # noqa: B018
+    night = stage.flow("nightly_backup").wait(300).result
+    assert "no base backup of this database" in night["report"]
     assert "is complete" in stage.flow("base_backup").wait(300).headline
     base = reach_of(store_of(stage.site), stage.name)[-1].first
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.rules.point_in_time import choose_base, choose_nightly, parse_time, ranges
+from flows.rules.point_in_time import choose_base, choose_nightly, gap, parse_time, ranges
 from flows.rules.restore_admission import RestoreFacts, objections
 from tasks.backup.layout import BackupId
 from tasks.errors import Refused
@@ -158,3 +158,22 @@ def test_a_data_directory_fits_its_own_major_only_and_needs_no_images_in_the_bac
     facts = RestoreFacts("node-c", "oss", "v2.12.4", "v2.12.4", 16, 15, False, physical=True)
     assert [text for text in objections(facts) if "fits its own version only" in text]
     assert len(objections(facts)) == 1
+
+
+def test_a_gap_behind_the_newest_base_backup_asks_for_another_one() -> None:
+    found = gap([reaching("a", 0, 9), Reach(base("b", 4), at(4), at(6), True)], "7", NOW)
+    assert "behind 2026-11-22T06:00:00+00:00" in found
+    assert "run base-backup" in found
+
+
+def test_a_gap_that_a_newer_base_backup_has_mended_is_past() -> None:
+    assert gap([Reach(base("a", 0), at(0), at(1), True), reaching("b", 4, 9)], "7", NOW) == ""
+
+
+def test_a_segment_that_another_one_has_just_overtaken_is_no_gap() -> None:
+    assert gap([Reach(base("a", 0), at(0), at(11.9), True)], "7", NOW) == ""
+
+
+def test_a_restored_database_needs_a_base_backup_of_its_own() -> None:
+    assert "no base backup of this database" in gap([reaching("a", 0, 9)], "8", NOW)
+    assert gap([], "8", NOW) != ""
