@@ -24,3 +24,8 @@ class NasVolume(Block):
         title="Mount options",
         description="Options for mount and fstab, separated by commas",
     )
+
+    @property
+    def registry(self) -> str:
+        """The directory on it that is /storage in Harbor's registry."""
+        return f"{self.path.rstrip('/')}/registry"

@@ -151,6 +151,7 @@ def start_harbor(run: Protocol, plan: Plan) -> None:
     run.on(harbor.up, first)
     run.on(harbor.wait_migrated, first)
     run.on_each(harbor.up, others)
+    run.on_each(harbor.start_at_boot, plan.harbor)
     run.on_each(harbor.wait_healthy, plan.harbor)
     for node in plan.harbor:
         run.on(balancer.admit, node)

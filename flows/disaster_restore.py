@@ -176,6 +176,7 @@ def start_harbor(run: Protocol, target: str) -> None:
     """Start Harbor on caches that know nothing of the past, and open it to clients."""
     run.on(steps.empty_caches, target)
     run.on(harbor.up, target)
+    run.on(harbor.start_at_boot, target)
     run.on(harbor.wait_healthy, target)
     run.on(steps.resave_schedule, target)
     run.on(balancer.admit, target)

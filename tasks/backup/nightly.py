@@ -73,8 +73,7 @@ def configuration(site: HarborSite, host: Host, *, backup: str) -> Outcome:
 def links(site: HarborSite, host: Host, *, backup: str) -> Outcome:
     """Pack and store the links of all repositories; data: `artifact`, `links`, `damaged`."""
     to = destination_of(site, parse_backup_id(backup))
-    registry = f"{site.nas.path.rstrip('/')}/registry"
-    saved = save_links(host, registry, to, find_tools(host, server_of(layout_of(site))))
+    saved = save_links(host, site.nas.registry, to, find_tools(host, server_of(layout_of(site))))
     data: dict[str, Any] = {
         "artifact": asdict(saved.artifact),
         "links": asdict(saved.links),

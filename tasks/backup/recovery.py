@@ -1,7 +1,6 @@
 """The steps of a restore after a disaster, each on the node that becomes Harbor again."""
 
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from tasks.backup.fetch import Origin
 from tasks.backup.layout import parse_backup_id
 from tasks.backup.links import REGISTRY_ROOT
 from tasks.backup.manifest import Manifest
-from tasks.backup.restore_blobs import fetch_index, missed_first, restore_blobs, restore_links
+from tasks.backup.restore_blobs import bring_blobs, fetch_index, restore_links
 from tasks.backup.restore_config import put_back_secrets, read_configuration
 from tasks.backup.restore_database import restore_database
 from tasks.backup.revive import harbor_runs
@@ -26,7 +25,7 @@ _TIMEOUT_S = 48 * 3600.0
 
 
 class ImagesMissing(HarborHaError):
-    """Images that the database refers to are neither on the NAS nor whole in the bucket."""
+    """The NAS does not hold the images that the database refers to."""
 
 
 def restore_databases(
@@ -68,7 +67,7 @@ def restore_image_links(
     if harbor_runs(host):
         return unchanged("Harbor runs already, on links that were restored")
     origin, manifest = _backup(site, backup, identity_file)
-    restore_links(host, origin, manifest, _registry(site))
+    restore_links(host, origin, manifest, site.nas.registry)
     links = manifest.links
     return changed(f"{links.files} links of {links.repositories} repositories" if links else "none")
 
@@ -84,27 +83,20 @@ def restore_images(
     """Verify the blobs on the NAS against the backup's index, and copy from the bucket what is not there.
 
     Raises:
-        ImagesMissing: after all others were restored, with those that are damaged in the bucket.
+        BlobsDamaged: after all others were restored, with those that are damaged in the bucket.
     """
     origin, manifest = _backup(site, backup, identity_file)
     assert manifest.blobs is not None
     total = manifest.blobs.referenced
     with tempfile.TemporaryDirectory(prefix="harbor-ha-restore-") as work:
         index = fetch_index(origin, manifest, Path(work) / "index.zst")
-        result = restore_blobs(
+        result = bring_blobs(
+            site,
             host,
             origin.store,
-            _registry(site),
-            missed_first(index, time.time()),
+            index,
             timeout=_TIMEOUT_S,
             progress=lambda count, size: progress(count, total, size),
-        )
-    if result.damaged_count:
-        raise ImagesMissing(
-            f"{result.damaged_count} blobs are damaged in the bucket: {'; '.join(result.damaged[:5])}",
-            where=host.name,
-            meaning=f"The other {result.restored + result.present} are in place.",
-            remedy="Their images must be pushed again, or restored from another copy.",
         )
     detail = f"{result.present} blobs were there, {result.restored} restored, {result.restored_bytes} bytes"
     lost = manifest.blobs.missing_at_source_count
@@ -120,7 +112,7 @@ def require_links(site: HarborSite, host: Host) -> Outcome:
     Raises:
         ImagesMissing: it has not.
     """
-    path = f"{_registry(site)}/{REGISTRY_ROOT}/repositories"
+    path = f"{site.nas.registry}/{REGISTRY_ROOT}/repositories"
     if host.run(["test", "-d", path], check=False).exit_status != 0:
         raise ImagesMissing(
             f"There is no {path}.",
@@ -134,7 +126,3 @@ def require_links(site: HarborSite, host: Host) -> Outcome:
 def _backup(site: HarborSite, backup: str, identity_file: str | None) -> tuple[Origin, Manifest]:
     origin = origin_of(site, parse_backup_id(backup), identity_file)
     return origin, read_manifest(origin.store, origin.backup)
-
-
-def _registry(site: HarborSite) -> str:
-    return f"{site.nas.path.rstrip('/')}/registry"

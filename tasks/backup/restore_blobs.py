@@ -4,17 +4,19 @@ import contextlib
 import json
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from blocks import HarborSite
 from tasks.backup.blobs import BlobFile, IndexedBlob
 from tasks.backup.fetch import Origin, deliver, opened, whole
 from tasks.backup.layout import blob_key
 from tasks.backup.links import REGISTRY_ROOT
 from tasks.backup.manifest import Manifest
 from tasks.backup.on_node import list_blobs, receive_blobs
-from tasks.errors import RemoteCommandFailed
+from tasks.errors import HarborHaError, RemoteCommandFailed
 from tasks.hosts.connection import Host, RemoteProcess
 from tasks.node_source import source_of
 from tasks.storage.errors import CrcMismatch, ObjectMissing
@@ -27,6 +29,10 @@ _DAY = 86400
 # one pass over the index for each age of the last pull.
 _AGES_DAYS = (1, 7, 30, 90, 365)
 _NAMED_AT_MOST = 100
+
+
+class BlobsDamaged(HarborHaError):
+    """Blobs in the bucket are not what their names say."""
 
 
 @dataclass
@@ -93,6 +99,41 @@ def blobs_on_node(host: Host, registry: str, *, timeout: float = 3600.0) -> dict
             found[bytes.fromhex(digest.removeprefix("sha256:"))] = int(size)
         process.wait()
     return found
+
+
+def bring_blobs(
+    site: HarborSite,
+    host: Host,
+    store: ObjectStore,
+    index: BlobFile,
+    *,
+    timeout: float,
+    progress: Callable[[int, int], None],
+) -> BlobsRestored:
+    """Make every blob of an index present in the site's storage, what is missed first before the others.
+
+    Args:
+        site: where its storage is.
+        host: a node that has the NAS mounted.
+        store: the bucket.
+        index: the blobs, as `fetch_index` gives them.
+        timeout: seconds for all of it.
+        progress: called with the number and bytes of what was restored so far, from any worker.
+
+    Raises:
+        BlobsDamaged: after all others were restored, with those that are damaged in the bucket.
+        RemoteCommandFailed, StorageError: see `restore_blobs`.
+    """
+    blobs = missed_first(index, time.time())
+    result = restore_blobs(host, store, site.nas.registry, blobs, timeout=timeout, progress=progress)
+    if result.damaged_count:
+        raise BlobsDamaged(
+            f"{result.damaged_count} blobs are damaged in the bucket: {'; '.join(result.damaged[:5])}",
+            where=host.name,
+            meaning=f"The other {result.restored + result.present} are in place.",
+            remedy="Their images must be pushed again, or restored from another copy.",
+        )
+    return result
 
 
 def restore_blobs(

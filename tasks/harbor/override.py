@@ -74,7 +74,7 @@ def merged(text: str | None, site: HarborSite, secrets: Mapping[str, str], base_
     # The NAS itself, not <data_volume>/registry: a bind by this form fails when the source is missing, so a
     # node that boots before its NAS is mounted does not collect pushes on its own disk.
     for service in ("registry", "registryctl"):
-        _set_volume(document["services"].setdefault(service, CommentedMap()), _storage(site), "/storage")
+        _set_volume(document["services"].setdefault(service, CommentedMap()), site.nas.registry, "/storage")
     # pg_hba.conf admits Harbor's containers by their subnet, so compose must not choose another one.
     subnet = {"ipam": {"config": [{"subnet": site.harbor.network}]}}
     _merge(document, {"networks": {"harbor": subnet}})
@@ -139,10 +139,6 @@ def _base_version(site: HarborSite, compose: str | None) -> str | None:
         return habits(parse_version(site.harbor.version)).compose_version
     line = re.search(r"(?m)^version:\s*['\"]?([\d.]+)", compose)
     return line[1] if line else None
-
-
-def _storage(site: HarborSite) -> str:
-    return f"{site.nas.path.rstrip('/')}/registry"
 
 
 def _set_volume(service: CommentedMap, source: str, target: str) -> None:

@@ -1,6 +1,18 @@
 """Harbor's steps as Prefect tasks."""
 
-from tasks.harbor import api, compose, installer, migrate, override, prepare, proof, repoint, secrets, storage
+from tasks.harbor import (
+    api,
+    boot,
+    compose,
+    installer,
+    migrate,
+    override,
+    prepare,
+    proof,
+    repoint,
+    secrets,
+    storage,
+)
 from tasks.step import step
 
 install = step(installer.install, "Install Harbor")
@@ -11,6 +23,7 @@ migrate_from_bundled = step(migrate.from_bundled, "Take over the bundled databas
 configure = step(prepare.configure, "Write harbor.yml")
 prepare_configuration = step(prepare.prepare, "Run Harbor's prepare")
 up = step(compose.up, "Start Harbor")
+start_at_boot = step(boot.start_at_boot, "Have Harbor start at boot")
 wait_migrated = step(api.wait_migrated, "Wait for Harbor's schema")
 wait_healthy = step(api.wait_healthy, "Wait for Harbor to be healthy")
 push_and_pull = step(proof.push_and_pull, "Push and pull through the load balancer")

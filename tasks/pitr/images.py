@@ -5,7 +5,6 @@ No backup's index is asked: a database of two in the afternoon knows images that
 
 import heapq
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -16,12 +15,11 @@ from tasks.backup.blobs import BlobFile, IndexedBlob, NeededBlob, StoredBlob, in
 from tasks.backup.layout import BLOBS, digest_of
 from tasks.backup.links import REGISTRY_ROOT
 from tasks.backup.on_node import make_links
-from tasks.backup.restore_blobs import blobs_on_node, missed_first, restore_blobs
+from tasks.backup.restore_blobs import blobs_on_node, bring_blobs
 from tasks.backup.revive import harbor_runs
 from tasks.backup.server import Server, query, server_of
 from tasks.backup.settings import store_of
 from tasks.backup.snapshot import open_snapshot
-from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
 from tasks.node_source import source_of
 from tasks.outcome import Outcome, changed, unchanged
@@ -37,10 +35,6 @@ FROM artifact a JOIN repository r USING (repository_id) LEFT JOIN tag t ON t.art
 WHERE a.digest = ANY (:'v0'::text[])
    OR a.digest IN (SELECT digest_af FROM artifact_blob WHERE digest_blob = ANY (:'v0'::text[])) ORDER BY 1;
 """
-
-
-class BlobsDamaged(HarborHaError):
-    """Blobs in the bucket are not what their names say."""
 
 
 @dataclass
@@ -67,7 +61,7 @@ def restore_links(site: HarborSite, host: Host) -> Outcome:
         return unchanged("Harbor runs already, on links that were restored")
     server = server_of(layout_of(site))
     psql = ["runuser", "-u", server.user, "--", *server.psql(site.postgres.database)]
-    given = {"root": f"{_registry(site)}/{REGISTRY_ROOT}", "psql": psql}
+    given = {"root": f"{site.nas.registry}/{REGISTRY_ROOT}", "psql": psql}
     answer = host.python(source_of(make_links), given, timeout=_TIMEOUT_S)
     text = f"{answer['made']} of {answer['links']} links were missing"
     return changed(text) if answer["made"] else unchanged(text)
@@ -88,7 +82,7 @@ def restore_images(
         BlobsDamaged: after all others were restored.
     """
     server, database, store = server_of(layout_of(site)), site.postgres.database, store_of(site)
-    lost, present = Lost(), set(blobs_on_node(host, _registry(site)).items())
+    lost, present = Lost(), set(blobs_on_node(host, site.nas.registry).items())
     with tempfile.TemporaryDirectory(prefix="harbor-ha-restore-") as work:
         file = BlobFile(Path(work) / "needed.zst")
         with open_snapshot(host, server, database, timeout=_TIMEOUT_S) as snapshot:
@@ -96,20 +90,13 @@ def restore_images(
         index = BlobFile(Path(work) / "index.zst")
         found = obtainable(file.needed(), stored_blobs(store), present, lost)
         index.write(indexed_line(blob) for blob in found)
-        result = restore_blobs(
+        result = bring_blobs(
+            site,
             host,
             store,
-            _registry(site),
-            missed_first(index, time.time()),
+            index,
             timeout=_TIMEOUT_S,
             progress=lambda count, size: progress(count, total, size),
-        )
-    if result.damaged_count:
-        raise BlobsDamaged(
-            f"{result.damaged_count} blobs are damaged in the bucket: {'; '.join(result.damaged[:5])}",
-            where=host.name,
-            meaning=f"The other {total - lost.count - result.damaged_count} are in place.",
-            remedy="Their images must be pushed again, or restored from another copy.",
         )
     detail = f"{total - lost.count - result.restored} of {total} blobs were there, {result.restored} restored"
     names = images_of(host, server, database, lost.digests)
@@ -174,7 +161,3 @@ def images_of(host: Host, server: Server, database: str, digests: list[str]) -> 
 def _counts(blob: NeededBlob) -> bool:
     # A proxy cache fetches again what it lacks; what no artifact refers to, nobody can pull.
     return blob.referenced and not blob.proxied
-
-
-def _registry(site: HarborSite) -> str:
-    return f"{site.nas.path.rstrip('/')}/registry"

@@ -8,6 +8,7 @@ import pytest
 
 from tasks.docker.on_node import daemon_apply, engine_facts, engine_install, lib
 from tasks.harbor.on_node import (
+    boot,
     clone,
     containers,
     install,
@@ -30,6 +31,7 @@ PROGRAMS: list[tuple[ModuleType, ...]] = [
     (lib, secret_files),
     (lib, storage),
     (lib, containers, start),
+    (lib, containers, boot),
     (lib, containers, clone, prepare, start, repoint),
 ]
 # Arguments of subprocess.run that Python 3.7 brought.

@@ -9,9 +9,11 @@ import socket
 import ssl
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from tasks.docker.on_node.lib import compose_command, must, run, state
+from tasks.docker.on_node.lib import compose_command, must, poll, run, state
 
 STARTED = "harbor_started.json"
+# Of harbor-log, on this machine; all other containers log to it.
+LOG_PORT = 1514
 
 
 class Found(NamedTuple):
@@ -72,6 +74,12 @@ def core_answers(address: str) -> bool:
         connection.close()
 
 
+def core_runs(name: str) -> bool:
+    """Tell whether a container is a core that answers."""
+    description = inspect(name)
+    return description is not None and core_answers(address_of(description))
+
+
 def proxy_lost_core(port: int, core: Optional[str]) -> bool:
     """Tell whether core answers, and nginx looks for it where it was before.
 
@@ -82,8 +90,7 @@ def proxy_lost_core(port: int, core: Optional[str]) -> bool:
         port: nginx's on this machine.
         core: the name of core's container.
     """
-    description = inspect(core) if core else None
-    if description is None or not core_answers(address_of(description)):
+    if core is None or not core_runs(core):
         return False
     # The node's own loopback; what is asked for is a status.
     context = ssl.create_default_context()
@@ -117,6 +124,12 @@ def reload_proxy(name: str) -> str:
         return "reloaded"
     must(["docker", "restart", "-t", "1", name], 60)
     return "restarted"
+
+
+def require_log() -> None:
+    """End the program when harbor-log does not listen: whatever starts before it dies of "connection refused"."""
+    if not poll(lambda: port_open(LOG_PORT), 30):
+        raise SystemExit(f"harbor-log does not listen on 127.0.0.1:{LOG_PORT}.")
 
 
 def require_nas(path: str) -> None:

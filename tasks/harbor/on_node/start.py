@@ -12,7 +12,6 @@ from tasks.docker.on_node.lib import (
     compose_command,
     fingerprint,
     payload,
-    poll,
     read,
     record,
     reply,
@@ -24,13 +23,11 @@ from tasks.harbor.on_node.containers import (
     Found,
     compose,
     containers,
-    port_open,
     proxy_lost_core,
     reload_proxy,
+    require_log,
     require_nas,
 )
-
-LOG_PORT = 1514
 
 
 def start_inputs(home: str) -> Dict[str, str]:
@@ -109,11 +106,9 @@ def start(given: Dict[str, Any]) -> Dict[str, Any]:
     if other_subnet(home, before, given["subnet"]):
         # Containers that the new file does not name, such as a bundled database, hold on to the network too.
         compose(home, ["down", "--remove-orphans"], given["timeout"])
-    # All others log to this one through its port; those that start first die of "connection refused", and
-    # docker does not try them again.
+    # All others log to this one through its port, and docker does not try again what came too early.
     compose(home, ["up", "-d", "log"], given["timeout"])
-    if not poll(lambda: port_open(LOG_PORT), 30):
-        sys.exit("harbor-log does not listen on 127.0.0.1:1514.")
+    require_log()
     compose(home, ["up", "-d", "--remove-orphans"], given["timeout"])
     after = containers(home)
     inputs = start_inputs(home)

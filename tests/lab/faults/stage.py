@@ -225,6 +225,19 @@ class Stage:
         """Whether nothing is to be done before the next scenario."""
         return not self.troubles()
 
+    def wait_until_back(self, node: str) -> None:
+        """Wait until a node that had lost its power is whole again, with no flow's help."""
+
+        def down() -> str:
+            return self.shell(
+                node, "docker ps --all --filter status=exited --format '{{.Names}}'", check=False
+            )
+
+        def told() -> str:
+            return f"{node} does not come back by itself: {self.troubles()}, stopped: {down().split()}"
+
+        wait_for(lambda: self.healthy() and not down(), 120.0, told)
+
     def troubles(self) -> list[str]:
         """Say what is missing to a healthy pair."""
         seen = self.look()

@@ -53,8 +53,7 @@ def test_c1_writes_go_on_within_15_s_of_losing_the_standby_and_that_is_recorded_
         stage.lab.start(standby)
         wait_for(lambda: recorded(stage, primary) == "SYNC", 60.0, "it does not become synchronous again")
         scene.unmoved()
-        # Docker does not start all of Harbor again after a power cut; rejoin does.
-        scene.rejoin(standby)
+        stage.wait_until_back(standby)
         scene.saw(f"writes hung for {gap:.1f} s; degraded and restored, recorded")
 
 

@@ -83,9 +83,8 @@ def test_s4_when_the_standby_dies_after_the_primary_was_stopped_the_primary_come
         scene.unmoved()
         assert scene.first_push_after(run.answer["ended"]) < 10.0
         stage.lab.start(new)
-        # Docker does not start all of Harbor again after a power cut; rejoin does.
-        scene.rejoin(new)
-        scene.saw("primary taken back")
+        stage.wait_until_back(new)
+        scene.saw("primary taken back; the standby came back by itself")
 
 
 @pytest.mark.faults

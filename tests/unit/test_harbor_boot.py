@@ -1,0 +1,76 @@
+"""What a node starts by itself after its Docker engine came up: what the engine could not, and nothing else."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tasks.harbor.on_node import boot
+from tasks.harbor.on_node.containers import Found
+
+NO_LOG = "failed to initialize logging driver: dial tcp 127.0.0.1:1514: connect: connection refused"
+
+
+def node(monkeypatch: pytest.MonkeyPatch, states: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """A node with these containers; gives the commands that change something."""
+    commands: list[list[str]] = []
+    found = {name: Found(name, name, name, bool(state["Running"])) for name, state in states.items()}
+
+    def must(argv: list[str], timeout: float) -> str:
+        if argv[:2] == ["docker", "inspect"]:
+            return json.dumps([{"Name": "/" + name, "State": states[name]} for name in argv[4:]])
+        commands.append(argv)
+        return ""
+
+    monkeypatch.setattr(boot, "containers", lambda home: found)
+    monkeypatch.setattr(boot, "must", must)
+    monkeypatch.setattr(boot, "require_nas", lambda nas: None)
+    monkeypatch.setattr(boot, "require_log", lambda: None)
+    return commands
+
+
+def test_what_came_before_the_log_listened_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = node(
+        monkeypatch,
+        {
+            "harbor-log": {"Running": True, "Error": ""},
+            "registry": {"Running": False, "Error": NO_LOG},
+            "redis": {"Running": False, "Error": NO_LOG},
+        },
+    )
+    boot.boot("/opt/harbor", "/nas", 443)
+    assert commands == [["docker", "start", "redis", "registry"]]
+
+
+def test_what_somebody_stopped_stays_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = node(
+        monkeypatch,
+        {"harbor-log": {"Running": True, "Error": ""}, "registry": {"Running": False, "Error": ""}},
+    )
+    boot.boot("/opt/harbor", "/nas", 443)
+    assert commands == []
+
+
+def test_before_the_nas_is_mounted_nothing_is_started_and_it_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commands = node(monkeypatch, {"registry": {"Running": False, "Error": "invalid mount config"}})
+
+    def not_mounted(nas: str) -> None:
+        raise SystemExit(f"The NAS is not mounted at {nas}; Harbor was not started.")
+
+    monkeypatch.setattr(boot, "require_nas", not_mounted)
+    with pytest.raises(SystemExit) as ended:
+        boot.boot("/opt/harbor", "/nas", 443)
+    # A message is a failed status to systemd, which tries again.
+    assert isinstance(ended.value.code, str)
+    assert commands == []
+
+
+def test_a_node_that_fenced_itself_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    commands = node(monkeypatch, {"harbor-core": {"Running": False, "Error": NO_LOG}})
+    (tmp_path / "self_fence.json").write_text("{}")
+    monkeypatch.setattr(boot, "STATE_DIR", str(tmp_path))
+    with pytest.raises(SystemExit):
+        boot.boot("/opt/harbor", "/nas", 443)
+    assert commands == []
