@@ -6,8 +6,9 @@ import secrets
 from blocks import HarborSite
 from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
-from tasks.hosts.programs import program
+from tasks.node_source import source_of
 from tasks.outcome import Outcome, changed, unchanged
+from tasks.remote import nas_mount
 
 
 class NotTheSameNas(HarborHaError):
@@ -27,7 +28,7 @@ def mount(site: HarborSite, host: Host) -> Outcome:
         "type": nas.fs_type,
         "options": nas.options,
     }
-    answer = host.python(program("nas_mount"), payload, timeout=120)
+    answer = host.python(source_of(nas_mount), payload, timeout=120)
     if "problem" in answer:
         raise HarborHaError(
             answer["problem"],

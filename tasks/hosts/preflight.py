@@ -10,8 +10,9 @@ from blocks import HarborSite
 from tasks.docker import engine
 from tasks.docker.engine import EngineFacts
 from tasks.hosts.connection import MARK, Host
-from tasks.hosts.programs import program
+from tasks.node_source import source_of
 from tasks.postgres.layout import STATE_DIR, layout_of
+from tasks.remote import preflight_probe, supply_probe
 
 # Harbor's log container binds it on loopback.
 _LOG_PORT = 1514
@@ -115,7 +116,7 @@ def observe(site: HarborSite, host: Host) -> NodeSeen:
 
 def _probe(site: HarborSite, host: Host, docker: Callable[[], EngineFacts | None]) -> NodeSeen:
     before = time.time()
-    seen = host.python(program("preflight_probe"), _questions(site, host.name), timeout=60)
+    seen = host.python(source_of(preflight_probe), _questions(site, host.name), timeout=60)
     # The program reads the clock first, so the round trip before it counts, not its whole run.
     after = time.time()
     skew = seen["clock"] - before if seen["clock"] < before else max(0.0, seen["clock"] - after)
@@ -162,7 +163,7 @@ def with_supplies(site: HarborSite, host: Host, seen: NodeSeen) -> NodeSeen:
         return seen
     postgres = f"postgresql-{layout_of(site).major}"
     payload = {"packages": wanted, "postgres": postgres if postgres in wanted else None, "url": url}
-    answer = host.python(program("supply_probe"), payload, timeout=600)
+    answer = host.python(source_of(supply_probe), payload, timeout=600)
     return replace(seen, packages=answer["packages"], installer=answer["installer"])
 
 

@@ -6,11 +6,12 @@ import json
 from blocks import HarborSite
 from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
-from tasks.hosts.programs import program
+from tasks.node_source import source_of
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import PASSFILE, STATE_DIR, Layout, layout_of
 from tasks.postgres.settings import configuration, host_based_authentication, merged_hba, passfile
 from tasks.postgres.sql import execute
+from tasks.remote import cluster_create, cluster_start, role_login
 
 _START_S = 60.0
 
@@ -29,7 +30,7 @@ def create(site: HarborSite, host: Host) -> Outcome:
         ClusterNotOurs: the directory holds a database without our record.
     """
     layout = layout_of(site)
-    answer = host.python(program("cluster_create"), {**_names(layout), "site": site.name}, timeout=120)
+    answer = host.python(source_of(cluster_create), {**_names(layout), "site": site.name}, timeout=120)
     if answer["state"] == "foreign":
         raise ClusterNotOurs(
             f"{layout.data} holds the database {answer['sysid']}, which this site did not create.",
@@ -66,7 +67,7 @@ def start(site: HarborSite, host: Host, *, limit_s: float = _START_S) -> Outcome
     """
     layout = layout_of(site)
     payload = {**_names(layout), "limit_s": limit_s}
-    answer = host.python(program("cluster_start"), payload, timeout=limit_s + 10)
+    answer = host.python(source_of(cluster_start), payload, timeout=limit_s + 10)
     if answer["state"] == "failed":
         raise HarborHaError(
             f"PostgreSQL did not start: {answer['log']}",
@@ -117,7 +118,7 @@ def wrong_passwords(site: HarborSite, host: Host) -> list[str]:
     ]
     port = str(layout_of(site).port)
     refused: list[str] = host.python(
-        program("role_login"), {"roles": payload, "port": port, "host": host.address}
+        source_of(role_login), {"roles": payload, "port": port, "host": host.address}
     )
     return refused
 
