@@ -104,4 +104,5 @@ def alone(p: Dict[str, Any]) -> Dict[str, Any]:
         return backup(p)
 
 
-print(json.dumps(alone(json.load(sys.stdin))))
+if __name__ == "__main__":
+    print(json.dumps(alone(json.load(sys.stdin))))

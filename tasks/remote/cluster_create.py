@@ -64,5 +64,6 @@ def create(p: Dict[str, Any]) -> Tuple[str, Optional[str]]:
     return "created", system_identifier(p)
 
 
-state, sysid = create(json.load(sys.stdin))
-print(json.dumps({"state": state, "sysid": sysid}))
+if __name__ == "__main__":
+    state, sysid = create(json.load(sys.stdin))
+    print(json.dumps({"state": state, "sysid": sysid}))

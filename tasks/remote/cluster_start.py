@@ -82,5 +82,6 @@ def log_end(p: Dict[str, Any]) -> str:
         return source.read()[-1500:]
 
 
-state, log = start(json.load(sys.stdin))
-print(json.dumps({"state": state, "log": log}))
+if __name__ == "__main__":
+    state, log = start(json.load(sys.stdin))
+    print(json.dumps({"state": state, "log": log}))

@@ -45,4 +45,5 @@ def mount(p: Dict[str, Any]) -> Dict[str, Any]:
     return {"changed": changed}
 
 
-print(json.dumps(mount(json.load(sys.stdin))))
+if __name__ == "__main__":
+    print(json.dumps(mount(json.load(sys.stdin))))

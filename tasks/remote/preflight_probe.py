@@ -233,4 +233,5 @@ def look(p: Dict[str, Any]) -> Dict[str, Any]:
     }
 
 
-print(json.dumps(look(json.load(sys.stdin))))
+if __name__ == "__main__":
+    print(json.dumps(look(json.load(sys.stdin))))

@@ -26,4 +26,5 @@ def refused(p: Dict[str, Any]) -> List[str]:
     return names
 
 
-print(json.dumps(refused(json.load(sys.stdin))))
+if __name__ == "__main__":
+    print(json.dumps(refused(json.load(sys.stdin))))

@@ -232,7 +232,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     program(tmp_path / "bin", "docker", body)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setattr(start, "port_open", lambda port: True)
+    monkeypatch.setattr(start, "require_log", lambda: None)
     monkeypatch.setattr(start, "require_nas", lambda path: None)
     return tmp_path
 
