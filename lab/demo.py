@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from blocks import HarborSite, read_site_file
+from blocks import HarborSite
+from blocks.site_file import inspect_site_file
 from lab.orchestrator import Orchestrator
 from lab.shell import LabError
 from lab.site_lab import Lab
@@ -76,8 +77,8 @@ class Demo:
 
     @property
     def site(self) -> HarborSite:
-        """The site as its file describes it."""
-        return read_site_file(self.site_file or self.lab.site_file)
+        """The site as its file describes it; `apply` has told what it thinks of that."""
+        return inspect_site_file(self.site_file or self.lab.site_file)[0]
 
     def _stage(self, title: str, work: Callable[[], str]) -> None:
         print(f"\n=== {title}", flush=True)
