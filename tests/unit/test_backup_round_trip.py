@@ -19,7 +19,7 @@ from tasks.backup.encryption import DecryptionFailed
 from tasks.backup.fetch import ArtifactDamaged, Origin, opened
 from tasks.backup.layout import COMPLETE, MANIFEST, BackupId, new_backup_id
 from tasks.backup.manifest import Harbor, Manifest, ManifestUnreadable
-from tasks.backup.restore_database import RestoreDiffers, restore_database
+from tasks.backup.restore_database import RestoredDatabase, RestoreDiffers, restore_database
 from tasks.backup.server import Server, query
 from tasks.backup.stored import Destination
 from tasks.backup.tools import find_tools
@@ -65,11 +65,6 @@ def store(oss: OssServer) -> ObjectStore:
     return open_store(settings, "main")
 
 
-@pytest.fixture
-def work(tmp_path: Path, server: Server) -> str:
-    return f"{server.sockets}/restore"
-
-
 def back_up(store: ObjectStore, server: Server, blobs: BlobFile | None = None) -> Manifest:
     backup = new_backup_id(STARTED)
     to = Destination(store, backup, [IDENTITY.to_public()])
@@ -92,6 +87,20 @@ def back_up(store: ObjectStore, server: Server, blobs: BlobFile | None = None) -
 
 def origin(store: ObjectStore, manifest: Manifest) -> Origin:
     return Origin(store, find_backup(store, manifest.backup_id), [IDENTITY])
+
+
+def restore(store: ObjectStore, server: Server, manifest: Manifest) -> RestoredDatabase:
+    """Restore the backup's one database on a server."""
+    return restore_database(
+        HOST,
+        server,
+        origin(store, manifest),
+        manifest,
+        "registry",
+        owner="harbor",
+        work_directory=f"{server.sockets}/restore",
+        timeout=60,
+    )
 
 
 def drop(server: Server, database: str = "registry") -> None:
@@ -122,17 +131,7 @@ def test_a_database_comes_back_with_every_row(
     listed = list(blobs.needed())
     assert len(listed) == 20000
     assert listed == sorted(listed, key=lambda blob: blob.digest)
-    work = f"{second.sockets}/restore"
-    result = restore_database(
-        HOST,
-        second,
-        origin(store, manifest),
-        manifest,
-        "registry",
-        owner="harbor",
-        work_directory=work,
-        timeout=60,
-    )
+    result = restore(store, second, manifest)
     assert result.changed
     assert result.rows == sum(manifest.database("registry").tables.values())
     rows = query(
@@ -144,17 +143,8 @@ def test_a_database_comes_back_with_every_row(
     assert query(HOST, second, "registry", "SELECT tableowner FROM pg_tables WHERE tablename='blob'") == [
         ["harbor"]
     ]
-    assert not Path(work).exists()
-    again = restore_database(
-        HOST,
-        second,
-        origin(store, manifest),
-        manifest,
-        "registry",
-        owner="harbor",
-        work_directory=work,
-        timeout=60,
-    )
+    assert not Path(f"{second.sockets}/restore").exists()
+    again = restore(store, second, manifest)
     assert not again.changed
 
 
@@ -173,21 +163,10 @@ def test_what_lies_in_the_bucket_shows_nothing_to_who_has_no_identity(
         assert b"CREATE ROLE harbor" in plain.read()
 
 
-def test_a_database_that_lives_already_is_never_loaded_over(
-    store: ObjectStore, server: Server, work: str
-) -> None:
+def test_a_database_that_lives_already_is_never_loaded_over(store: ObjectStore, server: Server) -> None:
     manifest = back_up(store, server)
     with pytest.raises(Refused, match="not empty"):
-        restore_database(
-            HOST,
-            server,
-            origin(store, manifest),
-            manifest,
-            "registry",
-            owner="harbor",
-            work_directory=work,
-            timeout=60,
-        )
+        restore(store, server, manifest)
     assert query(HOST, server, "registry", "SELECT count(*) FROM blob") == [["20000"]]
 
 
@@ -197,17 +176,7 @@ def test_an_empty_database_of_the_name_is_replaced(
     manifest = back_up(store, server)
     query(HOST, second, "postgres", "CREATE DATABASE registry OWNER harbor;")
     query(HOST, second, "postgres", "CREATE DATABASE registry_harbor_ha_restoring;")
-    work = f"{second.sockets}/restore"
-    assert restore_database(
-        HOST,
-        second,
-        origin(store, manifest),
-        manifest,
-        "registry",
-        owner="harbor",
-        work_directory=work,
-        timeout=60,
-    ).changed
+    assert restore(store, second, manifest).changed
 
 
 def test_a_manifest_that_promises_other_rows_is_found_and_nothing_is_put_in_place(
@@ -216,16 +185,7 @@ def test_a_manifest_that_promises_other_rows_is_found_and_nothing_is_put_in_plac
     manifest = back_up(store, server)
     lying = replace(manifest.databases[0], tables={**manifest.databases[0].tables, "public.blob": 19999})
     with pytest.raises(RestoreDiffers, match=r"public\.blob has 20000 rows, 19999 expected"):
-        restore_database(
-            HOST,
-            second,
-            origin(store, manifest),
-            replace(manifest, databases=(lying,)),
-            "registry",
-            owner="harbor",
-            work_directory=f"{second.sockets}/restore",
-            timeout=60,
-        )
+        restore(store, second, replace(manifest, databases=(lying,)))
     assert ["registry"] not in query(HOST, second, "postgres", "SELECT datname FROM pg_database")
 
 
@@ -239,16 +199,7 @@ def test_a_dump_that_was_exchanged_is_found_before_it_is_used(
     for bad in (good[:-1], good[: len(good) // 2], good[:5000] + bytes([good[5000] ^ 1]) + good[5001:]):
         store.put_bytes(backup.key(dump.name), bad)
         with pytest.raises((ArtifactDamaged, DecryptionFailed), match=r"registry\.dump"):
-            restore_database(
-                HOST,
-                second,
-                origin(store, manifest),
-                manifest,
-                "registry",
-                owner="harbor",
-                work_directory=f"{second.sockets}/restore",
-                timeout=60,
-            )
+            restore(store, second, manifest)
     store.put_bytes(backup.key(dump.name), pyrage.encrypt(b"another dump", [IDENTITY.to_public()]))
     with pytest.raises(ArtifactDamaged), opened(origin(store, manifest), dump):
         pass
