@@ -129,6 +129,9 @@ def build_pair(run: Protocol, plan: Plan) -> None:
     run.on_each(postgres.build_standby, standbys, then=[primary])
     run.on_each(postgres.start, standbys)
     run.on_each(postgres.replicate_marker, standbys, then=[primary])
+    if plan.forget:
+        # After their archive_command has changed.
+        run.on_each(pitr.forget, plan.forget)
     run.on_each(guard.install_guard, [primary, *standbys])
     run.on(guard.accept_running_primary, primary, *standbys)
 

@@ -11,6 +11,7 @@ from tasks.errors import Refused
 from tasks.hosts.observation import SiteSeen
 from tasks.hosts.preflight import DatabaseSeen, NodeSeen
 from tasks.operation.record import CLOSED
+from tasks.pitr.settings import uses_repository
 
 MAX_SKEW_S = 2.0
 # Harbor's images, one generation of upgrades and the logs; PostgreSQL with its WAL.
@@ -36,6 +37,7 @@ class Plan:
         harbor: the nodes that run Harbor, in the order in which they are brought up.
         first_time: no node holds a database yet.
         migrate_from: the node whose bundled database is taken over; None when there is none.
+        forget: the nodes that have the bucket's key for WAL that goes there no more.
     """
 
     primary: str
@@ -43,6 +45,7 @@ class Plan:
     harbor: tuple[str, ...]
     first_time: bool
     migrate_from: str | None = None
+    forget: tuple[str, ...] = ()
 
 
 def plan_bootstrap(site: HarborSite, seen: SiteSeen, now: datetime) -> Plan:
@@ -252,6 +255,7 @@ def _roles(site: HarborSite, seen: Sequence[NodeSeen]) -> Plan:
         harbor=tuple(sorted(harbor, key=lambda name: name != primary)),
         first_time=not any(_holds(node) for node in databases),
         migrate_from=next((node.name for node in seen if node.bundled_database is not None), None),
+        forget=() if uses_repository(site) else tuple(node.name for node in seen if node.wal_repository),
     )
 
 

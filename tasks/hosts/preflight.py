@@ -11,6 +11,7 @@ from tasks.docker import engine
 from tasks.docker.engine import EngineFacts
 from tasks.hosts.connection import MARK, Host
 from tasks.node_source import source_of
+from tasks.pitr.settings import PATHS
 from tasks.postgres.layout import STATE_DIR, layout_of
 from tasks.remote import preflight_probe, supply_probe
 
@@ -65,6 +66,7 @@ class NodeSeen:
         bundled_database: `running` or `stopped` when Harbor's own database container has data here that was
             not taken over; None when there is none.
         images_beside: the registry's directory holds images that are not on the NAS.
+        wal_repository: the node has what pgBackRest needs to write into the bucket.
         daemon_json: content of Docker's daemon.json; None when there is none.
         postgres_installed: the configured major is there.
         harbor_sha256: checksum of the installer that was unpacked here; None when none was.
@@ -93,6 +95,7 @@ class NodeSeen:
     docker: EngineFacts | None
     bundled_database: str | None
     images_beside: bool
+    wal_repository: bool
     daemon_json: str | None
     postgres_installed: bool
     harbor_sha256: str | None
@@ -140,6 +143,7 @@ def _probe(site: HarborSite, host: Host, docker: Callable[[], EngineFacts | None
         docker=docker(),
         bundled_database=seen["bundled_database"],
         images_beside=seen["images_beside"],
+        wal_repository=seen["wal_repository"],
         daemon_json=seen["daemon_json"],
         postgres_installed=seen["postgres_installed"],
         harbor_sha256=seen["harbor_sha256"],
@@ -221,6 +225,7 @@ def _questions(site: HarborSite, node_name: str) -> dict[str, Any]:
         if node.runs_postgres
         else None,
         "data_volume": site.harbor.data_volume.rstrip("/"),
+        "wal_repository": PATHS.config,
         "secretkey": f"{site.harbor.data_volume}/secret/keys/secretkey",
         "server": f"{layout.bin}/postgres" if node.runs_postgres else "",
         "state_dir": STATE_DIR,

@@ -45,6 +45,17 @@ def install(site: HarborSite, host: Host) -> Outcome:
     return changed("; ".join(done)) if done else unchanged("pgBackRest is there, as configured")
 
 
+def forget(site: HarborSite, host: Host) -> Outcome:
+    """Remove what leads into the bucket, AccessKey and passphrase, from a node whose WAL goes there no more.
+
+    What is in the bucket stays.
+    """
+    if host.read(PATHS.config) is None:
+        return unchanged("it has no key of the bucket")
+    host.run(["rm", "-f", PATHS.config, PATHS.ca])
+    return changed("removed the bucket's AccessKey and the passphrase of the WAL; the bucket stays as it is")
+
+
 def create_stanza(site: HarborSite, primary: Host) -> Outcome:
     """Make the site's database known to the repository, and prove that a WAL segment arrives there.
 

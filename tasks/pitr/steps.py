@@ -6,6 +6,7 @@ from tasks.pitr import install as installation
 from tasks.step import step
 
 install = step(installation.install, "Install pgBackRest")
+forget = step(installation.forget, "Remove the bucket's key from the node")
 create_stanza = step(installation.create_stanza, "Make the database known to the repository")
 base_backup = step(base.base_backup, "Make the base backup")
 

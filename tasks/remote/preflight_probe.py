@@ -224,6 +224,7 @@ def look(p: Dict[str, Any]) -> Dict[str, Any]:
             p["data_volume"] + "/database", p["state_dir"] + "/harbor_migrated.json"
         ),
         "images_beside": images_beside(p["data_volume"] + "/registry", p["nas"]),
+        "wal_repository": os.path.exists(p["wal_repository"]),
         "daemon_json": text("/etc/docker/daemon.json"),
         "operation": operation(p["state_dir"]),
         "unfinished": unfinished(p["mark"]),

@@ -16,6 +16,7 @@ from tasks.harbor.api import HarborApi
 from tasks.harbor.oci import Image, Registry, make_image
 from tasks.harbor.web import Session, through_balancer, through_node
 from tasks.pitr.catalogue import reach_of
+from tasks.pitr.settings import PATHS
 from tests.lab.faults.stage import Stage, wait_for
 
 TARGET = "node-c"
@@ -74,10 +75,10 @@ def ship(stage: Stage) -> None:
     wait_for(lambda: stage.value(primary, archived) >= name, 120, "the segment does not arrive")
 
 
-def site_with(stage: Stage, directory: Path, nodes: dict[str, Any]) -> HarborSite:
-    """Save the site with other nodes, its WAL in the bucket."""
+def site_with(stage: Stage, directory: Path, nodes: dict[str, Any], wal_archive: str = "oss") -> HarborSite:
+    """Save the site with other nodes, its WAL in the bucket unless told not to."""
     document = yaml.safe_load(stage.lab.site_file.read_text()) | {"nodes": nodes}
-    document["backup"]["wal_archive"] = "oss"
+    document["backup"]["wal_archive"] = wal_archive
     file = directory / "site.yml"
     file.write_text(yaml.safe_dump(document))
     stage.nursery.call("apply", "tests.lab.faults.stage:apply", site_file=str(file)).result  # noqa: B018
@@ -154,3 +155,9 @@ def test_back_to_the_moment_before_a_mistake_after_the_loss_of_everything(
     site_with(stage, tmp_path, disaster | {"node-a": pair["node-a"]})
     stage.flow("bootstrap").wait(900).result  # noqa: B018
     assert "is complete" in stage.flow("base_backup").wait(300).headline
+
+    # Switched off, nothing on the nodes leads into the bucket any more.
+    site_with(stage, tmp_path, disaster | {"node-a": pair["node-a"]}, wal_archive="disk")
+    stage.flow("bootstrap").wait(300).result  # noqa: B018
+    for node in (TARGET, "node-a"):
+        assert stage.shell(node, f"ls {PATHS.config} 2>/dev/null || true") == ""

@@ -48,6 +48,7 @@ def node(name: str, **changes: Any) -> NodeSeen:
         docker=EngineFacts(None, None, False, False),
         bundled_database=None,
         images_beside=False,
+        wal_repository=False,
         daemon_json=None,
         postgres_installed=False,
         harbor_sha256=None,
@@ -86,6 +87,13 @@ def test_a_restored_node_becomes_the_primary_of_a_bare_one(site: HarborSite) -> 
 def test_a_creation_that_was_killed_is_taken_up_again(site: HarborSite) -> None:
     half = DatabaseSeen(True, "7100", None, None, True, False)
     assert plan(site, node("node-a", database=half), node("node-b")).first_time
+
+
+def test_a_node_whose_wal_goes_to_the_bucket_no_more_loses_the_key_of_the_bucket(site: HarborSite) -> None:
+    seen = node("node-a", wal_repository=True), node("node-b")
+    assert plan(site, *seen).forget == ("node-a",)
+    policy = site.backup.model_copy(update={"wal_archive": "oss"})
+    assert plan(site.model_copy(update={"backup": policy}), *seen).forget == ()
 
 
 OBJECTIONS: list[tuple[str, Callable[[], list[NodeSeen]]]] = [
