@@ -37,13 +37,15 @@ def save_site(site: HarborSite) -> None:
     """Save a site as Blocks and as a local copy; what was saved under its name before is replaced.
 
     Parts are Blocks of their own (`<site>-postgres`, …) that the site refers to, and nodes are Blocks that
-    the site names (`<site>-<node>`), so an edit of any of them in the UI takes effect.
+    the site names (`<site>-<node>`), so an edit of any of them in the UI takes effect. The Block of a node that
+    the site had and has no more, with its private key, is removed.
 
     Raises httpx.HTTPError when the server does not answer.
     """
     HarborSite.register_type_and_schema()  # registers the parts too
     data = site_as_data(site)
     with prefect_api(SAVE_TIMEOUT_S) as api:
+        gone = _saved_nodes(api, site.name) - {node.name for node in site.nodes}
         for part in _PARTS:
             block = getattr(site, part)
             if block is not None:
@@ -55,6 +57,8 @@ def save_site(site: HarborSite) -> None:
         # show the SSH keys of nodes that are saved within the site.
         data["nodes"] = [node | {"private_key": _KEPT_APART} for node in data["nodes"]]
         _put(api, HarborSite, site.name, data)
+        for name in sorted(gone):
+            _remove(api, SshHost, _node_block(site.name, name))
     write_copy(site)
     remember(site)
 
@@ -64,9 +68,8 @@ def _put(api: httpx.Client, kind: type[Block], name: str, data: dict[str, Any]) 
 
     Block.save does the same with ten requests and a new client for each: half a minute for a site on a busy machine.
     """
-    slug = kind.get_block_type_slug()
-    found = api.get(f"block_types/slug/{slug}/block_documents/name/{quote(name, safe='')}")
-    if found.status_code == 404:
+    known = _known(api, kind, name)
+    if known is None:
         new = {
             "name": name,
             "data": data,
@@ -74,10 +77,31 @@ def _put(api: httpx.Client, kind: type[Block], name: str, data: dict[str, Any]) 
             "block_schema_id": str(kind._block_schema_id),
         }
         return str(api.post("block_documents/", json=new).raise_for_status().json()["id"])
-    known = str(found.raise_for_status().json()["id"])
     changed = {"data": data, "block_schema_id": str(kind._block_schema_id), "merge_existing_data": False}
-    api.patch(f"block_documents/{known}", json=changed).raise_for_status()
-    return known
+    api.patch(f"block_documents/{known['id']}", json=changed).raise_for_status()
+    return str(known["id"])
+
+
+def _remove(api: httpx.Client, kind: type[Block], name: str) -> None:
+    known = _known(api, kind, name)
+    if known is not None:
+        api.delete(f"block_documents/{known['id']}").raise_for_status()
+
+
+def _saved_nodes(api: httpx.Client, site: str) -> set[str]:
+    """Name the nodes of the site as it is saved now."""
+    known = _known(api, HarborSite, site)
+    return set() if known is None else {str(node["name"]) for node in known["data"].get("nodes") or []}
+
+
+def _known(api: httpx.Client, kind: type[Block], name: str) -> dict[str, Any] | None:
+    """Ask for a document without its secrets; None when there is none."""
+    slug = kind.get_block_type_slug()
+    found = api.get(f"block_types/slug/{slug}/block_documents/name/{quote(name, safe='')}")
+    if found.status_code == 404:
+        return None
+    document: dict[str, Any] = found.raise_for_status().json()
+    return document
 
 
 def load_site(name: str) -> HarborSite:

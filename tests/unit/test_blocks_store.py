@@ -53,6 +53,20 @@ class TestWithPrefect:
         assert loaded.redis.port == 6380
         assert len(loaded.nodes) == 1
 
+    def test_a_node_that_has_left_the_site_leaves_no_key_behind(
+        self, prefect_server: str, site: HarborSite
+    ) -> None:
+        save_site(site)
+        other = site.model_copy(update={"name": "other"})
+        save_site(other)
+        site.nodes.pop()
+        save_site(site)
+        found = httpx.post(f"{prefect_server}/block_documents/filter", json={}, timeout=30).json()
+        names = {document["name"] for document in found}
+        assert "example-node-a" in names
+        assert "example-node-b" not in names
+        assert "other-node-b" in names
+
     def test_an_edit_of_a_part_in_the_ui_takes_effect(self, prefect_server: str, site: HarborSite) -> None:
         save_site(site)
         part = PostgresPair.load("example-postgres")
