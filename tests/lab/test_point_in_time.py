@@ -1,6 +1,7 @@
 """A mistake at noon, and the loss of everything: a bare machine becomes Harbor as it was before the mistake."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tasks.harbor.oci import Image, Registry, make_image
 from tasks.harbor.web import Session, through_balancer, through_node
 from tasks.pitr.catalogue import reach_of
 from tasks.pitr.settings import PATHS
+from tests.lab.faults.processes import Run
 from tests.lab.faults.stage import Stage, wait_for
 
 TARGET = "node-c"
@@ -24,7 +26,7 @@ PROJECT = "noon"
 REPOSITORY = f"{PROJECT}/app"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def stage(standing_lab: Lab) -> Iterator[Stage]:
     """A site that nobody will see again. The nodes are bare afterwards."""
     made = Stage(standing_lab)
@@ -85,11 +87,18 @@ def site_with(stage: Stage, directory: Path, nodes: dict[str, Any], wal_archive:
     return read_site_file(file)
 
 
-@pytest.mark.faults
-@pytest.mark.timeout(1800)
-def test_back_to_the_moment_before_a_mistake_after_the_loss_of_everything(
-    stage: Stage, tmp_path: Path
-) -> None:
+@dataclass(frozen=True)
+class Noon:
+    """A day's story: an image of the morning, one of noon, and the moment before both were deleted."""
+
+    early: Image
+    late: Image
+    moment: datetime
+    first: datetime
+
+
+def live_through_it(stage: Stage) -> Noon:
+    """Back up, push, and let somebody delete everything."""
     stage.configure(backup__wal_archive="oss")
     stage.flow("bootstrap").wait(600).result  # noqa: B018
     again = stage.flow("bootstrap").wait(300).result
@@ -99,7 +108,7 @@ def test_back_to_the_moment_before_a_mistake_after_the_loss_of_everything(
     night = stage.flow("nightly_backup").wait(300).result
     assert "no base backup of this database" in night["report"]
     assert "is complete" in stage.flow("base_backup").wait(300).headline
-    base = reach_of(store_of(stage.site), stage.name)[-1].first
+    first = reach_of(store_of(stage.site), stage.name)[-1].first
 
     # The roles change between base backup and mistake: the new primary continues on its own timeline.
     before = stage.primary
@@ -109,55 +118,93 @@ def test_back_to_the_moment_before_a_mistake_after_the_loss_of_everything(
     moment = clock(stage)
     delete_everything(stage)
     ship(stage)
+    return Noon(early, late, moment, first)
 
-    # Both nodes and the NAS are gone.
+
+def lose_both_nodes(stage: Stage, directory: Path) -> HarborSite:
+    """Switch the pair off, and save the site as the bare machine alone."""
     for node in ("node-a", "node-b"):
         stage.lab.stop(node)
-    stage.lab.exec(TARGET, ["find", "/mnt/nas", "-mindepth", "1", "-delete"], timeout=120)
-    disaster = yaml.safe_load((stage.lab.topology.directory / "site-disaster.yml").read_text())["nodes"]
-    site = site_with(stage, tmp_path, disaster)
+    return site_with(stage, directory, disaster_nodes(stage))
 
+
+def disaster_nodes(stage: Stage) -> dict[str, Any]:
+    """The bare machine, as the site file names it."""
+    file = stage.lab.topology.directory / "site-disaster.yml"
+    nodes: dict[str, Any] = yaml.safe_load(file.read_text())["nodes"]
+    return nodes
+
+
+def restore(stage: Stage, images: str, to_time: datetime, accident: dict[str, Any] | None = None) -> Run:
+    """Restore the bare machine to a time, or try to."""
     identity = str(stage.lab.topology.secrets / "age-identity")
-    parameters = {"target": TARGET, "images": "oss", "identity_file": identity}
+    given = {"target": TARGET, "images": images, "identity_file": identity, "to_time": to_time.isoformat()}
+    return stage.flow("disaster_restore", accident, **given).wait(900)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+def test_with_the_nas_alive_no_image_is_lost(stage: Stage, tmp_path: Path) -> None:
+    noon = live_through_it(stage)
+    site = lose_both_nodes(stage, tmp_path)
+    done = restore(stage, "nas", noon.moment)
+    assert f"as of {noon.moment.isoformat()}" in done.headline
+    assert "Images that are lost" not in done.result["report"]
+    with Registry(through_node(site, TARGET)) as registry:
+        for image in (noon.early, noon.late):
+            assert registry.pull(REPOSITORY, image.digest).manifest == image.manifest
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+def test_back_to_the_moment_before_a_mistake_after_the_loss_of_everything(
+    stage: Stage, tmp_path: Path
+) -> None:
+    noon = live_through_it(stage)
+    site = lose_both_nodes(stage, tmp_path)
+    stage.lab.exec(TARGET, ["find", "/mnt/nas", "-mindepth", "1", "-delete"], timeout=120)
+
     for wrong, said in (
-        (moment.replace(tzinfo=None), "has no time zone"),
-        (moment + timedelta(days=1), "has not come yet"),
-        (base - timedelta(hours=1), "before the oldest base backup"),
+        (noon.moment.replace(tzinfo=None), "has no time zone"),
+        (noon.moment + timedelta(days=1), "has not come yet"),
+        (noon.first - timedelta(hours=1), "before the oldest base backup"),
     ):
-        run = stage.flow("disaster_restore", **parameters, to_time=wrong.isoformat()).wait(120)
+        run = restore(stage, "oss", wrong)
         assert said in run.refusal
         assert run.titles() == []
 
     # Killed once behind the base backup, then run to its end.
-    parameters["to_time"] = moment.isoformat()
-    accident = {"title": "Restore the base backup"}
-    assert stage.flow("disaster_restore", accident, **parameters).wait(900).killed()
-    done = stage.flow("disaster_restore", **parameters).wait(900)
-    assert f"as of {moment.isoformat()}" in done.headline
+    assert restore(stage, "oss", noon.moment, {"title": "Restore the base backup"}).killed()
+    done = restore(stage, "oss", noon.moment)
+    assert f"as of {noon.moment.isoformat()}" in done.headline
     report = done.result["report"]
 
     endpoint = through_node(site, TARGET)
     with HarborApi(endpoint) as api:
         assert PROJECT in api.projects()
     with Registry(endpoint) as registry:
-        assert registry.pull(REPOSITORY, early.digest).manifest == early.manifest
+        assert registry.pull(REPOSITORY, noon.early.digest).manifest == noon.early.manifest
     # Pushed after the last night, and the NAS is gone: the database knows it, nobody has it, and that is said.
     assert f"{REPOSITORY}:late" in report
     assert f"{REPOSITORY}:early" not in report
-    assert late.digest != early.digest
+    assert noon.late.digest != noon.early.digest
 
-    again = stage.flow("disaster_restore", **parameters).wait(300).result
+    again = restore(stage, "oss", noon.moment).result
     assert again["changed"] == 0, again["report"]
+    grow_again(stage, tmp_path)
 
-    # The site grows again, and its new timeline has a base backup of its own.
+
+def grow_again(stage: Stage, directory: Path) -> None:
+    """A second node, a base backup of the new timeline; and then the bucket no more."""
     stage.lab.recreate("node-a", "node-b")
     pair = yaml.safe_load(stage.lab.site_file.read_text())["nodes"]
-    site_with(stage, tmp_path, disaster | {"node-a": pair["node-a"]})
+    nodes = disaster_nodes(stage) | {"node-a": pair["node-a"]}
+    site_with(stage, directory, nodes)
     stage.flow("bootstrap").wait(900).result  # noqa: B018
     assert "is complete" in stage.flow("base_backup").wait(300).headline
 
     # Switched off, nothing on the nodes leads into the bucket any more.
-    site_with(stage, tmp_path, disaster | {"node-a": pair["node-a"]}, wal_archive="disk")
+    site_with(stage, directory, nodes, wal_archive="disk")
     stage.flow("bootstrap").wait(300).result  # noqa: B018
     for node in (TARGET, "node-a"):
         assert stage.shell(node, f"ls {PATHS.config} 2>/dev/null || true") == ""
