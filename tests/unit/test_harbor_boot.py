@@ -11,8 +11,12 @@ from tasks.harbor.on_node.containers import Found
 NO_LOG = "failed to initialize logging driver: dial tcp 127.0.0.1:1514: connect: connection refused"
 
 
+ENGINE_SINCE = 1_800_000_000.0
+BEFORE, AFTER = "2027-01-15T07:59:58.9Z", "2027-01-15T08:00:00.1Z"
+
+
 def node(monkeypatch: pytest.MonkeyPatch, states: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """A node with these containers; gives the commands that change something."""
+    """A node with these containers, whose engine started at ENGINE_SINCE; gives what changes something."""
     commands: list[list[str]] = []
     found = {name: Found(name, name, name, bool(state["Running"])) for name, state in states.items()}
 
@@ -24,6 +28,7 @@ def node(monkeypatch: pytest.MonkeyPatch, states: dict[str, dict[str, Any]]) -> 
 
     monkeypatch.setattr(boot, "containers", lambda home: found)
     monkeypatch.setattr(boot, "must", must)
+    monkeypatch.setattr(boot, "engine_since", lambda: ENGINE_SINCE)
     monkeypatch.setattr(boot, "require_nas", lambda nas: None)
     monkeypatch.setattr(boot, "require_log", lambda: None)
     return commands
@@ -33,7 +38,7 @@ def test_what_came_before_the_log_listened_is_started(monkeypatch: pytest.Monkey
     commands = node(
         monkeypatch,
         {
-            "harbor-log": {"Running": True, "Error": ""},
+            "harbor-log": {"Running": True, "Error": "", "StartedAt": AFTER},
             "registry": {"Running": False, "Error": NO_LOG},
             "redis": {"Running": False, "Error": NO_LOG},
         },
@@ -45,7 +50,10 @@ def test_what_came_before_the_log_listened_is_started(monkeypatch: pytest.Monkey
 def test_what_somebody_stopped_stays_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     commands = node(
         monkeypatch,
-        {"harbor-log": {"Running": True, "Error": ""}, "registry": {"Running": False, "Error": ""}},
+        {
+            "harbor-log": {"Running": True, "Error": "", "StartedAt": AFTER},
+            "registry": {"Running": False, "Error": ""},
+        },
     )
     boot.boot("/opt/harbor", "/nas", 443)
     assert commands == []
@@ -74,3 +82,26 @@ def test_a_node_that_fenced_itself_is_left_as_it_is(monkeypatch: pytest.MonkeyPa
     with pytest.raises(SystemExit):
         boot.boot("/opt/harbor", "/nas", 443)
     assert commands == []
+
+
+def test_what_outlived_its_engine_has_no_network_and_is_restarted_the_log_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commands = node(
+        monkeypatch,
+        {
+            "registry": {"Running": True, "Error": "", "StartedAt": BEFORE},
+            "harbor-log": {"Running": True, "Error": "", "StartedAt": BEFORE},
+            "harbor-portal": {"Running": True, "Error": "", "StartedAt": AFTER},
+            "redis": {"Running": False, "Error": "", "StartedAt": BEFORE},
+        },
+    )
+    boot.boot("/opt/harbor", "/nas", 443)
+    assert commands == [
+        ["docker", "restart", "-t", "1", "harbor-log"],
+        ["docker", "restart", "-t", "3", "registry"],
+    ]
+
+
+def test_an_engine_whose_containers_outlive_it_by_intent_has_no_orphans() -> None:
+    assert boot.left_behind({"registry": {"Running": True, "StartedAt": BEFORE}}, 0.0) == []

@@ -5,14 +5,19 @@ whichever comes before that port listens fails, and the engine does not try it a
 that need a NAS which is mounted late. After a power cut or an upgrade of Docker half of Harbor stayed down.
 
 What somebody has stopped, a fence for example, has no error and stays stopped.
+
+And when the engine itself dies (killed for its memory), the next one finds the containers running and takes their
+network away: "Up", and reached by nobody, until somebody restarts them. Seen with Docker 20.10.
 """
 
 # ruff: noqa: UP006, UP035 - Python 3.6
 
+import calendar
 import json
 import os
 import sys
-from typing import List
+import time
+from typing import Any, Dict, List
 
 from tasks.docker.on_node.lib import STATE_DIR, must, poll
 from tasks.harbor.on_node.containers import (
@@ -24,18 +29,47 @@ from tasks.harbor.on_node.containers import (
     require_nas,
 )
 
+LOG = "harbor-log"
 # Seconds. Core waits as long for its database before it gives up and is started again.
 CORE_S = 60.0
 
 
-def not_started(home: str) -> List[str]:
+def states(home: str) -> Dict[str, Dict[str, Any]]:
+    """Read the state of each of Harbor's containers, by name."""
+    names = [found.name for found in containers(home).values()]
+    if not names:
+        return {}
+    described = json.loads(must(["docker", "inspect", "--type", "container", *names], 30))
+    return {str(one["Name"]).lstrip("/"): one["State"] for one in described}
+
+
+def not_started(seen: Dict[str, Dict[str, Any]]) -> List[str]:
     """Name the containers that the engine tried to start and could not."""
-    down = [found.name for found in containers(home).values() if not found.running]
-    if not down:
-        return []
-    described = json.loads(must(["docker", "inspect", "--type", "container", *down], 30))
-    states = [(str(one["Name"]).lstrip("/"), one["State"]) for one in described]
-    return sorted(name for name, state in states if state.get("Error") and not state.get("Running"))
+    return sorted(name for name, state in seen.items() if state.get("Error") and not state.get("Running"))
+
+
+def left_behind(seen: Dict[str, Dict[str, Any]], engine_since: float) -> List[str]:
+    """Name the containers that have run since before the engine, which has no network for them."""
+    return sorted(
+        name
+        for name, state in seen.items()
+        # Written to the second: what began in the same second counts as the engine's own.
+        if state.get("Running") and started_at(state) + 1 < engine_since
+    )
+
+
+def started_at(state: Dict[str, Any]) -> float:
+    """Read when a container started, in seconds of the wall clock."""
+    return calendar.timegm(time.strptime(str(state["StartedAt"])[:19], "%Y-%m-%dT%H:%M:%S"))
+
+
+def engine_since() -> float:
+    """Read when the engine started, in seconds of the wall clock; 0 when its containers outlive it by intent."""
+    if must(["docker", "info", "--format", "{{.LiveRestoreEnabled}}"], 30).strip() == "true":
+        return 0.0
+    show = ["systemctl", "show", "--property", "ExecMainStartTimestampMonotonic", "docker.service"]
+    since_boot = int(must(show, 10).partition("=")[2]) / 1e6
+    return time.time() - (time.monotonic() - since_boot)
 
 
 def find_core(home: str, port: int) -> None:
@@ -54,13 +88,22 @@ def boot(home: str, nas: str, port: int) -> None:
     """Start what is missing; ends the program, to be tried again, when that is not possible yet."""
     if os.path.exists(STATE_DIR + "/self_fence.json"):
         sys.exit("This node has fenced itself; what it stopped is started when it is in touch again.")
-    missing = not_started(home)
-    if missing:
+    seen = states(home)
+    missing, orphans = not_started(seen), left_behind(seen, engine_since())
+    if missing or orphans:
         require_nas(nas)
+        docker(["restart", "-t", "1"], [name for name in orphans if name == LOG])
         require_log()
-        print("starts " + ", ".join(missing), flush=True)
-        must(["docker", "start", *missing], 120)
+        docker(["start"], missing)
+        docker(["restart", "-t", "3"], [name for name in orphans if name != LOG])
     find_core(home, port)
+
+
+def docker(words: List[str], names: List[str]) -> None:
+    """Give the engine a command for containers, if there are any."""
+    if names:
+        print(" ".join([words[0], *names]), flush=True)
+        must(["docker", *words, *names], 180)
 
 
 if __name__ == "__main__":
