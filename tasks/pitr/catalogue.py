@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
+from tasks.errors import HarborHaError
 from tasks.pitr.repository import BaseBackup
 from tasks.pitr.settings import REPOSITORY
 from tasks.storage.store import ObjectStore
@@ -18,6 +19,10 @@ BASES = "base-backups/"
 _WAL = re.compile(r"/(?P<name>[0-9A-F]{24})-[0-9a-f]{40}")
 # Of the default segment size, 16 MB; the site's clusters are made with it.
 _SEGMENTS_OF_A_LOG = 256
+
+
+class RecordDamaged(HarborHaError):
+    """The record of a base backup in the bucket cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +51,17 @@ def record_bases(store: ObjectStore, stanza: str, backups: Iterable[BaseBackup])
 
 
 def read_bases(store: ObjectStore, stanza: str) -> list[BaseBackup]:
-    """Read the recorded base backups that are still whole, oldest first."""
+    """Read the recorded base backups that are still whole, oldest first.
+
+    Raises:
+        RecordDamaged: a record is not what `record_bases` wrote.
+    """
     labels = {
         found.key.rstrip("/").rpartition("/")[2]
         for found in store.list(f"{REPOSITORY}backup/{stanza}/", "/")
         if found.is_prefix
     }
-    found = [_base(json.loads(store.get_bytes(entry.key))) for entry in store.list(f"{BASES}{stanza}/")]
+    found = [_base(store, entry.key) for entry in store.list(f"{BASES}{stanza}/")]
     whole = [
         base
         for base in found
@@ -108,6 +117,15 @@ def _plain(backup: BaseBackup) -> dict[str, object]:
     return {**asdict(backup), **times}
 
 
-def _base(plain: dict[str, object]) -> BaseBackup:
-    times = {name: datetime.fromisoformat(str(plain[name])) for name in ("started", "stopped")}
-    return BaseBackup(**{**plain, **times})  # type: ignore[arg-type]
+def _base(store: ObjectStore, key: str) -> BaseBackup:
+    try:
+        plain = json.loads(store.get_bytes(key))
+        times = {name: datetime.fromisoformat(plain[name]) for name in ("started", "stopped")}
+        return BaseBackup(**{**plain, **times})
+    except (ValueError, TypeError, KeyError):
+        raise RecordDamaged(
+            "The record of a base backup is not readable.",
+            where=store.where(key),
+            meaning="Which times can be restored cannot be told; the base backup itself may be whole.",
+            remedy="Delete this object and run base-backup: it writes the missing records again.",
+        ) from None
