@@ -46,12 +46,10 @@ def install(site: HarborSite, host: Host) -> Outcome:
 
 
 def forget(site: HarborSite, host: Host) -> Outcome:
-    """Remove what leads into the bucket, AccessKey and passphrase, from a node whose WAL goes there no more.
+    """Remove what leads into the bucket, AccessKey and passphrase, from a node that has it and needs it no more.
 
     What is in the bucket stays.
     """
-    if host.read(PATHS.config) is None:
-        return unchanged("it has no key of the bucket")
     host.run(["rm", "-f", PATHS.config, PATHS.ca])
     return changed("removed the bucket's AccessKey and the passphrase of the WAL; the bucket stays as it is")
 
