@@ -8,7 +8,8 @@ from tasks.harbor.on_node import boot, containers
 from tasks.hosts.connection import Host
 from tasks.node_source import source_of
 from tasks.outcome import Outcome, changed, unchanged
-from tasks.postgres.layout import PROGRAM_DIR
+from tasks.postgres.layout import PROGRAM_DIR, STATE_DIR
+from tasks.remote.guard_watch import state_path
 
 UNIT = "harbor-ha-harbor.service"
 _PROGRAM = f"{PROGRAM_DIR}/harbor-boot"
@@ -44,7 +45,8 @@ def unit(site: HarborSite) -> str:
     a NAS may be mounted minutes later.
     """
     harbor = site.harbor
-    words = [_PROGRAM, harbor.install_dir.rstrip("/"), site.nas.path.rstrip("/"), str(harbor.https_port)]
+    home, nas = harbor.install_dir.rstrip("/"), site.nas.path.rstrip("/")
+    words = [_PROGRAM, home, nas, str(harbor.https_port), state_path({"state_dir": STATE_DIR})]
     return f"""[Unit]
 Description=Harbor HA: starts the containers that Docker could not
 After=docker.service network-online.target remote-fs.target

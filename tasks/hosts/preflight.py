@@ -9,14 +9,12 @@ from typing import Any
 from blocks import HarborSite
 from tasks.docker import engine
 from tasks.docker.engine import EngineFacts
+from tasks.harbor.on_node.containers import LOG_PORT
 from tasks.hosts.connection import MARK, Host
 from tasks.node_source import source_of
 from tasks.pitr.settings import PATHS
 from tasks.postgres.layout import STATE_DIR, layout_of
 from tasks.remote import preflight_probe, supply_probe
-
-# Harbor's log container binds it on loopback.
-_LOG_PORT = 1514
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ def missing_packages(site: HarborSite, seen: NodeSeen) -> dict[str, list[str]]:
 def ports_of(site: HarborSite, node_name: str) -> list[int]:
     """List the ports that must be free on a node, or be held by this site's own services."""
     node = site.node(node_name)
-    harbor = [site.harbor.http_port, site.harbor.https_port, _LOG_PORT] if node.runs_harbor else []
+    harbor = [site.harbor.http_port, site.harbor.https_port, LOG_PORT] if node.runs_harbor else []
     return harbor + ([site.postgres.port] if node.runs_postgres else [])
 
 

@@ -43,7 +43,7 @@ def test_what_came_before_the_log_listened_is_started(monkeypatch: pytest.Monkey
             "redis": {"Running": False, "Error": NO_LOG},
         },
     )
-    boot.boot("/opt/harbor", "/nas", 443)
+    boot.boot("/opt/harbor", "/nas", 443, "/not/fenced")
     assert commands == [["docker", "start", "redis", "registry"]]
 
 
@@ -55,7 +55,7 @@ def test_what_somebody_stopped_stays_stopped(monkeypatch: pytest.MonkeyPatch) ->
             "registry": {"Running": False, "Error": ""},
         },
     )
-    boot.boot("/opt/harbor", "/nas", 443)
+    boot.boot("/opt/harbor", "/nas", 443, "/not/fenced")
     assert commands == []
 
 
@@ -69,7 +69,7 @@ def test_before_the_nas_is_mounted_nothing_is_started_and_it_is_tried_again(
 
     monkeypatch.setattr(boot, "require_nas", not_mounted)
     with pytest.raises(SystemExit) as ended:
-        boot.boot("/opt/harbor", "/nas", 443)
+        boot.boot("/opt/harbor", "/nas", 443, "/not/fenced")
     # A message is a failed status to systemd, which tries again.
     assert isinstance(ended.value.code, str)
     assert commands == []
@@ -77,10 +77,10 @@ def test_before_the_nas_is_mounted_nothing_is_started_and_it_is_tried_again(
 
 def test_a_node_that_fenced_itself_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     commands = node(monkeypatch, {"harbor-core": {"Running": False, "Error": NO_LOG}})
-    (tmp_path / "self_fence.json").write_text("{}")
-    monkeypatch.setattr(boot, "STATE_DIR", str(tmp_path))
+    fenced = tmp_path / "self_fence.json"
+    fenced.write_text("{}")
     with pytest.raises(SystemExit):
-        boot.boot("/opt/harbor", "/nas", 443)
+        boot.boot("/opt/harbor", "/nas", 443, str(fenced))
     assert commands == []
 
 
@@ -96,7 +96,7 @@ def test_what_outlived_its_engine_has_no_network_and_is_restarted_the_log_first(
             "redis": {"Running": False, "Error": "", "StartedAt": BEFORE},
         },
     )
-    boot.boot("/opt/harbor", "/nas", 443)
+    boot.boot("/opt/harbor", "/nas", 443, "/not/fenced")
     assert commands == [
         ["docker", "restart", "-t", "1", "harbor-log"],
         ["docker", "restart", "-t", "3", "registry"],

@@ -19,7 +19,7 @@ import sys
 import time
 from typing import Any, Dict, List
 
-from tasks.docker.on_node.lib import STATE_DIR, must, poll
+from tasks.docker.on_node.lib import must, poll
 from tasks.harbor.on_node.containers import (
     containers,
     core_runs,
@@ -84,9 +84,16 @@ def find_core(home: str, port: int) -> None:
         print("nginx " + reload_proxy(proxy), flush=True)
 
 
-def boot(home: str, nas: str, port: int) -> None:
-    """Start what is missing; ends the program, to be tried again, when that is not possible yet."""
-    if os.path.exists(STATE_DIR + "/self_fence.json"):
+def boot(home: str, nas: str, port: int, fenced: str) -> None:
+    """Start what is missing; ends the program, to be tried again, when that is not possible yet.
+
+    Args:
+        home: Harbor's directory.
+        nas: the mount point.
+        port: nginx's on this machine.
+        fenced: the file that the guard leaves when the node has fenced itself.
+    """
+    if os.path.exists(fenced):
         sys.exit("This node has fenced itself; what it stopped is started when it is in touch again.")
     seen = states(home)
     missing, orphans = not_started(seen), left_behind(seen, engine_since())
@@ -107,4 +114,4 @@ def docker(words: List[str], names: List[str]) -> None:
 
 
 if __name__ == "__main__":
-    boot(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    boot(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
