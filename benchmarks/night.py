@@ -1,9 +1,8 @@
 """A night in which nothing changed: the image part of a backup, its seconds and its memory."""
 
 import tempfile
-import time
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,9 @@ def run(blobs: int) -> list[str]:
             given = {"site_file": str(night.site_file), "oss_pid": oss.pid}
             # The night before uploaded them, and left their checksums in its index.
             before = _lists(directory / "before", names, uploaded=True)
-            in_child("benchmarks.night:image_part", **given, work=before, publish_it=True)
+            in_child("benchmarks.night:image_part", **given, work=before, first=True)
             tonight = _lists(directory / "tonight", names, uploaded=False)
-            told = in_child("benchmarks.night:image_part", **given, work=tonight, publish_it=False)
+            told = in_child("benchmarks.night:image_part", **given, work=tonight, first=False)
     return _lines(blobs, told)
 
 
@@ -73,7 +72,7 @@ def _lines(blobs: int, told: dict[str, Any]) -> list[str]:
     return lines
 
 
-def image_part(site_file: str, work: str, oss_pid: int, publish_it: bool) -> dict[str, Any]:
+def image_part(site_file: str, work: str, oss_pid: int, first: bool) -> dict[str, Any]:
     """Run links, copy and closure as the flow does; called in a process of its own."""
     import prefect  # noqa: F401 - part of what is measured
 
@@ -83,7 +82,9 @@ def image_part(site_file: str, work: str, oss_pid: int, publish_it: bool) -> dic
     from tasks.backup.nightly import links
 
     night, host = Night(Path(site_file), None), local_host()
-    site, backup = night.site, str(new_backup_id(datetime.now(UTC)))
+    # Backups are ordered by the second of their names.
+    begun = datetime.now(UTC) - timedelta(days=1 if first else 0)
+    site, backup = night.site, str(new_backup_id(begun))
     done: dict[str, Any] = {}
     steps = {
         "links": measured(lambda: done.update(links=links(site, host, backup=backup)), oss_pid),
@@ -93,7 +94,7 @@ def image_part(site_file: str, work: str, oss_pid: int, publish_it: bool) -> dic
         ),
     }
     assert done["closure"].data["ok"], (done["copy"].detail, done["closure"].detail)
-    if publish_it:
+    if first:
         _publish(site, backup, done["closure"].data["artifact"])
     return {
         "steps": {name: asdict(spent) for name, spent in steps.items()},
@@ -114,7 +115,3 @@ def _publish(site: HarborSite, backup: str, index: dict[str, Any]) -> None:
     publish(
         store_of(site), Manifest(backup, "", moment, moment, "", source, Harbor("", "", ""), (), artifacts)
     )
-    # Backups are ordered by the second of their names: the next one must begin in a later one.
-    begun = datetime.now(UTC).replace(microsecond=0)
-    while datetime.now(UTC).replace(microsecond=0) == begun:
-        time.sleep(0.05)
