@@ -25,7 +25,7 @@ from tasks.hosts.ssh import Connection, Target, target_of
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # In the environment of whatever this process starts on a node: what a killed flow left running has another value.
 MARK = "HARBOR_HA"
-_RUN = f"{MARK}={secrets.token_hex(6)}"
+_TOKEN = secrets.token_hex(6)
 _BLOCK = 1 << 16
 _STDERR_KEPT = 1 << 16
 
@@ -209,7 +209,7 @@ class Host:
 
     def _command(self, argv: Sequence[str], timeout: float, user: str | None) -> str:
         limit = ["timeout", "--kill-after=5", f"{timeout:.1f}", *argv]
-        command = ["env", "LC_ALL=C", f"PATH={_PATH}", _RUN, *limit]
+        command = ["env", "LC_ALL=C", f"PATH={_PATH}", mark(), *limit]
         login = self._connection.target.user
         if user is None and login != "root":
             command = ["sudo", "-n", "--", *command]
@@ -222,6 +222,15 @@ class Host:
 
 _pool: dict[tuple[Target, Target | None, int], Host] = {}
 _pool_lock = threading.Lock()
+
+
+def mark() -> str:
+    """Return the entry in the environment by which this process knows what it started on a node.
+
+    Flows that are forked from one process share its token: the second took what the first had left running for
+    its own, and installed PostgreSQL beside it.
+    """
+    return f"{MARK}={_TOKEN}-{os.getpid()}"
 
 
 def connect(node: SshHost, via: SshHost | None = None) -> Host:
