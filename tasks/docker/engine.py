@@ -1,16 +1,22 @@
 """The Docker engine and compose: the distribution's packages, or what the operator installed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blocks import HarborSite
-from tasks.docker.on_node import engine_facts, engine_install, lib
+from tasks.docker.on_node import engine_facts, engine_start, lib
 from tasks.errors import HarborHaError
+from tasks.hosts import packages
 from tasks.hosts.connection import Host
 from tasks.node_source import source_of
 from tasks.outcome import Outcome, changed, unchanged
+from tasks.remote import package_states
 
 # Harbor's install.sh asks for 17.06 and, from 2.11 on, says 20.10.10.
 OLDEST_ENGINE = (17, 6)
+# Debian's and Ubuntu's own; Docker's repository has another one, which only an operator chooses.
+ENGINE = "docker.io"
+_OF_DOCKER = "docker-ce"
 # The plugin first; Debian 12 has only compose 1. Docker's own repository calls it docker-compose-plugin.
 COMPOSE_CHOICES = ("docker-compose-v2", "docker-compose-plugin", "docker-compose")
 
@@ -24,12 +30,14 @@ class EngineFacts:
         compose_plugin: version of `docker compose`, if there is one.
         compose_v1: there is a program `docker-compose`.
         enabled: the engine starts at boot.
+        half_installed: packages of these whose installation did not come to its end.
     """
 
     engine: str | None
     compose_plugin: str | None
     compose_v1: bool
     enabled: bool
+    half_installed: Sequence[str] = ()
 
     @property
     def compose(self) -> tuple[str, ...]:
@@ -41,7 +49,7 @@ class EngineFacts:
     @property
     def complete(self) -> bool:
         """Whether nothing has to be installed or started."""
-        return bool(self.engine) and bool(self.compose) and self.enabled
+        return bool(self.engine) and bool(self.compose) and self.enabled and not self.half_installed
 
     @property
     def too_old(self) -> bool:
@@ -51,15 +59,19 @@ class EngineFacts:
 
 def observe(host: Host) -> EngineFacts:
     """Look at a node's engine and compose, in one round trip."""
-    return EngineFacts(**host.python(source_of(lib, engine_facts), timeout=60))
+    program = source_of(lib, package_states, engine_facts)
+    return EngineFacts(
+        **host.python(program, {"packages": [ENGINE, _OF_DOCKER, *COMPOSE_CHOICES]}, timeout=60)
+    )
 
 
 def install(site: HarborSite, host: Host) -> Outcome:
     """Install the engine and compose where they are missing; what the operator installed stays.
 
     Raises:
-        HarborHaError: the engine that is there is too old for Harbor, or does not start.
-        RemoteCommandFailed: apt failed; its last lines are in the message.
+        HarborHaError: the engine that is there is too old for Harbor.
+        NotPackaged: no repository has compose.
+        RemoteCommandFailed: apt failed, or the engine does not start; its last lines are in the message.
     """
     facts = observe(host)
     if facts.too_old:
@@ -70,9 +82,33 @@ def install(site: HarborSite, host: Host) -> Outcome:
         )
     if facts.complete:
         return unchanged(_described(facts))
-    program = source_of(lib, engine_facts, engine_install)
-    host.python(program, {"compose_choices": COMPOSE_CHOICES}, timeout=1300)
+    _install_missing(host, facts)
+    host.python(source_of(lib, engine_start), timeout=200)
     return changed(_described(observe(host)))
+
+
+def _install_missing(host: Host, facts: EngineFacts) -> None:
+    if facts.engine is not None and facts.compose and not facts.half_installed:
+        return
+    packages.refresh(host)
+    wanted = list(facts.half_installed)
+    if facts.engine is None and ENGINE not in wanted:
+        wanted.append(ENGINE)
+    if not facts.compose and not set(wanted) & set(COMPOSE_CHOICES):
+        wanted.append(_compose_package(host))
+    packages.install(host, wanted)
+
+
+def _compose_package(host: Host) -> str:
+    for package in COMPOSE_CHOICES:
+        if packages.has_candidate(host, package):
+            return package
+    raise packages.NotPackaged(
+        f"None of {', '.join(COMPOSE_CHOICES)} is in a package repository that this machine reaches.",
+        where=host.name,
+        meaning="Harbor's containers cannot be started.",
+        remedy="Make the distribution's repository reachable, or install docker compose by hand.",
+    )
 
 
 def _described(facts: EngineFacts) -> str:

@@ -5,6 +5,7 @@ import secrets
 
 from blocks import HarborSite
 from tasks.errors import HarborHaError
+from tasks.hosts import packages
 from tasks.hosts.connection import Host
 from tasks.node_source import source_of
 from tasks.outcome import Outcome, changed, unchanged
@@ -15,13 +16,22 @@ class NotTheSameNas(HarborHaError):
     """Two nodes see different file systems at the NAS path."""
 
 
+def packages_of(site: HarborSite) -> tuple[str, ...]:
+    """Name what a Harbor node needs to mount the NAS; nothing where the operator mounts it."""
+    return ("nfs-common",) if site.nas.source and site.nas.fs_type.startswith("nfs") else ()
+
+
 def mount(site: HarborSite, host: Host) -> Outcome:
     """Mount the NAS, now and at boot, if a source is configured; else make sure that it is mounted.
 
     Raises:
         HarborHaError: it is not mounted and cannot be: Harbor would write images to the node's own disk.
+        RemoteCommandFailed: apt failed to install what NFS needs.
     """
     nas = site.nas
+    if lacking := packages.lacking(host, packages_of(site)):
+        packages.refresh(host)
+        packages.install(host, lacking)
     payload = {
         "path": nas.path.rstrip("/"),
         "source": nas.source,

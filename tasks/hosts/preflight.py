@@ -1,7 +1,7 @@
 """What every node looks like before bootstrap changes anything; read-only."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,11 +10,14 @@ from blocks import HarborSite
 from tasks.docker import engine
 from tasks.docker.engine import EngineFacts
 from tasks.harbor.on_node.containers import LOG_PORT
+from tasks.hosts import nas
 from tasks.hosts.connection import MARK, Host
 from tasks.node_source import source_of
-from tasks.pitr.settings import PATHS
+from tasks.pitr.install import PACKAGE as PGBACKREST
+from tasks.pitr.settings import PATHS, uses_repository
+from tasks.postgres import packages as postgres
 from tasks.postgres.layout import STATE_DIR, layout_of
-from tasks.remote import preflight_probe, supply_probe
+from tasks.remote import package_states, preflight_probe, supply_probe
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class NodeSeen:
         images_beside: the registry's directory holds images that are not on the NAS.
         wal_repository: the node has what pgBackRest needs to write into the bucket.
         daemon_json: content of Docker's daemon.json; None when there is none.
-        postgres_installed: the configured major is there.
+        lacking: packages that it needs and that are not installed, or not to the end; Docker's left out.
         harbor_sha256: checksum of the installer that was unpacked here; None when none was.
         packages: `ok`, or why it cannot be installed, by what is still missing.
         installer: `ok`, or why the node cannot fetch Harbor's installer from its address.
@@ -95,7 +98,7 @@ class NodeSeen:
     images_beside: bool
     wal_repository: bool
     daemon_json: str | None
-    postgres_installed: bool
+    lacking: Sequence[str]
     harbor_sha256: str | None
     packages: dict[str, str]
     installer: str
@@ -117,7 +120,7 @@ def observe(site: HarborSite, host: Host) -> NodeSeen:
 
 def _probe(site: HarborSite, host: Host, docker: Callable[[], EngineFacts | None]) -> NodeSeen:
     before = time.time()
-    seen = host.python(source_of(preflight_probe), _questions(site, host.name), timeout=60)
+    seen = host.python(source_of(package_states, preflight_probe), _questions(site, host.name), timeout=60)
     # The program reads the clock first, so the round trip before it counts, not its whole run.
     after = time.time()
     skew = seen["clock"] - before if seen["clock"] < before else max(0.0, seen["clock"] - after)
@@ -143,7 +146,7 @@ def _probe(site: HarborSite, host: Host, docker: Callable[[], EngineFacts | None
         images_beside=seen["images_beside"],
         wal_repository=seen["wal_repository"],
         daemon_json=seen["daemon_json"],
-        postgres_installed=seen["postgres_installed"],
+        lacking=seen["lacking"],
         harbor_sha256=seen["harbor_sha256"],
         packages={},
         installer="ok",
@@ -163,8 +166,8 @@ def with_supplies(site: HarborSite, host: Host, seen: NodeSeen) -> NodeSeen:
     url = site.harbor.installer if remote and lacks_harbor else None
     if not seen.tools.get("apt-get") or not (wanted or url):
         return seen
-    postgres = f"postgresql-{layout_of(site).major}"
-    payload = {"packages": wanted, "postgres": postgres if postgres in wanted else None, "url": url}
+    server = postgres.server_package(site)
+    payload = {"packages": wanted, "postgres": server if server in wanted else None, "url": url}
     answer = host.python(source_of(supply_probe), payload, timeout=600)
     return replace(seen, packages=answer["packages"], installer=answer["installer"])
 
@@ -173,13 +176,20 @@ def missing_packages(site: HarborSite, seen: NodeSeen) -> dict[str, list[str]]:
     """List what is to be installed from packages: what it is, and the packages of which any will do."""
     wanted: dict[str, list[str]] = {}
     if seen.docker is not None and seen.docker.engine is None:
-        wanted["Docker"] = ["docker.io"]
+        wanted["Docker"] = [engine.ENGINE]
     if seen.docker is not None and not seen.docker.compose:
         wanted["compose"] = list(engine.COMPOSE_CHOICES)
-    if seen.database is not None and not seen.postgres_installed:
-        package = f"postgresql-{layout_of(site).major}"
-        wanted[package] = [package]
-    return wanted
+    return wanted | {package: [package] for package in seen.lacking}
+
+
+def packages_of(site: HarborSite, node_name: str) -> list[str]:
+    """List the packages that a node needs besides Docker's, which may have come from the operator."""
+    node = site.node(node_name)
+    needed = nas.packages_of(site) if node.runs_harbor else ()
+    if node.runs_postgres:
+        needed += postgres.packages_of(site)
+        needed += (PGBACKREST,) if uses_repository(site) else ()
+    return list(needed)
 
 
 def ports_of(site: HarborSite, node_name: str) -> list[int]:
@@ -225,7 +235,7 @@ def _questions(site: HarborSite, node_name: str) -> dict[str, Any]:
         "data_volume": site.harbor.data_volume.rstrip("/"),
         "wal_repository": PATHS.config,
         "secretkey": f"{site.harbor.data_volume}/secret/keys/secretkey",
-        "server": f"{layout.bin}/postgres" if node.runs_postgres else "",
+        "packages": packages_of(site, node_name),
         "state_dir": STATE_DIR,
         "mark": MARK,
     }

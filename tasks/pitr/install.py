@@ -1,22 +1,17 @@
 """pgBackRest on a node: package, configuration, and the site's stanza in the bucket."""
 
 from blocks import HarborSite
-from tasks.errors import HarborHaError
+from tasks.hosts import packages
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.pitr.repository import pgbackrest, repository_state
-from tasks.pitr.settings import PATHS, PROGRAM, bucket_of, configuration, stanza_of
-from tasks.postgres.packages import APT, available
+from tasks.pitr.settings import PATHS, bucket_of, configuration, stanza_of
 from tasks.postgres.sql import value
 
-_INSTALL_S = 900.0
+PACKAGE = "pgbackrest"
 _STANZA_S = 180.0
 _OWNER = "postgres:postgres"
 _SYSTEM_IDENTIFIER = "SELECT system_identifier FROM pg_control_system()"
-
-
-class NotPackaged(HarborHaError):
-    """No repository of the node has pgBackRest."""
 
 
 def install(site: HarborSite, host: Host) -> Outcome:
@@ -27,16 +22,17 @@ def install(site: HarborSite, host: Host) -> Outcome:
         Refused: the site keeps no WAL in a bucket.
     """
     done = []
-    if host.run(["test", "-x", PROGRAM], check=False).exit_status != 0:
-        if not available(host, "pgbackrest"):
-            raise NotPackaged(
-                "The package pgbackrest is in no package repository that this machine reaches.",
+    if packages.lacking(host, [PACKAGE]):
+        packages.refresh(host)
+        if not packages.has_candidate(host, PACKAGE):
+            raise packages.NotPackaged(
+                f"The package {PACKAGE} is in no package repository that this machine reaches.",
                 where=host.name,
                 meaning="WAL cannot be shipped to the bucket.",
                 remedy="Make the distribution's or PostgreSQL's repository reachable, or set wal_archive: disk.",
             )
-        host.run(["env", "DEBIAN_FRONTEND=noninteractive", *APT, "install", "pgbackrest"], timeout=_INSTALL_S)
-        done.append("installed pgbackrest")
+        packages.install(host, [PACKAGE])
+        done.append(f"installed {PACKAGE}")
     authority = bucket_of(site).s3_ca
     if authority and host.put(PATHS.ca, authority, mode=0o644):
         done.append("wrote the S3 endpoint's authority")

@@ -34,10 +34,6 @@ def mount(p: Dict[str, Any]) -> Dict[str, Any]:
         changed = True
     if not mounted(path):
         os.makedirs(path, exist_ok=True)
-        if p["type"].startswith("nfs"):
-            subprocess.run(
-                ["apt-get", "-y", "-qq", "install", "nfs-common"], timeout=100, stdout=subprocess.DEVNULL
-            )
         done = subprocess.run(["mount", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
         if done.returncode != 0 or not mounted(path):
             return {"problem": "mount %s failed: %s" % (path, done.stdout.decode().strip())}

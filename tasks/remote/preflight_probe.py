@@ -12,6 +12,8 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
+from tasks.remote.package_states import lacking
+
 
 def output(argv: List[str], limit: float = 10) -> str:
     """Return what a program prints; empty when it cannot be run or is late."""
@@ -218,7 +220,7 @@ def look(p: Dict[str, Any]) -> Dict[str, Any]:
         "connects": connects(p["connects"]),
         "database": database(p["database"]) if p["database"] else None,
         "secretkey": fingerprint(p["secretkey"]),
-        "postgres_installed": bool(p["server"]) and os.access(p["server"], os.X_OK),
+        "lacking": lacking(p["packages"]),
         "harbor_sha256": recorded(p["state_dir"] + "/harbor_installed.json", "sha256"),
         "bundled_database": bundled_database(
             p["data_volume"] + "/database", p["state_dir"] + "/harbor_migrated.json"

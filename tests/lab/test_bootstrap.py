@@ -22,9 +22,11 @@ from tests.lab.site import LabSite
 RECORD = "/var/lib/harbor-ha/cluster.json"
 SECRETKEY = "/data/harbor/secret/keys/secretkey"
 
+# A package that dpkg has unpacked, or is about to, and not yet configured: its programs are there and do not work.
+BEGUN = "dpkg-query --show --showformat='${{db:Status-Status}}' {} | grep -E 'half|unpacked'"
+
 # Where the flow's process is killed, in the order in which bootstrap comes past: node, and what is so just then.
 MOMENTS = (
-    ("while packages are installed", "node-a", "pgrep -x dpkg"),
     ("between the intent of a cluster and its record", "node-a", "test -e /var/lib/harbor-ha/creating.json"),
     ("during the base backup", "node-b", "test -e /data/pgsql/data.new"),
     ("while images are loaded", "node-a", "pgrep -f '[d]ocker load'"),
@@ -61,6 +63,13 @@ def bare(standing_lab: Lab) -> None:
 
 @pytest.mark.timeout(1200)
 def test_killed_again_and_again_on_the_way_it_still_ends_as_one_site(lab_site: LabSite) -> None:
+    # On the other node apt goes on, and the next run has to wait for it.
+    for node, package in (("node-b", "postgresql-15"), ("node-a", "docker.io")):
+        killed_when(lab_site, node, BEGUN.format(package))
+        lab_site.lab.stop(node)
+        lab_site.lab.start(node)
+        assert lab_site.shell(node, f"dpkg --audit {package}"), "the power was cut too late"
+        print(f"killed, and the power of {node} cut, while {package} is installed")
     for moment, node, condition in MOMENTS:
         killed_when(lab_site, node, condition)
         print(f"killed {moment}")

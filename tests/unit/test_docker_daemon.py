@@ -1,6 +1,7 @@
 """daemon.json belongs to the operator; we add to it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,12 +10,12 @@ import pytest
 from tasks.docker import daemon, engine
 from tasks.docker.daemon import merged
 from tasks.errors import HarborHaError, Refused
-from tasks.hosts.connection import Host
+from tasks.hosts.connection import Completed, Host
 from tests.unit.harbor_site import make_site
 
 
 class Node:
-    """A node that keeps files and answers programs with what the test prepared."""
+    """A node that keeps files, answers programs with what the test prepared, and has every package but the plugin."""
 
     name = "node-a"
 
@@ -22,6 +23,13 @@ class Node:
         self.answers = list(answers)
         self.file = daemon_json
         self.asked: list[Any] = []
+        self.installed: list[str] = []
+
+    def run(self, argv: Sequence[str], *, timeout: float = 30.0) -> Completed:
+        if "install" in argv:
+            self.installed = list(argv[argv.index("install") + 1 :])
+        candidate = "(none)" if argv[-1] in engine.COMPOSE_CHOICES[:2] else "1.0"
+        return Completed(tuple(argv), 0, f"  Candidate: {candidate}\n", "")
 
     def python(self, source: str, payload: object = None, *, timeout: float = 30.0) -> Any:
         self.asked.append(payload)
@@ -108,11 +116,24 @@ def test_an_engine_that_the_operator_installed_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "lacking", [{"engine": None}, {"engine": ""}, {"compose_plugin": None}, {"enabled": False}]
+    ("lacking", "installed"),
+    [
+        ({"engine": None}, ["docker.io"]),
+        ({"engine": ""}, []),
+        ({"compose_plugin": None}, ["docker-compose"]),
+        ({"enabled": False}, []),
+        ({"half_installed": ["docker.io"]}, ["docker.io"]),
+        ({"engine": None, "half_installed": ["docker.io"]}, ["docker.io"]),
+        ({"compose_plugin": None, "half_installed": ["docker-compose"]}, ["docker-compose"]),
+        ({"engine": None, "compose_plugin": None}, ["docker.io", "docker-compose"]),
+    ],
 )
-def test_whatever_is_missing_is_installed_or_started(lacking: dict[str, Any], tmp_path: Path) -> None:
-    node = Node(facts(**lacking), {"installed": []}, facts())
+def test_whatever_is_missing_or_half_there_is_installed_or_started(
+    lacking: dict[str, Any], installed: list[str], tmp_path: Path
+) -> None:
+    node = Node(facts(**lacking), {}, facts())
     assert engine.install(make_site(tmp_path), cast(Host, node)).changed
+    assert node.installed == installed
 
 
 def test_compose_1_is_taken_where_the_plugin_is_missing() -> None:

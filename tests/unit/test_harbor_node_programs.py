@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from tasks.docker.on_node import daemon_apply, engine_facts, engine_install, lib
+from tasks.docker.on_node import daemon_apply, engine_facts, engine_start, lib
 from tasks.harbor.on_node import (
     boot,
     clone,
@@ -20,10 +20,11 @@ from tasks.harbor.on_node import (
     storage,
 )
 from tasks.node_source import source_of
+from tasks.remote import package_states
 
 PROGRAMS: list[tuple[ModuleType, ...]] = [
-    (lib, engine_facts),
-    (lib, engine_facts, engine_install),
+    (lib, package_states, engine_facts),
+    (lib, engine_start),
     (lib, daemon_apply),
     (lib, install),
     (lib, read_config),

@@ -50,7 +50,7 @@ def node(name: str, **changes: Any) -> NodeSeen:
         images_beside=False,
         wal_repository=False,
         daemon_json=None,
-        postgres_installed=False,
+        lacking=["postgresql-15"],
         harbor_sha256=None,
         packages={"Docker": "ok", "compose": "ok", "postgresql-15": "ok"},
         installer="ok",

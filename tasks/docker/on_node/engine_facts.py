@@ -3,13 +3,18 @@
 # ruff: noqa: UP006, UP035, UP045 - Python 3.6
 
 import shutil
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from tasks.docker.on_node.lib import payload, reply, run
+from tasks.remote.package_states import half_installed
 
 
-def observe() -> Dict[str, Any]:
-    """Find the engine, compose in both its forms, and whether the engine answers and starts at boot."""
+def observe(packages: List[str]) -> Dict[str, Any]:
+    """Find the engine, compose in both its forms, and whether the engine answers and starts at boot.
+
+    Args:
+        packages: those that either may have come with.
+    """
     engine: Optional[str] = None
     if shutil.which("docker"):
         status, out, _ = run(["docker", "version", "--format", "{{.Server.Version}}"], 20)
@@ -20,9 +25,9 @@ def observe() -> Dict[str, Any]:
         "compose_plugin": plugin[1].strip() if plugin[0] == 0 else None,
         "compose_v1": bool(shutil.which("docker-compose")),
         "enabled": run(["systemctl", "is-enabled", "--quiet", "docker"], 20)[0] == 0,
+        "half_installed": half_installed(packages),
     }
 
 
 if __name__ == "__main__":
-    payload()
-    reply(observe())
+    reply(observe(payload()["packages"]))
