@@ -8,9 +8,10 @@ from typing import Any, cast
 import pytest
 
 from tasks.errors import RemoteCommandFailed
-from tasks.hosts import packages
+from tasks.hosts import nas, packages, preflight
 from tasks.hosts.connection import Host
 from tasks.remote import package_states
+from tests.unit.harbor_site import make_site
 
 INTERRUPTED = "E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct the problem."
 
@@ -85,3 +86,42 @@ def test_any_other_failure_of_apt_is_told_and_not_tried_again(failures: tuple[st
         packages.install(cast(Host, node), ["postgresql-15"])
     assert node.failures == []
     assert len(node.ran) == 2 * len(failures) - 1
+
+
+@pytest.mark.parametrize(
+    ("source", "fs_type", "wal_archive", "needed"),
+    [
+        (None, "nfs", "disk", []),
+        ("nas.example.com:/share", "nfs", "disk", ["nfs-common"]),
+        ("nas.example.com:/share", "nfs4", "disk", ["nfs-common"]),
+        ("/dev/vdb1", "ext4", "disk", []),
+        (None, "nfs", "oss", ["pgbackrest"]),
+    ],
+)
+def test_the_preflight_asks_for_every_package_that_the_site_needs(
+    tmp_path: Path, source: str | None, fs_type: str, wal_archive: str, needed: list[str]
+) -> None:
+    site = make_site(tmp_path)
+    site.nas.source, site.nas.fs_type = source, fs_type
+    site.backup.wal_archive = wal_archive  # type: ignore[assignment]
+    asked = preflight.packages_of(site, "node-a")
+    assert sorted(asked) == sorted(["postgresql-15", "zstd", *needed])
+
+
+class NfsNode(Node):
+    """A node that lacks what it is asked for, and mounts what it is told to."""
+
+    name = "node-a"
+
+    def python(self, source: str, payload: object = None, *, timeout: float = 30.0) -> object:
+        return payload if isinstance(payload, list) else {"changed": True}
+
+
+def test_a_bare_node_gets_what_nfs_needs_before_the_nas_is_mounted(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    site.nas.source = "nas.example.com:/share"
+    node = NfsNode()
+    assert nas.mount(site, cast(Host, node)).changed
+    refreshed, installed = node.ran
+    assert refreshed.endswith("update")
+    assert installed.endswith("install nfs-common")
