@@ -1,5 +1,7 @@
 """The distribution's packages on a node: what is there, what can be had, and how it is installed."""
 
+import logging
+import time
 from collections.abc import Sequence
 
 from tasks.errors import HarborHaError, RemoteCommandFailed
@@ -7,12 +9,16 @@ from tasks.hosts.connection import Host
 from tasks.node_source import source_of
 from tasks.remote import package_states
 
+logger = logging.getLogger(__name__)
+
 _ENV = ["env", "DEBIAN_FRONTEND=noninteractive"]
-# The lock: a machine of a cloud begins its life with updates of its own, which take minutes.
-# Without the recommendations: a container runtime's second choice, a mail server, a file system's tools.
-_APT = ["apt-get", "-y", "-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"]
-_INSTALL = [*_ENV, *_APT, "--no-install-recommends", "install"]
+_APT = [*_ENV, "apt-get", "-y", "-qq", "-o", "Acquire::Retries=3"]
 _DOWNLOAD_S = 900.0
+# A machine of a cloud begins its life with updates of its own, which take minutes. apt's DPkg::Lock::Timeout is
+# not for the lists, and not in Ubuntu 18.04.
+_LOCKED = "Could not get lock"
+_LOCKED_S = 600.0
+_POLL_S = 2.0
 # What apt says, in C's language, after dpkg was killed: a power cut during an installation.
 _INTERRUPTED = "dpkg --configure -a"
 
@@ -30,8 +36,12 @@ def lacking(host: Host, names: Sequence[str]) -> list[str]:
 
 
 def refresh(host: Host) -> None:
-    """Fetch apt's lists anew: old ones name versions that the mirror has no more, which end with a 404."""
-    host.run([*_ENV, *_APT, "update"], timeout=_DOWNLOAD_S)
+    """Fetch apt's lists anew: old ones name versions that the mirror has no more, which end with a 404.
+
+    Raises:
+        RemoteCommandFailed: apt failed, or another apt held its lock for 600 s.
+    """
+    _apt(host, ["update"])
 
 
 def has_candidate(host: Host, package: str) -> bool:
@@ -42,17 +52,33 @@ def has_candidate(host: Host, package: str) -> bool:
 
 
 def install(host: Host, names: Sequence[str]) -> None:
-    """Install packages, or finish what was begun; waits for another installation on the node to end.
+    """Install packages, or finish what was begun; another installation on the node is waited for.
 
     Raises:
-        RemoteCommandFailed: apt failed; its last lines are in the message.
+        RemoteCommandFailed: apt failed, or another one held its lock for 600 s; its last lines are in the message.
     """
+    # Without the recommendations: a container runtime's second choice, a mail server, a file system's tools.
+    wanted = ["--no-install-recommends", "install", *names]
     try:
-        host.run([*_INSTALL, *names], timeout=_DOWNLOAD_S)
+        _apt(host, wanted)
     except RemoteCommandFailed as failed:
         if _INTERRUPTED not in failed.stderr:
             raise
         host.run(
             [*_ENV, "dpkg", "--force-confdef", "--force-confold", "--configure", "-a"], timeout=_DOWNLOAD_S
         )
-        host.run([*_INSTALL, *names], timeout=_DOWNLOAD_S)
+        _apt(host, wanted)
+
+
+def _apt(host: Host, words: Sequence[str]) -> None:
+    """Run apt-get as soon as no other one is at work; what it refuses for the lock, it has not begun."""
+    deadline = time.monotonic() + _LOCKED_S
+    while True:
+        try:
+            host.run([*_APT, *words], timeout=_DOWNLOAD_S)
+            return
+        except RemoteCommandFailed as failed:
+            if _LOCKED not in failed.stderr or time.monotonic() > deadline:
+                raise
+        logger.info("%s: another installation is at work there; waiting for it", host.name)
+        time.sleep(_POLL_S)

@@ -14,6 +14,7 @@ from tasks.remote import package_states
 from tests.unit.harbor_site import make_site
 
 INTERRUPTED = "E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct the problem."
+LOCKED = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 99 (apt-get)"
 
 
 @pytest.fixture
@@ -60,6 +61,8 @@ def test_nothing_asked_is_nothing_lacking(dpkg: Path) -> None:
 class Node:
     """A node whose apt fails with the given messages, one a call, and then succeeds."""
 
+    name = "node-a"
+
     def __init__(self, *failures: str) -> None:
         self.failures = list(failures)
         self.ran: list[str] = []
@@ -77,6 +80,21 @@ def test_an_installation_that_a_power_cut_interrupted_is_finished_first() -> Non
     assert configured.endswith("--configure -a")
     assert again == first
     assert first.endswith("install postgresql-15")
+
+
+def test_another_installation_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "_POLL_S", 0.01)
+    node = Node(LOCKED, LOCKED)
+    packages.refresh(cast(Host, node))
+    assert [command.endswith("update") for command in node.ran] == [True] * 3
+
+
+def test_it_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "_LOCKED_S", -1.0)
+    node = Node(LOCKED)
+    with pytest.raises(RemoteCommandFailed, match=r"held by process 99 \(apt-get\)"):
+        packages.install(cast(Host, node), ["postgresql-15"])
+    assert len(node.ran) == 1
 
 
 @pytest.mark.parametrize("failures", [("E: Unable to fetch some archives",), (INTERRUPTED, INTERRUPTED)])
@@ -110,8 +128,6 @@ def test_the_preflight_asks_for_every_package_that_the_site_needs(
 
 class NfsNode(Node):
     """A node that lacks what it is asked for, and mounts what it is told to."""
-
-    name = "node-a"
 
     def python(self, source: str, payload: object = None, *, timeout: float = 30.0) -> object:
         return payload if isinstance(payload, list) else {"changed": True}
