@@ -310,11 +310,10 @@ class Lab:
 
     def _wait_until_booted(self, node: str, deadline: float) -> None:
         # Without --wait: it fails at once while D-Bus is not up yet, so that a poll is needed anyway.
-        state = ""
-        while state not in ("running", "degraded"):
+        ask = ["systemctl", "is-system-running"]
+        while (state := self.exec(node, ask, check=False).stdout.strip()) not in ("running", "degraded"):
             if time.monotonic() > deadline:
                 raise LabError(f"systemd says {state!r} after {_BOOT_LIMIT_S:.0f} s.", where=node)
-            state = self.exec(node, ["systemctl", "is-system-running"], check=False).stdout.strip()
             time.sleep(0.1)
 
     def _set_cuts(self, change: Callable[[set[partition.Cut]], set[partition.Cut]]) -> None:
