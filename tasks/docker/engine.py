@@ -71,6 +71,7 @@ def install(site: HarborSite, host: Host) -> Outcome:
     Raises:
         HarborHaError: the engine that is there is too old for Harbor.
         NotPackaged: no repository has compose.
+        AptBusy: another installation did not end.
         RemoteCommandFailed: apt failed, or the engine does not start; its last lines are in the message.
     """
     facts = observe(host)

@@ -26,7 +26,7 @@ def mount(site: HarborSite, host: Host) -> Outcome:
 
     Raises:
         HarborHaError: it is not mounted and cannot be: Harbor would write images to the node's own disk.
-        RemoteCommandFailed: apt failed to install what NFS needs.
+        AptBusy, RemoteCommandFailed: apt did not begin, or failed to install what NFS needs.
     """
     nas = site.nas
     if lacking := packages.lacking(host, packages_of(site)):

@@ -27,6 +27,10 @@ class NotPackaged(HarborHaError):
     """No package repository that the node reaches has what is needed."""
 
 
+class AptBusy(HarborHaError):
+    """Another installation on the node held one of apt's locks for too long."""
+
+
 def lacking(host: Host, names: Sequence[str]) -> list[str]:
     """List those of the packages that are not installed on the node, or not to the end."""
     if not names:
@@ -39,7 +43,8 @@ def refresh(host: Host) -> None:
     """Fetch apt's lists anew: old ones name versions that the mirror has no more, which end with a 404.
 
     Raises:
-        RemoteCommandFailed: apt failed, or another apt held its lock for 600 s.
+        AptBusy: another installation held apt's lock for 600 s.
+        RemoteCommandFailed: apt failed.
     """
     _apt(host, ["update"])
 
@@ -55,7 +60,8 @@ def install(host: Host, names: Sequence[str]) -> None:
     """Install packages, or finish what was begun; another installation on the node is waited for.
 
     Raises:
-        RemoteCommandFailed: apt failed, or another one held its lock for 600 s; its last lines are in the message.
+        AptBusy: another installation held apt's lock for 600 s.
+        RemoteCommandFailed: apt failed; its last lines are in the message.
     """
     # Without the recommendations: a container runtime's second choice, a mail server, a file system's tools.
     wanted = ["--no-install-recommends", "install", *names]
@@ -78,7 +84,19 @@ def _apt(host: Host, words: Sequence[str]) -> None:
             host.run([*_APT, *words], timeout=_DOWNLOAD_S)
             return
         except RemoteCommandFailed as failed:
-            if _LOCKED not in failed.stderr or time.monotonic() > deadline:
+            if _LOCKED not in failed.stderr:
                 raise
+            if time.monotonic() > deadline:
+                raise _busy(host, failed) from None
         logger.info("%s: another installation is at work there; waiting for it", host.name)
         time.sleep(_POLL_S)
+
+
+def _busy(host: Host, failed: RemoteCommandFailed) -> AptBusy:
+    line = next(line for line in failed.stderr.splitlines() if _LOCKED in line)
+    return AptBusy(
+        f"Another installation did not end in {_LOCKED_S:.0f} s: {line}",
+        where=host.name,
+        meaning="apt did not begin; what was installed before stays.",
+        remedy=f"Let the process that apt names on {host.name} end, or end it; then run the flow again.",
+    )

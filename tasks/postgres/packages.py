@@ -27,7 +27,7 @@ def install(site: HarborSite, host: Host) -> Outcome:
 
     Raises:
         NotPackaged: neither the distribution nor the PostgreSQL repository has it.
-        RemoteCommandFailed: apt failed.
+        AptBusy, RemoteCommandFailed: apt did not begin, or failed.
     """
     lacking = packages.lacking(host, packages_of(site))
     if not lacking:
