@@ -222,7 +222,7 @@ def require_crc(expected: int, reported: int | None, where: str, request_id: str
         raise CrcMismatch(
             "The checksum that OSS reports is not that of what was sent or received.",
             where=where,
-            meaning="The content is damaged in OSS or on the way, three times in a row.",
+            meaning="The content is damaged in OSS or on the way; trying again did not help.",
             remedy="Run the flow again; if it stays, give the request id to Alibaba's support.",
             request_id=request_id,
         )

@@ -1,5 +1,6 @@
 """The store of a site on the lab's OSS server on loopback, with any setting changed."""
 
+from dataclasses import replace
 from typing import Any
 
 from blocks import OssBucket
@@ -9,6 +10,11 @@ from tasks.storage.store import ObjectStore, open_store
 from tests.unit.local_oss import ACCESS_KEY_ID, ACCESS_KEY_SECRET, BUCKET, REGION
 
 QUICK = Patience(attempts=4, first_s=0.001, longest_s=0.002)
+
+
+def outlasting(failures: int) -> Patience:
+    """Quick, and enough for one unlucky call that meets all the failures meant for several threads."""
+    return replace(QUICK, attempts=failures + 1)
 
 
 def store_for(server: OssServer, **changes: Any) -> ObjectStore:

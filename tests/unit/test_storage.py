@@ -17,7 +17,7 @@ from tasks.storage.bandwidth import Bandwidth
 from tasks.storage.facts import advice, bucket_facts, preflight
 from tasks.storage.retry import Patience
 from tasks.storage.store import ObjectStore
-from tests.unit.changed_store import QUICK, leftovers, store_for
+from tests.unit.changed_store import QUICK, leftovers, outlasting, store_for
 from tests.unit.local_oss import ACCESS_KEY_SECRET, BUCKET, running_oss
 
 MIB = 1 << 20
@@ -237,8 +237,7 @@ def test_of_twenty_orchestrators_one_gets_the_lock(server: OssServer) -> None:
 
 
 def test_twenty_threads_share_one_store(server: OssServer) -> None:
-    # One unlucky call may meet all twenty failures.
-    store = store_for(server, threads=20, patience=Patience(attempts=21, first_s=0.001, longest_s=0.002))
+    store = store_for(server, threads=20, patience=outlasting(20))
     server.fail("error", code="ServiceUnavailable", skip=30, times=20)
     contents = {f"key-{number}": os.urandom(10_000 + number) for number in range(60)}
     with ThreadPoolExecutor(20) as pool:

@@ -30,10 +30,10 @@ from tasks.storage.digests import Digests, digests_of, name_of
 from tasks.storage.inventory import blob_root, bucket_inventory, node_inventory
 from tasks.storage.objects import ListedObject
 from tasks.storage.store import ObjectStore
+from tests.unit.changed_store import leftovers, outlasting, store_for
 from tests.unit.harbor_site import make_site
 from tests.unit.local_host import local_host
 from tests.unit.local_oss import running_oss
-from tests.unit.test_storage import leftovers, store_for
 
 pytestmark = pytest.mark.servers
 
@@ -158,9 +158,8 @@ def test_strangers_in_the_blob_directories_are_counted_and_left_alone(nas: Path,
     assert copy(nas, store).copied == 1
 
 
-def test_oss_failing_now_and_then_does_not_stop_the_copy(
-    nas: Path, server: OssServer, store: ObjectStore
-) -> None:
+def test_oss_failing_now_and_then_does_not_stop_the_copy(nas: Path, server: OssServer) -> None:
+    store = store_for(server, patience=outlasting(6))
     for number in range(60):
         put_blob(nas, os.urandom(1000 + number))
     put_blob(nas, os.urandom(9 << 20))

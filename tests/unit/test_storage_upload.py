@@ -13,7 +13,7 @@ import pytest
 from lab.oss.server import OssServer
 from tasks.storage import errors, upload
 from tasks.storage.store import ObjectStore
-from tests.unit.changed_store import leftovers, store_for
+from tests.unit.changed_store import leftovers, outlasting, store_for
 from tests.unit.local_oss import running_oss
 
 MIB = 1 << 20
@@ -37,7 +37,8 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_a_stream_arrives_whole_through_failing_parts(server: OssServer, store: ObjectStore) -> None:
+def test_a_stream_arrives_whole_through_failing_parts(server: OssServer) -> None:
+    store = store_for(server, patience=outlasting(4))
     content = os.urandom(2 * MIB + 17)
     server.fail("error", operation="UploadPart", code="ServiceUnavailable", skip=1, times=2)
     server.fail("reset", operation="UploadPart", bytes=50_000, skip=4)
