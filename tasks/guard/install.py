@@ -23,6 +23,7 @@ from tasks.remote import (
     guard_rules,
     guard_watch,
     pg_disk,
+    pg_log,
     pg_run,
     pg_sync,
 )
@@ -30,7 +31,7 @@ from tasks.remote import (
 CONFIG = guard_look.CONFIG
 BOOT_GUARD = f"{PROGRAM_DIR}/pg-boot-guard"
 _DROP_IN = "/etc/systemd/system/postgresql@.service.d/harbor-ha.conf"
-_COMMON = (pg_disk, pg_run)
+_COMMON = (pg_disk, pg_log, pg_run)
 _IDENTITY = """
 SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int,
        (SELECT system_identifier FROM pg_control_system())

@@ -11,7 +11,7 @@ from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import PASSFILE, STATE_DIR, Layout, layout_of
 from tasks.postgres.settings import configuration, host_based_authentication, merged_hba, passfile
 from tasks.postgres.sql import execute
-from tasks.remote import cluster_create, cluster_start, role_login
+from tasks.remote import cluster_create, cluster_start, pg_log, role_login
 
 _START_S = 60.0
 
@@ -63,17 +63,17 @@ def start(site: HarborSite, host: Host, *, limit_s: float = _START_S) -> Outcome
     systemd's exit status proves nothing here: Debian's unit hides a failed start.
 
     Raises:
-        RemoteCommandFailed: the server did not start; the end of its log is in the message.
+        HarborHaError: the server did not start; what it logged is in the message.
     """
     layout = layout_of(site)
     payload = {**_names(layout), "limit_s": limit_s}
-    answer = host.python(source_of(cluster_start), payload, timeout=limit_s + 10)
+    answer = host.python(source_of(pg_log, cluster_start), payload, timeout=limit_s + 10)
     if answer["state"] == "failed":
         raise HarborHaError(
             f"PostgreSQL did not start: {answer['log']}",
             where=host.name,
             meaning="The node has no database server.",
-            remedy=f"Read /var/log/postgresql/postgresql-{layout.major}-{layout.cluster}.log on the node.",
+            remedy=f"Read {layout.log} on the node.",
         )
     if answer["state"] == "running":
         return unchanged("PostgreSQL runs with its configuration")
@@ -156,7 +156,7 @@ def _names(layout: Layout) -> dict[str, object]:
         "unit": layout.unit,
         "record": layout.record,
         "state_dir": STATE_DIR,
-        "log": f"/var/log/postgresql/postgresql-{layout.major}-{layout.cluster}.log",
+        "log": layout.log,
         "limit_s": _START_S,
     }
 

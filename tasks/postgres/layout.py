@@ -36,6 +36,11 @@ class Layout:
         return f"postgresql@{self.major}-{self.cluster}.service"
 
     @property
+    def log(self) -> str:
+        """The server's log; pg_ctlcluster names it."""
+        return f"/var/log/postgresql/postgresql-{self.major}-{self.cluster}.log"
+
+    @property
     def record(self) -> str:
         """The file that says which database this site created here."""
         return f"{STATE_DIR}/cluster.json"

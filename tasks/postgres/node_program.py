@@ -7,7 +7,7 @@ from blocks import HarborSite
 from tasks.hosts.connection import Host
 from tasks.node_source import source_of
 from tasks.postgres.layout import STATE_DIR, layout_of
-from tasks.remote import pg_disk, pg_run
+from tasks.remote import pg_disk, pg_log, pg_run
 
 # What the orchestrator waits for beyond the node's own limits: a cold SSH connection and Python's start.
 _OVERHEAD_S = 10.0
@@ -19,12 +19,12 @@ def on_node(
     """Run a program of `tasks/remote` as root in one round trip and return its answer.
 
     Args:
-        program: the module; `pg_disk` and `pg_run` are joined to it.
+        program: the module; `pg_disk`, `pg_log` and `pg_run` are joined to it.
         libraries: further modules that it uses.
         limit: seconds that its own limits add up to.
         given: what it reads besides the names of the cluster.
     """
-    source = source_of(pg_disk, pg_run, *libraries, program)
+    source = source_of(pg_disk, pg_log, pg_run, *libraries, program)
     answer: dict[str, Any] = host.python(
         source, {**cluster_names(site, host), **given}, timeout=limit + _OVERHEAD_S
     )
@@ -45,5 +45,5 @@ def cluster_names(site: HarborSite, host: Host) -> dict[str, Any]:
         "unit": layout.unit,
         "socket_dir": "/var/run/postgresql",
         "state_dir": STATE_DIR,
-        "log": f"/var/log/postgresql/postgresql-{layout.major}-{layout.cluster}.log",
+        "log": layout.log,
     }

@@ -58,10 +58,7 @@ def follow(site: HarborSite, standby: Host, primary: Host) -> Outcome:
     try:
         marker = proof.replicate_marker(site, standby, primary)
     except proof.MarkerNotReplayed as error:
-        layout = layout_of(site)
-        log = standby.run(
-            ["tail", "-n", "5", f"/var/log/postgresql/postgresql-{layout.major}-{layout.cluster}.log"]
-        )
+        log = standby.run(["tail", "-n", "5", layout_of(site).log])
         raise _not_following(standby, f"{error.what} Its log ends: {log.stdout.strip()}") from error
     did = answer["changed"] or slots.changed or stale.changed
     said = changed if did else unchanged

@@ -170,13 +170,21 @@ def _start_as_primary(
         raise NotTakenBack(
             f"It could not be started as the primary: {answer['problem']}.",
             where=host.name,
-            meaning="The site has no primary; nothing was promoted.",
-            remedy="Read the message, repair, and run the switchover or a failover again.",
+            **(_SO_TAKE_BACK if take_back else _SO_RESTART),
         )
     said = changed if answer["changed"] else unchanged
     return said(f"primary on timeline {timeline}", timeline=timeline)
 
 
+_SO_TAKE_BACK = {
+    "meaning": "The site has no primary; nothing was promoted.",
+    "remedy": "Read the message, repair, and run the switchover or a failover again.",
+}
+# Said within a failover, which goes on.
+_SO_RESTART = {
+    "meaning": "Its data is as it was.",
+    "remedy": "Repair it before it is rejoined; a failover does not need it.",
+}
 _WHY_NOT = {
     "stopped": "Its shutdown checkpoint is written, but processes are left: {running}.",
     "standby": "It is a standby; there is nothing to switch over from.",

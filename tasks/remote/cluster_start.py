@@ -10,6 +10,8 @@ import sys
 import time
 from typing import Any, Dict, Optional, Tuple
 
+from tasks.remote.pg_log import log_since, log_size
+
 PENDING = "SELECT count(*) FROM pg_settings WHERE pending_restart"
 LOADED = "SELECT extract(epoch FROM pg_conf_load_time())"
 
@@ -54,14 +56,15 @@ def answers(p: Dict[str, Any]) -> bool:
 
 
 def start(p: Dict[str, Any]) -> Tuple[str, str]:
-    """Return `running`, `started`, `reloaded`, `restarted` or `failed`, and the log's end on failure."""
+    """Return `running`, `started`, `reloaded`, `restarted` or `failed`, and what its log says on failure."""
     files = [p["conf"] + "/conf.d/10-harbor-ha.conf", p["conf"] + "/pg_hba.conf"]
+    before = log_size(p["log"])
     newest = max(os.stat(path).st_mtime for path in files)
     loaded = ask(p, LOADED)
     if loaded is None:
         # Debian's pg_ctlcluster goes on polling for 2 s after the server answers; we ask it ourselves.
         systemctl(p, "start", "--no-block")
-        return ("started", "") if answers(p) else ("failed", log_end(p))
+        return ("started", "") if answers(p) else ("failed", log_since(p["log"], before))
     if float(loaded) >= newest:
         return "running", ""
     systemctl(p, "reload")
@@ -71,15 +74,7 @@ def start(p: Dict[str, Any]) -> Tuple[str, str]:
     if ask(p, PENDING) == "0":
         return "reloaded", ""
     systemctl(p, "restart")
-    return ("restarted", "") if answers(p) else ("failed", log_end(p))
-
-
-def log_end(p: Dict[str, Any]) -> str:
-    """Return the last lines of the server's log."""
-    if not os.path.exists(p["log"]):
-        return "it has no log"
-    with open(p["log"], errors="replace") as source:
-        return source.read()[-1500:]
+    return ("restarted", "") if answers(p) else ("failed", log_since(p["log"], before))
 
 
 if __name__ == "__main__":

@@ -137,8 +137,3 @@ def set_standby_signal(p: Dict[str, Any]) -> bool:
         return False
     write_durably(path, "", 0o600, "postgres")
     return True
-
-
-def log_end(p: Dict[str, Any]) -> str:
-    """Return the last lines of the server's log."""
-    return (text_of(p["log"]) or "it has no log")[-1500:]

@@ -9,7 +9,8 @@ import subprocess
 import time
 from typing import Any, Dict, List, Optional
 
-from tasks.remote.pg_disk import ENGLISH, log_end, remove_durably, servers_in
+from tasks.remote.pg_disk import ENGLISH, remove_durably, servers_in
+from tasks.remote.pg_log import log_since, log_size
 
 
 class Failed(Exception):
@@ -110,11 +111,12 @@ def ended(p: Dict[str, Any]) -> Optional[str]:
 
 
 def start(p: Dict[str, Any], limit: float) -> Optional[str]:
-    """Start the unit and wait until the server answers SQL; None when it does, else why not.
+    """Start the unit and wait until the server answers SQL; None when it does, else why not and what its log says.
 
     Debian's pg_ctlcluster sleeps for two seconds after the server is up, so it is not waited for. Nor does its
     exit status tell anything: the unit ignores it.
     """
+    before = log_size(p["log"])
     # The two seconds of an earlier start, whose server has died meanwhile, swallow this one.
     swallowed = "inactive" not in systemctl("show", "-p", "ActiveState", p["unit"])
     systemctl("reset-failed", p["unit"])
@@ -134,4 +136,4 @@ def start(p: Dict[str, Any], limit: float) -> Optional[str]:
                 reason = over
                 break
         time.sleep(0.05)
-    return "%s: %s" % (reason, log_end(p))
+    return "%s: %s" % (reason, log_since(p["log"], before))

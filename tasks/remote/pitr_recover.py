@@ -1,14 +1,14 @@
 """Runs on a node: replay WAL out of the bucket up to the time that was asked for, and become a primary."""
 
 import json
-import os
 import re
 import sys
 import time
 from typing import Any, Dict, Optional
 
-from tasks.remote.pg_disk import log_end, postmaster_of, servers_in, text_of, write_durably
+from tasks.remote.pg_disk import postmaster_of, servers_in, text_of, write_durably
 from tasks.remote.pg_follow import clean_auto_conf
+from tasks.remote.pg_log import log_since, log_size
 from tasks.remote.pg_run import Failed, psql, start, systemctl
 
 _REACHED = """
@@ -21,14 +21,14 @@ def recover(p: Dict[str, Any]) -> Dict[str, Any]:
     known: Dict[str, Any] = json.loads(text_of(p["marker"]) or "{}")
     if known.get("done"):
         return {"changed": False, "replayed": known["replayed"], "timeline": known["timeline"]}
-    before = os.path.getsize(p["log"]) if os.path.exists(p["log"]) else 0
+    before = log_size(p["log"])
     deadline = time.monotonic() + p["limit_s"]
     problem = None if servers_in(p["data"]) else start(p, p["limit_s"])
     while problem is None and time.monotonic() < deadline:
         if in_recovery(p) == "f":
             return promoted(p, known)
         if not servers_in(p["data"]):
-            problem = log_end(p)
+            problem = log_since(p["log"], before)
         time.sleep(0.2)
     systemctl("stop", p["unit"])
     with open(p["log"], errors="replace") as log:

@@ -26,6 +26,7 @@ from tasks.remote import (
     pg_fence,
     pg_follow,
     pg_heartbeat,
+    pg_log,
     pg_lost_commits,
     pg_promote,
     pg_relax,
@@ -37,7 +38,7 @@ from tasks.remote import (
     pg_wal,
 )
 
-BASE = (pg_disk, pg_run)
+BASE = (pg_disk, pg_log, pg_run)
 TEXTS: list[tuple[ModuleType, ...]] = [
     (*BASE, pg_stop),
     (*BASE, pg_fence),

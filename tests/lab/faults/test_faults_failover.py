@@ -34,6 +34,9 @@ def test_a_server_killed_for_good_is_replaced_within_ten_seconds(stage: Stage) -
             accidents.kill_postgres_for_good(stage, old)
             run = scene.flow("failover", expected_primary=old)
             assert f"{new} is the primary" in run.headline
+            report = run.result["report"]
+            assert 'program "postgres" is needed' in report, "why the restart did not help is not told"
+            assert "unexpected postmaster exit" not in report, "what clients met hides it"
             seconds = scene.first_push_after(run.answer["begun"])
             scene.switched_to(new)
             assert not scene.accepted_on(old, run.answer["begun"])
