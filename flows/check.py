@@ -43,7 +43,7 @@ def check(site: str) -> dict[str, Any]:
     write_error = run.watch(
         "Write through the load balancer", lambda: try_write(run), lambda error: error or "ok"
     )
-    balancer = run.watch("Ask the load balancer", lambda: served(run), str)
+    balancer = run.watch("Ask the load balancer", lambda: served(run), told_served)
     addresses = {node.name: node.address for node in run.site.nodes}
     judged = verdict(
         work.seen.every,
@@ -80,6 +80,13 @@ def served(run: Protocol) -> dict[str, bool] | None:
         return None
     ours = {node.name for node in run.site.nodes if node.runs_harbor}
     return {name: state.served is Served.UP for name, state in states.items() if name in ours} or None
+
+
+def told_served(balancer: dict[str, bool] | None) -> str:
+    """Say in one line whom the load balancer serves."""
+    if balancer is None:
+        return "it cannot be asked"
+    return ", ".join(f"{name} is {'served' if up else 'not served'}" for name, up in sorted(balancer.items()))
 
 
 def keep_position(work: Operation) -> None:

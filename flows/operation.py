@@ -86,7 +86,7 @@ class Operation:
 
     def note(self, section: str, decision: Decision[Any]) -> None:
         """Keep a decision for the report."""
-        lines = [f"{decision.kind} ({decision.rule}): {'; '.join(decision.reasons)}".rstrip(": ")]
+        lines = [f"{told_decision(decision)}: {'; '.join(decision.reasons)}".rstrip(": ")]
         self.told.setdefault(section, []).extend([*lines, *decision.warnings])
 
     def open(self, kind: OperationKind, expected_primary: str, target: str, notes: dict[str, str]) -> None:
@@ -201,6 +201,15 @@ def open_record(seen: SiteLook) -> OperationRecord | None:
     """Return the operation that was begun and not ended, if any."""
     record = latest_record(seen.nodes)
     return record if record is not None and record.open else None
+
+
+def told_decision(decision: Decision[Any]) -> str:
+    """Name a decision, with the rule of docs/rules.md that it comes from where that says more."""
+    kind, rule = (
+        [letter for letter in str(text).lower() if letter.isalpha()]
+        for text in (decision.kind, decision.rule)
+    )
+    return str(decision.kind) if kind == rule else f"{decision.kind} ({decision.rule})"
 
 
 def told_look(seen: SiteLook) -> str:

@@ -26,6 +26,8 @@ def pause(site: str, reason: str = "maintenance", by: str = "", end: bool = Fals
     work = Operation.begin(run)
     if end:
         outcome = run.on(operation.unpause, *[node.name for node in work.seen.nodes])
-    else:
-        outcome = run.on(operation.pause, *work.paths(), reason=reason, by=by or "operator")
-    return publish(run, f"{site}: {outcome.detail}")
+        return publish(run, f"{site}: {outcome.detail}.")
+    outcome = run.on(operation.pause, *work.paths(), reason=reason, by=by or "operator")
+    missed = f", except {', '.join(outcome.data['missed'])}" if outcome.data["missed"] else ""
+    told = f"{site} is paused{missed}: an alert starts nothing until `pause` is run with `end`."
+    return publish(run, told)

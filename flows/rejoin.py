@@ -174,10 +174,10 @@ def list_losses(work: Operation, node: str, primary: str) -> None:
     try:
         lost = work.run.on(postgres.lost_commits, node, primary, operation=work.held.op_id)
     except HarborHaError as error:
-        work.told["Lost commits"] = [f"It cannot be known what was lost: {error}"]
+        work.told["Lost commits"] = [f"it cannot be known what was lost: {error}"]
         return
     if not lost.data["known"]:
-        work.told["Lost commits"] = [f"It cannot be known what was lost: {lost.data['why']}"]
+        work.told["Lost commits"] = [f"it cannot be known what was lost: {lost.data['why']}"]
         return
     if not lost.data["total"]:
         work.told["Lost commits"] = [f"nothing was lost: no commit existed only on {node}"]

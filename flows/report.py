@@ -19,7 +19,8 @@ def render(run: Protocol, headline: str, sections: dict[str, list[str]] | None =
     did, found = run.counts()
     lines = [f"# {run.name} of {run.site.name}", "", f"**{headline}**", ""]
     if run.dry_run:
-        lines += [f"Dry run: nothing was changed. {len(run.records)} steps would be run.", ""]
+        would = f" Steps that would be run: {len(run.records)}." if run.records else ""
+        lines += [f"Dry run: nothing was changed.{would}", ""]
     else:
         lines += [f"{did} changed, {found} unchanged, {run.total():.1f} s in all.", ""]
     for title, texts in (sections or {}).items():

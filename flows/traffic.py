@@ -45,7 +45,7 @@ def open_traffic(work: Operation) -> None:
     _, failed = work.run.try_each(step, nodes, database_host=address)
     for path, error in failed.items():
         node = path.split(" ")[0]
-        work.told.setdefault("Left behind", []).append(f"{node}: {error}; taken out of the load balancer")
+        work.told.setdefault("Left behind", []).append(f"{error} {node} is taken out of the load balancer.")
         work.run.try_each(fencing.drain, [node])
     work.run.on(harbor.write_through_balancer)
 

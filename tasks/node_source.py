@@ -21,7 +21,7 @@ def source_of(*modules: ModuleType) -> str:
             text. So no two of them may define the same name.
 
     Returns:
-        The program's text.
+        The program's text; its first line is its name, which is what an error shows of it.
     """
     with _parsing:
         return _joined(modules)
@@ -30,7 +30,8 @@ def source_of(*modules: ModuleType) -> str:
 @functools.cache
 def _joined(modules: tuple[ModuleType, ...]) -> str:
     libraries = [line for module in modules[:-1] for line in _kept(module, library=True)]
-    return "\n".join([*libraries, *_kept(modules[-1], library=False)]) + "\n"
+    name = f"# {modules[-1].__name__}"
+    return "\n".join([name, *libraries, *_kept(modules[-1], library=False)]) + "\n"
 
 
 def _kept(module: ModuleType, *, library: bool) -> list[str]:

@@ -8,6 +8,7 @@ from flows.rules.admission import accepted_primary, latest_record, live_lock, pa
 from flows.rules.policy import Policy
 from flows.rules.promotion import MIN_FREE_SHARE, OVERRIDES, RECOVERY_TARGET
 from tasks.clock import Moment
+from tasks.operation.holder import told
 from tasks.operation.record import RecordDamaged
 from tasks.postgres.facts import NodeFacts, Sender
 
@@ -131,7 +132,7 @@ def _operations(nodes: Sequence[NodeFacts], now: Moment) -> tuple[str, str, str]
         return "", "", str(error)
     words = f"{record.kind} {record.op_id} ({record.phase})" if record and record.open else ""
     if lock is not None:
-        return words or f"operation {lock.op_id} of {lock.holder}", "", ""
+        return words or f"operation {lock.op_id} of {told(lock.holder)}", "", ""
     return "", words, ""
 
 

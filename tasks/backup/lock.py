@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from tasks.backup.layout import LOCKS
 from tasks.errors import HarborHaError
+from tasks.operation.holder import known_dead, this_process, told
 from tasks.storage.errors import ObjectExists, ObjectImmutable, ObjectMissing, StorageError
 from tasks.storage.store import ObjectStore
 
@@ -45,8 +45,8 @@ class Holder:
     Attributes:
         owner: host, process and a random part, unique for every run.
         purpose: what it is doing, for the message.
-        process: which process of which boot of which machine, so that the next run on the same machine need not
-            wait for the time of one that was killed.
+        process: as `tasks.operation.holder` names it, so that the next run on the same machine need not wait for
+            the time of one that was killed.
         expires: ISO 8601 in UTC; a released lock has expired.
     """
 
@@ -64,32 +64,6 @@ class Holder:
 def new_owner() -> str:
     """Name this run."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
-
-
-def this_process() -> str:
-    """Name this process beyond the reuse of its number: boot, process namespace, number, start."""
-    return _process(os.getpid()) or ""
-
-
-def known_dead(process: str) -> bool:
-    """Whether a process that `this_process` named ran here and has ended; False when we cannot know."""
-    here, _, number = this_process().rpartition(" ")[0].rpartition(" ")
-    there, _, other = process.rpartition(" ")[0].rpartition(" ")
-    if not number or not other or here != there:
-        return False
-    return _process(int(other)) != process
-
-
-def _process(pid: int) -> str | None:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = os.stat("/proc/self/ns/pid").st_ino
-        # The command's name may hold spaces and brackets; the start is the 20th field after it.
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    # A zombie has ended; only its parent has not noticed.
-    return None if state[0] == "Z" else f"{boot} {namespace} {pid} {state[19]}"
 
 
 class BucketLock:
@@ -165,11 +139,11 @@ def acquire(
     if keys:
         _require_free(store, keys[-1], now())
     key = _following(keys[-1] if keys else f"{directory}0.json")
-    holder = Holder(new_owner(), purpose, now().isoformat(), (now() + ttl).isoformat(), this_process())
+    holder = Holder(new_owner(), purpose, now().isoformat(), (now() + ttl).isoformat(), str(this_process()))
     try:
         store.create_marker(key, _encode(holder))
     except ObjectExists:
-        raise _in_the_way(store, key, "Another run took the lock at this very moment.") from None
+        raise _in_the_way(store, key, "Another run took the lock at this very moment") from None
     with contextlib.suppress(ObjectImmutable):
         store.delete_many(keys)
     return BucketLock(store, key, holder, ttl, now)
@@ -227,7 +201,7 @@ def _require_free(store: ObjectStore, key: str, now: datetime) -> None:
     except ObjectMissing:
         return
     if holder is None or not holder.expired(now):
-        raise _in_the_way(store, key, "Another run has the lock.")
+        raise _in_the_way(store, key, "Another run has the lock")
 
 
 def _in_the_way(store: ObjectStore, key: str, what: str) -> LockedByAnother:
@@ -235,7 +209,7 @@ def _in_the_way(store: ObjectStore, key: str, what: str) -> LockedByAnother:
         holder = _read(store, key)
     except StorageError:
         holder = None
-    who = f" {holder.owner}: {holder.purpose}, until {holder.expires}." if holder else ""
+    who = f": {holder.purpose}, {told(holder.process)}, until {holder.expires[:19]} UTC." if holder else "."
     return LockedByAnother(
         what + who,
         where=store.where(key),

@@ -258,8 +258,8 @@ def _checked(completed: Completed, where: str) -> Completed:
 
 
 def _shown(argv: Sequence[str]) -> list[str]:
-    # A program given with -c is a page long; its name is enough for an error.
-    return [word if len(word) <= 200 else f"{word[:60]}…".replace("\n", " ") for word in argv]
+    # A program given with -c is pages long; its first line is its name (`tasks.node_source`).
+    return [word if len(word) <= 200 else f"{word.splitlines()[0][:60]}…" for word in argv]
 
 
 def _timed_out(argv: Sequence[str], where: str) -> RemoteTimeout:

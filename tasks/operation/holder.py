@@ -32,10 +32,15 @@ class Holder:
 
 def this_process() -> Holder:
     """Describe the process that asks."""
+    return process_of(os.getpid())
+
+
+def process_of(pid: int) -> Holder:
+    """Describe a process of this machine."""
     return Holder(
         socket.gethostname().replace(":", "-"),
-        os.getpid(),
-        _start_of(os.getpid()),
+        pid,
+        _start_of(pid),
         _text("/proc/sys/kernel/random/boot_id")[:8],
         str(os.stat("/proc/self/ns/pid").st_ino),
         _text("/etc/machine-id")[:8],
@@ -52,11 +57,17 @@ def known_dead(holder: str) -> bool:
         return False
     other = Holder(parts[0], int(parts[1]), *parts[2:])
     here = this_process()
-    if not here.machine or (other.host, other.machine) != (here.host, here.machine):
-        return False
-    if other.boot != here.boot:
-        return True
-    return other.namespace == here.namespace and _start_of(other.pid) != other.start
+    if here.boot and other.boot == here.boot:
+        return other.namespace == here.namespace and _start_of(other.pid) != other.start
+    # This machine before its last boot, or another one; a container has no id and cannot tell.
+    return bool(here.machine) and (other.host, other.machine) == (here.host, here.machine)
+
+
+def told(holder: str) -> str:
+    """Name a lock's holder for a reader, who looks for it with `ps`; the rest is for `known_dead`."""
+    host, _, rest = holder.partition(":")
+    pid = rest.partition(":")[0]
+    return f"process {pid} on {host}" if pid.isdigit() else holder
 
 
 def _start_of(pid: int) -> str:

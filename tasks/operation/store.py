@@ -19,7 +19,7 @@ from tasks.errors import HarborHaError, HostUnreachable, RemoteConnectionLost, R
 from tasks.hosts.connection import Host
 from tasks.node_source import source_of
 from tasks.operation.files import LAST_PRIMARY, PAUSED
-from tasks.operation.holder import known_dead, this_process
+from tasks.operation.holder import known_dead, this_process, told
 from tasks.operation.record import LastPrimary, OperationRecord, RecordDamaged, to_json
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import STATE_DIR
@@ -45,7 +45,7 @@ class LockHeld(HarborHaError):
         self.op_id = str(lock["op_id"])
         left = max(0.0, float(lock["expires_at"]) - clock.now().wall)
         super().__init__(
-            f"Operation {self.op_id} of {self.holder} is in progress.",
+            f"Operation {self.op_id} of {told(self.holder)} is in progress.",
             where=where,
             meaning="Nothing was changed by this call.",
             remedy=f"Wait for it. If its process is dead, the lock runs out in {left:.0f} s, "
@@ -232,7 +232,7 @@ def _record(
     done = _each(hosts, lambda host: _act(host, action, op_id=record.op_id, record=text))
     for node, answer in done.items():
         if not isinstance(answer, str) and answer["state"] == "lost":
-            owner = answer["lock"]["holder"] if answer["lock"] else "nobody"
+            owner = told(answer["lock"]["holder"]) if answer["lock"] else "nobody"
             raise LockLost(
                 f"The lock of operation {record.op_id} is held by {owner}.",
                 where=node,

@@ -28,6 +28,8 @@ def lost(p: Dict[str, Any]) -> Dict[str, Any]:
     if servers_in(p["data"]):
         return unknown("a server runs on it")
     timeline = own_timeline(p)
+    if not timeline:
+        return unknown("it has no database to look into")
     if timeline == p["primary_timeline"]:
         return {"known": True, "commits": [], "total": 0, "timeline": timeline, "from": None, "to": None}
     fork = switchpoint(p, timeline)

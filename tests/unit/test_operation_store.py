@@ -48,9 +48,7 @@ def nodes(tmp_path: Path) -> list[Node]:
 def other_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Speak as another, living process."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        own = holder.this_process()
-        started = holder._start_of(process.pid)
-        name = str(holder.Holder(own.host, process.pid, started, own.boot, own.namespace, own.machine))
+        name = str(holder.process_of(process.pid))
         yield lambda: monkeypatch.setattr(store, "holder", lambda: name)
         process.kill()
 
@@ -98,9 +96,7 @@ def test_locks_are_taken_in_the_order_of_the_site_whatever_the_call_says(
 
 def test_the_lock_of_a_killed_process_is_taken_over_at_once(nodes: list[Node], other_process: Any) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        own = holder.this_process()
-        started = holder._start_of(process.pid)
-        dead = str(holder.Holder(own.host, process.pid, started, own.boot, own.namespace, own.machine))
+        dead = str(holder.process_of(process.pid))
         assert not holder.known_dead(dead)
         process.kill()
     for node in nodes:

@@ -227,3 +227,10 @@ def test_wal_that_ends_before_the_last_checkpoint_is_not_taken_for_all_of_it(
     found = pg_lost_commits.lost(diverged)
     assert not found["known"]
     assert "cannot be read beyond 0/05000068" in found["why"]
+
+
+def test_of_a_node_without_a_database_nothing_is_said_about_timelines(
+    diverged: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pg_wal, "control", lambda p: {})
+    assert pg_lost_commits.lost(diverged)["why"] == "it has no database to look into"

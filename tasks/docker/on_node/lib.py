@@ -60,9 +60,16 @@ def must(argv: List[str], timeout: float, cwd: Optional[str] = None) -> str:
     """Run a command that must succeed; its output. Ends the program when it fails."""
     status, out, err = run(argv, timeout, cwd)
     if status != 0:
-        tail = (out + err).strip()[-3000:]
-        sys.exit(f"`{' '.join(argv)}` ended with status {status}: {tail}")
+        sys.exit(f"`{' '.join(argv)}` ended with status {status}: {last_words(out + err)}")
     return out
+
+
+def last_words(said: str) -> str:
+    """Give what a program said at its end; of a traceback (docker-compose is Python) only what it was raised for."""
+    _, traceback, frames = said.rpartition("Traceback (most recent call last):")
+    if traceback:
+        said = "\n".join(line for line in frames.splitlines() if not line.startswith(" "))
+    return said.strip()[-3000:]
 
 
 def poll(condition: Callable[[], Any], timeout: float, interval: float = 0.05) -> Any:

@@ -1,0 +1,42 @@
+"""Who holds a lock, and whether that process is certainly gone."""
+
+from dataclasses import replace
+
+import pytest
+
+from tasks.operation import holder
+from tasks.operation.holder import known_dead, this_process, told
+
+
+def test_this_process_is_alive_and_another_of_its_number_is_not_it() -> None:
+    own = this_process()
+    assert not known_dead(str(own))
+    assert known_dead(str(replace(own, start=f"{own.start}1")))
+
+
+def test_a_process_of_this_machine_before_its_last_boot_is_gone() -> None:
+    assert known_dead(str(replace(this_process(), boot="01234567", machine="m"))) is False
+    assert known_dead(str(replace(this_process(), boot="01234567"))) is bool(this_process().machine)
+
+
+def test_a_process_of_another_container_of_this_machine_is_not_called_dead() -> None:
+    assert not known_dead(str(replace(this_process(), start="1", namespace="1")))
+
+
+def test_a_container_without_a_machine_id_knows_its_own_processes_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nameless = replace(this_process(), machine="")
+    monkeypatch.setattr(holder, "this_process", lambda: nameless)
+    assert known_dead(str(replace(nameless, start="1")))
+    assert not known_dead(str(replace(nameless, boot="01234567")))
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "a b c d", "elsewhere:1:2:3:4:5", "vm:x:2:3:4:5"])
+def test_what_cannot_be_known_is_not_called_dead(text: str) -> None:
+    assert not known_dead(text)
+
+
+def test_a_reader_is_told_process_and_machine() -> None:
+    assert told("vm:30380:4995967:a21f1147:4026531836:3d1219c7") == "process 30380 on vm"
+    assert told("somebody") == "somebody"
