@@ -67,7 +67,8 @@ def try_write(run: Protocol) -> str:
         with HarborApi(through_balancer(run.site), timeout=5.0) as api:
             api.probe_write()
     except HarborHaError as error:
-        return str(error)
+        # What to do is the finding's to say, which knows the rest of the site.
+        return f"{error.where}: {error.what}"
     return ""
 
 

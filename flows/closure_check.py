@@ -153,7 +153,7 @@ def _store_index(store: ObjectStore, key: str, index: BlobFile) -> Artifact:
 
 
 def _told(data: dict[str, object]) -> str:
-    text = f"{data['present']} blobs present, {data['present_bytes']} bytes"
+    text = f"{data['present']:,} blobs present, {data['present_bytes']:,} bytes"
     for count, words in (
         ("missing_in_bucket_count", "still to be copied"),
         ("missing_at_source_count", "missing at the source"),

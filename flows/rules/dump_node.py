@@ -50,7 +50,7 @@ def choose_dump_node(candidates: Sequence[DumpCandidate]) -> DumpNode:
     for standby in standbys:
         lag = max(0, primary.lsn - standby.lsn)
         if standby.streaming and lag <= MAX_LAG_BYTES:
-            reason = f"the standby is {lag} bytes behind, and the primary has other work"
+            reason = f"the standby is {lag:,} bytes behind, and the primary has other work"
             return DumpNode(standby.node, "standby", reason, primary.node)
     why = "; ".join(f"{c.node} {_unfit(c, primary)}" for c in candidates if c is not primary)
     return DumpNode(primary.node, "primary", why or "it is the only database node")
@@ -81,4 +81,4 @@ def _unfit(candidate: DumpCandidate, primary: DumpCandidate) -> str:
         return f"did not answer ({candidate.error})"
     if not candidate.streaming:
         return "does not stream from the primary"
-    return f"is {primary.lsn - candidate.lsn} bytes behind"
+    return f"is {primary.lsn - candidate.lsn:,} bytes behind"

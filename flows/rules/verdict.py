@@ -117,7 +117,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: bool(v.write_failed),
         Verdict.DOWN,
         "A write through the load balancer failed: {write_failed}",
-        "Look at the findings beside this one.",
+        "Look at the findings beside this one; without any, at the containers: `docker ps` on the nodes.",
     ),
     Finding(
         "commits hang",

@@ -102,7 +102,7 @@ def drill(
             remedy="Make a new backup and drill again; keep this one for analysis.",
         )
     return changed(
-        f"{result.restored_rows} rows restored and counted, {result.blobs_checked} blobs hashed",
+        f"{result.restored_rows:,} rows restored and counted, {result.blobs_checked:,} blobs hashed",
         **asdict(result),
     )
 

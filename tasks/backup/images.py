@@ -119,7 +119,7 @@ def _indexed(blob: KnownBlob) -> IndexedBlob:
 
 
 def _told(result: CopyResult, at_source: int) -> str:
-    text = f"{result.copied} of {at_source} blobs copied, {result.copied_bytes} bytes"
+    text = f"{result.copied:,} of {at_source:,} blobs copied, {result.copied_bytes:,} bytes"
     notes = [
         (result.left, "left for the next night"),
         (len(result.corrupt), "whose content is not what their name says"),

@@ -53,7 +53,7 @@ def dump(site: HarborSite, host: Host, *, backup: str, work: str, reason: str) -
     rows = sum(sum(each.facts.tables.values()) for each in dumped)
     size = sum(artifact.size for artifact in artifacts)
     return changed(
-        f"{len(dumped)} database{'s'[: len(dumped) > 1]}, {rows} rows, {size} bytes, from the {source.role}",
+        f"{len(dumped)} database{'s'[: len(dumped) > 1]}, {rows:,} rows, {size:,} bytes, from the {source.role}",
         source=asdict(source),
         databases=[asdict(each.entry) for each in dumped],
         artifacts=[asdict(artifact) for artifact in artifacts],

@@ -48,7 +48,7 @@ def restore_databases(
         for database in manifest.databases
     ]
     rows, tables = sum(r.rows for r in restored), sum(r.tables for r in restored)
-    detail = f"{rows} rows in {tables} tables of {len(restored)} databases, all as in the manifest"
+    detail = f"{rows:,} rows in {tables} tables of {len(restored)} databases, all as in the manifest"
     return (changed if any(r.changed for r in restored) else unchanged)(detail, rows=rows)
 
 
@@ -98,7 +98,9 @@ def restore_images(
             timeout=_TIMEOUT_S,
             progress=lambda count, size: progress(count, total, size),
         )
-    detail = f"{result.present} blobs were there, {result.restored} restored, {result.restored_bytes} bytes"
+    detail = (
+        f"{result.present:,} blobs were there, {result.restored:,} restored, {result.restored_bytes:,} bytes"
+    )
     lost = manifest.blobs.missing_at_source_count
     detail += f"; {lost} were missing already at the backup" if lost else ""
     return (changed if result.restored else unchanged)(

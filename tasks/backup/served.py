@@ -90,7 +90,7 @@ def pull_sample(
         return unchanged("there is no image that could be pulled", artifacts=0)
     total = Pulled(len(done), sum(p.blobs for p in done), sum(p.size for p in done))
     return unchanged(
-        f"pulled {total.artifacts} of {len(rows)} images: {total.blobs} blobs, {total.size} bytes",
+        f"pulled {total.artifacts} of {len(rows)} images: {total.blobs:,} blobs, {total.size:,} bytes",
         artifacts=total.artifacts,
     )
 
