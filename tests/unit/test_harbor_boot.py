@@ -47,6 +47,20 @@ def test_what_came_before_the_log_listened_is_started(monkeypatch: pytest.Monkey
     assert commands == [["docker", "start", "redis", "registry"]]
 
 
+def test_a_log_that_could_not_be_started_itself_is_started_before_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commands = node(
+        monkeypatch,
+        {
+            "harbor-log": {"Running": False, "Error": "driver failed programming external connectivity"},
+            "harbor-core": {"Running": False, "Error": NO_LOG},
+        },
+    )
+    boot.boot("/opt/harbor", "/nas", 443, "/not/fenced")
+    assert commands == [["docker", "start", "harbor-log"], ["docker", "start", "harbor-core"]]
+
+
 def test_what_somebody_stopped_stays_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     commands = node(
         monkeypatch,

@@ -99,9 +99,10 @@ def boot(home: str, nas: str, port: int, fenced: str) -> None:
     missing, orphans = not_started(seen), left_behind(seen, engine_since())
     if missing or orphans:
         require_nas(nas)
+        docker(["start"], [name for name in missing if name == LOG])
         docker(["restart", "-t", "1"], [name for name in orphans if name == LOG])
         require_log()
-        docker(["start"], missing)
+        docker(["start"], [name for name in missing if name != LOG])
         docker(["restart", "-t", "3"], [name for name in orphans if name != LOG])
     find_core(home, port)
 
