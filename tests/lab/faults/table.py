@@ -52,7 +52,7 @@ def write_page(file: Path, failed: int) -> None:
     """Put the table of a whole run into the page between its marks; the rest of the page is left alone."""
     before, _, after = _parts(file)
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
-    note = f"`make test-faults` on {_today()}, {machine}: {len(ROWS)} rows, {failed} tests failed."
+    note = f"`make test-faults` on {_today()}, {machine}: {len(ROWS)} rows; tests that failed: {failed}."
     file.write_text(f"{before}{BEGIN}{note}\n\n{render()}\n{END}{after}", encoding="utf-8")
 
 
