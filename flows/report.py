@@ -19,8 +19,10 @@ def render(run: Protocol, headline: str, sections: dict[str, list[str]] | None =
     did, found = run.counts()
     lines = [f"# {run.name} of {run.site.name}", "", f"**{headline}**", ""]
     if run.dry_run:
-        would = f" Steps that would be run: {len(run.records)}." if run.records else ""
-        lines += [f"Dry run: nothing was changed.{would}", ""]
+        # Looks are taken in a dry run too.
+        would = sum(record.outcome is None for record in run.records)
+        steps = f" Steps that would be run: {would}." if would else ""
+        lines += [f"Dry run: nothing was changed.{steps}", ""]
     else:
         lines += [f"{did} changed, {found} unchanged, {run.total():.1f} s in all.", ""]
     for title, texts in (sections or {}).items():

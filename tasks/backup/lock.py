@@ -209,7 +209,7 @@ def _in_the_way(store: ObjectStore, key: str, what: str) -> LockedByAnother:
         holder = _read(store, key)
     except StorageError:
         holder = None
-    who = f": {holder.purpose}, {told(holder.process)}, until {holder.expires[:19]} UTC." if holder else "."
+    who = f": {holder.purpose}, {told(holder.owner)}, until {holder.expires[:19]} UTC." if holder else "."
     return LockedByAnother(
         what + who,
         where=store.where(key),

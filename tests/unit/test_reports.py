@@ -16,6 +16,7 @@ from tasks.docker.on_node.lib import last_words
 from tasks.harbor.on_node import repoint
 from tasks.hosts.connection import _shown
 from tasks.node_source import source_of
+from tasks.outcome import unchanged
 
 # As docker-compose 1.29 ends when the engine is down; the first frames are cut off.
 COMPOSE_FAILED = """ker/api/client.py", line 237, in _get
@@ -38,9 +39,10 @@ def dry_run(*records: StepRecord) -> Protocol:
 
 
 def test_a_dry_run_says_how_much_it_would_do_if_anything() -> None:
-    assert "Dry run: nothing was changed.\n" in render(dry_run(), "Nothing is due.")
+    look = StepRecord("Look at all nodes", (), 0.0, 0.1, unchanged("node-a primary"))
+    assert "Dry run: nothing was changed.\n" in render(dry_run(look), "Nothing is due.")
     one = StepRecord("Promote the standby", ("node-b",), 0.0, 0.0, None)
-    assert "Steps that would be run: 1." in render(dry_run(one), "Would promote.")
+    assert "Steps that would be run: 1." in render(dry_run(look, one), "Would promote.")
 
 
 @pytest.mark.parametrize(
