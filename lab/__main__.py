@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from lab.shell import LabError
 from lab.site_lab import Lab
-from lab.subnets import known_labs
+from lab.state import known_labs
 from lab.topology import HOSTNAME, NODES, ORCHESTRATOR, SERVICES
 
 

@@ -9,7 +9,7 @@ from lab import keys, machines
 from lab.images import Images
 from lab.keys import KeyPair
 from lab.shell import docker, in_parallel, run
-from lab.topology import LABEL, NODES, ORCHESTRATOR, Topology
+from lab.topology import NODES, ORCHESTRATOR, Topology
 
 
 def create_machines(topology: Topology, missing: Sequence[str], built: Images) -> None:
@@ -21,7 +21,7 @@ def create_machines(topology: Topology, missing: Sequence[str], built: Images) -
     powers = machines.find_powers(built.node) if NODES.keys() & set(missing) else None
     disks = [f"{node}-{part}" for node in NODES for part in ("docker", "containerd")]
     for purpose in ("nas", "redis", "oss", *disks):
-        docker("volume", "create", "--label", f"{LABEL}={topology.name}", topology.volume(purpose))
+        docker("volume", "create", *topology.labels, topology.volume(purpose))
 
     def create(machine: str) -> None:
         if machine in NODES:
@@ -58,6 +58,5 @@ def _identity(host_key: KeyPair, login_key: KeyPair) -> bytes:
 def ensure_network(topology: Topology) -> None:
     """Create the lab's network when it is missing."""
     if run(["docker", "network", "inspect", topology.network], check=False).returncode:
-        label = ("--label", f"{LABEL}={topology.name}")
         addresses = ("--subnet", str(topology.subnet), "--gateway", topology.address(ORCHESTRATOR))
-        docker("network", "create", *label, *addresses, topology.network)
+        docker("network", "create", *topology.labels, *addresses, topology.network)

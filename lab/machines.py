@@ -159,7 +159,7 @@ def is_node(machine: str) -> bool:
 
 def _common(lab: Topology, machine: str) -> tuple[str, ...]:
     return (
-        *("--name", lab.container(machine), "--label", f"{LABEL}={lab.name}"),
+        *("--name", lab.container(machine), *lab.labels),
         *("--network", lab.network, "--ip", lab.address(machine)),
     )
 

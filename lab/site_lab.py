@@ -1,7 +1,7 @@
 """A lab: a whole site on one machine, and the accidents that can happen to it."""
 
 import ipaddress
-import json
+import secrets
 import socket
 import subprocess
 import time
@@ -12,8 +12,9 @@ from pathlib import Path
 from lab import machines, partition
 from lab.images import Images
 from lab.shell import LabError, alone, docker, in_parallel, run, step
-from lab.subnets import docker_subnets, known_subnets
-from lab.topology import LABEL, NODES, ORCHESTRATOR, SERVICES, STATE, Topology, check_name, free_subnet
+from lab.state import known_labs, remember
+from lab.subnets import docker_subnets
+from lab.topology import NODES, ORCHESTRATOR, SERVICES, STATE, Topology, check_name, free_subnet
 
 _BOOT_LIMIT_S = 60.0
 _PORTS = {"redis": 6379, "lb": 9999, "oss": 9000}
@@ -39,10 +40,10 @@ class Lab:
         Raises:
             LabError: the lab was never brought up.
         """
-        known = known_subnets().get(self.name)
+        known = known_labs().get(self.name)
         if known is None:
             raise LabError(f"There is no lab {self.name!r}.", remedy=f"python -m lab --name {self.name} up")
-        return Topology(self.name, known)
+        return known
 
     @property
     def site_file(self) -> Path:
@@ -83,7 +84,7 @@ class Lab:
         with self._alone():
             engine.ensure_engine(logs)
             with alone(STATE / "subnets.lock"):
-                topology = self._settle_subnet()
+                topology = self._settle()
             built = images.ensure_images()
             installer = site_file.find_installer()
             keys.ensure_keys(topology)
@@ -100,24 +101,18 @@ class Lab:
         """Remove the lab's containers, volumes, network and state; its images stay for the next time."""
         import shutil
 
-        from lab import snapshot
+        from lab import ownership
         from lab.orchestrator import Orchestrator
 
+        known = known_labs().get(self.name)
         with self._alone():
+            # Raises when the lab of this name is another clone's.
+            ownership.left_behind(self.name, known)
             if (STATE / self.name / "orchestrator").exists():
                 Orchestrator(self.name).down()
-            label = ("--filter", f"label={LABEL}={self.name}")
-            for listing, removal in (
-                (("ps", "-aq"), ("rm", "-f", "-v")),
-                (("volume", "ls", "-q"), ("volume", "rm")),
-                (("network", "ls", "-q"), ("network", "rm")),
-            ):
-                found = docker(*listing, *label).split()
-                if found:
-                    docker(*removal, *found, timeout=120)
-            if self.name in known_subnets():
-                snapshot.forget_all(self.topology)
-                self.topology.site_file.unlink(missing_ok=True)
+            ownership.remove(self.name)
+            if known:
+                known.site_file.unlink(missing_ok=True)
             shutil.rmtree(STATE / self.name, ignore_errors=True)
 
     def stop(self, machine: str) -> None:
@@ -259,22 +254,43 @@ class Lab:
         in_parallel(lambda machine: self.start(machine, wait=False), self.machines())
         in_parallel(self._wait_until_ready, self.machines())
 
-    def _settle_subnet(self) -> Topology:
-        known = known_subnets()
+    def _settle(self) -> Topology:
+        """Which lab this is: the one that this clone knows, else a new one."""
+        known = known_labs()
         mine = known.pop(self.name, None)
-        if mine and self._wanted_subnet and mine != self._wanted_subnet:
+        if mine and self._wanted_subnet and mine.subnet != self._wanted_subnet:
             raise LabError(
-                f"The lab {self.name!r} stands on {mine}.",
+                f"The lab {self.name!r} stands on {mine.subnet}.",
                 remedy="Take it down first, or leave --subnet out.",
             )
-        subnet = mine or self._wanted_subnet or free_subnet([*known.values(), *docker_subnets()])
-        topology = Topology(self.name, subnet)
-        for other, taken in known.items():
-            if taken.overlaps(subnet):
-                raise LabError(f"{subnet} belongs to the lab {other!r}.", remedy="Choose another --subnet.")
-        topology.directory.mkdir(parents=True, exist_ok=True)
-        (topology.directory / "lab.json").write_text(json.dumps({"subnet": str(subnet)}) + "\n")
-        return topology
+        self._clear_away(mine)
+        if mine:
+            return mine
+        taken = [lab.subnet for lab in known.values()]
+        made = Topology(
+            self.name, self._wanted_subnet or free_subnet([*taken, *docker_subnets()]), secrets.token_hex(8)
+        )
+        for other in known.values():
+            if other.subnet.overlaps(made.subnet):
+                raise LabError(
+                    f"{made.subnet} belongs to the lab {other.name!r}.", remedy="Choose another --subnet."
+                )
+        remember(made)
+        return made
+
+    def _clear_away(self, mine: Topology | None) -> None:
+        """Remove what a clone that is gone left under this name; nobody has its keys and passwords.
+
+        Raises:
+            LabError: the lab of this name belongs to another clone.
+        """
+        from lab import ownership, snapshot
+
+        if ownership.left_behind(self.name, mine):
+            with step(f"Remove a lab {self.name} whose keys and passwords are gone"):
+                ownership.remove(self.name)
+                if mine:
+                    snapshot.forget_all(mine)
 
     def _ensure_machines(self, topology: Topology, built: Images) -> None:
         standing = machines.states(topology)

@@ -9,7 +9,7 @@ from pathlib import Path
 from lab.creation import create_machines
 from lab.images import REPOSITORY_PREFIX, Images
 from lab.shell import LabError, docker, in_parallel
-from lab.topology import LABEL, NODES, Topology
+from lab.topology import NODES, Topology
 
 _STATEFUL = (*NODES, "redis", "oss")
 _VOLUMES = ("nas", "redis", "oss", *(f"{node}-{part}" for node in NODES for part in ("docker", "containerd")))
@@ -51,10 +51,9 @@ def exists(lab: Topology, tag: str) -> bool:
 
 
 def forget_all(lab: Topology) -> None:
-    """Remove the images of every copy; the volumes carry the lab's label and go with it."""
-    pattern = f"reference={REPOSITORY_PREFIX}/saved-{lab.name}-*"
-    for image in docker("images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", pattern).split():
-        docker("rmi", image, check=False)
+    """Take no copy for complete any more; their disks are removed with the lab's own."""
+    for marker in lab.directory.glob("saved-*"):
+        marker.unlink()
 
 
 def _shut_down(lab: Topology, machine: str) -> None:
@@ -76,7 +75,7 @@ def _replace(lab: Topology, node: str, tag: str, built: Images) -> None:
 
 
 def _copy(lab: Topology, built: Images, source: str, target: str) -> None:
-    docker("volume", "create", "--label", f"{LABEL}={lab.name}", lab.volume(target))
+    docker("volume", "create", *lab.labels, lab.volume(target))
     # SYS_ADMIN: overlayfs keeps its notes in trusted.* attributes, which a lesser root silently loses.
     rights = ("--cap-add", "SYS_ADMIN", "--security-opt", "apparmor=unconfined", "--network", "none")
     mounts = ("-v", f"{lab.volume(source)}:/from:ro", "-v", f"{lab.volume(target)}:/to")

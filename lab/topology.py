@@ -23,14 +23,22 @@ SERVICES = {"redis": 21, "lb": 22, "oss": 23}
 
 FIRST_SUBNET = ipaddress.IPv4Network("172.30.90.0/24")
 LABEL = "harbor-ha.lab"
+OWNER = "harbor-ha.owner"
 
 
 @dataclass(frozen=True)
 class Topology:
-    """One lab: its name and its network."""
+    """One lab.
+
+    Attributes:
+        name: its name.
+        subnet: its network.
+        mark: drawn when it was first brought up; what was made for it is known by that.
+    """
 
     name: str
     subnet: ipaddress.IPv4Network
+    mark: str
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -43,6 +51,16 @@ class Topology:
     def directory(self) -> Path:
         """Keys, certificates, logs and notes of this lab."""
         return STATE / self.name
+
+    @property
+    def owner(self) -> str:
+        """Label of everything that is made for this lab: which lab of which clone."""
+        return f"{self.mark}:{self.directory}"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Arguments for every `docker … create`: what the lab is found by."""
+        return ("--label", f"{LABEL}={self.name}", "--label", f"{OWNER}={self.owner}")
 
     @property
     def secrets(self) -> Path:

@@ -17,7 +17,7 @@ _SUBXACTS = re.compile(r"subxacts: ([\d ]+)")
 _RELATION = re.compile(r"blkref #\d+: rel (\d+/\d+/\d+)")
 # Relations of the catalog have lower numbers; every DDL touches a dozen of them.
 _FIRST_USER_OBJECT = 16384
-_KEPT = 1000
+KEPT = 1000
 
 
 def lost(p: Dict[str, Any]) -> Dict[str, Any]:
@@ -88,7 +88,7 @@ def collect(p: Dict[str, Any], wal: str, timeline: int, fork: str) -> Dict[str, 
         commit = _COMMIT.match(description) if manager == "Transaction" else None
         if commit is not None:
             total += 1
-            if len(commits) < _KEPT:
+            if len(commits) < KEPT:
                 commits.append(described(commit, xid, description, touched))
         if time.monotonic() > deadline:
             return dict(unknown("reading the WAL took too long"), commits=commits, total=total)

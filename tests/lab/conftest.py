@@ -34,8 +34,7 @@ def standing_lab() -> Lab:
 
     `HARBOR_HA_TEST_LAB` names another one, so that two people can test on one machine at the same time.
     """
-    name = os.environ.get("HARBOR_HA_TEST_LAB", "test")
-    lab = Lab(name, "172.30.91.0/24" if name == "test" else None)
+    lab = Lab(os.environ.get("HARBOR_HA_TEST_LAB", "test"))
     lab.up()
     return lab
 

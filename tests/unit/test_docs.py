@@ -103,7 +103,7 @@ def test_both_readmes_have_the_same_commands_and_links() -> None:
 
 def test_the_reference_haproxy_checks_what_the_lab_has_proven() -> None:
     page = (ROOT / "docs" / "load-balancer.md").read_text(encoding="utf-8")
-    proven = haproxy_cfg(Topology("demo", FIRST_SUBNET)).replace("harbor.lab", "harbor.example.com")
+    proven = haproxy_cfg(Topology("demo", FIRST_SUBNET, "mark")).replace("harbor.lab", "harbor.example.com")
     lines = [line.strip() for line in proven.splitlines()]
     wanted = [
         line for line in lines if line.startswith(("http-check", "option", "timeout", "balance", "mode"))

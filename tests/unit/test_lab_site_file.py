@@ -22,7 +22,7 @@ from lab.topology import Topology
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Topology:
     monkeypatch.setattr(topology, "STATE", tmp_path)
     monkeypatch.setattr(site_file, "STATE", tmp_path)
-    made = Topology("other", ipaddress.IPv4Network("172.30.95.0/24"))
+    made = Topology("other", ipaddress.IPv4Network("172.30.95.0/24"), "mark")
     keys.ensure_keys(made)
     return made
 

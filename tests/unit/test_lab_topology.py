@@ -11,7 +11,7 @@ from lab.services import haproxy_cfg, redis_conf
 from lab.shell import LabError
 from lab.topology import Topology, free_subnet
 
-_LAB = Topology("demo", ipaddress.IPv4Network("172.30.90.0/24"))
+_LAB = Topology("demo", ipaddress.IPv4Network("172.30.90.0/24"), "mark")
 
 
 def test_every_machine_has_the_address_that_the_documentation_promises() -> None:
@@ -24,12 +24,12 @@ def test_every_machine_has_the_address_that_the_documentation_promises() -> None
 @pytest.mark.parametrize("name", ["", "Demo", "-x", "1st", "a/b", "a" * 22, "a b"])
 def test_a_lab_name_that_docker_cannot_carry_is_refused(name: str) -> None:
     with pytest.raises(LabError, match="cannot be the name"):
-        Topology(name, _LAB.subnet)
+        Topology(name, _LAB.subnet, "mark")
 
 
 def test_a_network_that_is_too_small_is_refused() -> None:
     with pytest.raises(LabError, match="too small"):
-        Topology("demo", ipaddress.IPv4Network("172.30.90.0/28"))
+        Topology("demo", ipaddress.IPv4Network("172.30.90.0/28"), "mark")
 
 
 def test_a_second_lab_gets_the_next_network_that_overlaps_with_nobody() -> None:
