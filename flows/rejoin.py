@@ -155,6 +155,9 @@ def return_of_the_data(work: Operation, node: str, primary: str, way: Rejoin) ->
         the way that it really went: a node that cannot be rewound is cloned.
     """
     if way not in (Rejoin.REWIND, Rejoin.CLONE):
+        if work.held.phase in (Phase.REWINDING, Phase.CLONING):
+            # The one that was interrupted has removed it; "nothing was lost" was its end once.
+            list_losses(work, node, primary, kept_only=True)
         return way
     list_losses(work, node, primary)
     if way is Rejoin.REWIND:
@@ -169,10 +172,12 @@ def return_of_the_data(work: Operation, node: str, primary: str, way: Rejoin) ->
     return Rejoin.CLONE
 
 
-def list_losses(work: Operation, node: str, primary: str) -> None:
+def list_losses(work: Operation, node: str, primary: str, *, kept_only: bool = False) -> None:
     """Put into the report every commit that only the node has, or that this cannot be known."""
     try:
-        lost = work.run.on(postgres.lost_commits, node, primary, operation=work.held.op_id)
+        lost = work.run.on(
+            postgres.lost_commits, node, primary, operation=work.held.op_id, kept_only=kept_only
+        )
     except HarborHaError as error:
         work.told["Lost commits"] = [f"it cannot be known what was lost: {error}"]
         return

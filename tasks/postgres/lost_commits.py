@@ -14,10 +14,13 @@ from tasks.remote import pg_lost_commits, pg_wal
 _LIMIT_S = 120.0
 
 
-def lost_commits(site: HarborSite, node: Host, primary: Host, *, operation: str) -> Outcome:
+def lost_commits(
+    site: HarborSite, node: Host, primary: Host, *, operation: str, kept_only: bool = False
+) -> Outcome:
     """List the commits that only the stopped former primary has. Before the rewind or clone, which remove them.
 
-    A second call of the same operation returns the first one's list. Not every commit in it was acknowledged:
+    A second call of the same operation returns the first one's list: after the rewind or clone nothing else can
+    tell it (`kept_only`). Not every commit in it was acknowledged:
     with synchronous replication the last ones were still waiting.
 
     Returns:
@@ -31,6 +34,7 @@ def lost_commits(site: HarborSite, node: Host, primary: Host, *, operation: str)
         pg_wal,
         limit=_LIMIT_S + 10,
         operation=operation,
+        kept_only=kept_only,
         limit_s=_LIMIT_S,
         **history_of(site, primary),
     )

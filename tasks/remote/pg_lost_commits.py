@@ -21,12 +21,22 @@ KEPT = 1000
 
 
 def lost(p: Dict[str, Any]) -> Dict[str, Any]:
-    """Return the commits, or why they cannot be known."""
-    stored = text_of(result_path(p))
-    if stored is not None:
-        return dict(json.loads(stored), stored=True)
+    """Return the commits, or why they cannot be known; the first answer of an operation is kept, and counts."""
+    kept = text_of(result_path(p))
+    if kept is not None:
+        return dict(json.loads(kept), stored=True)
+    if p["kept_only"]:
+        return unknown("the rejoin that was interrupted kept no list")
     if servers_in(p["data"]):
         return unknown("a server runs on it")
+    result = found(p)
+    os.makedirs(os.path.dirname(result_path(p)), 0o700, exist_ok=True)
+    write_durably(result_path(p), json.dumps(result) + "\n")
+    return result
+
+
+def found(p: Dict[str, Any]) -> Dict[str, Any]:
+    """Look into the data directory of a server that does not run."""
     timeline = own_timeline(p)
     if not timeline:
         return unknown("it has no database to look into")
@@ -49,9 +59,6 @@ def lost(p: Dict[str, Any]) -> Dict[str, Any]:
     if result["known"] and lsn_of(result["to"]) < lsn_of(written):
         why = "its WAL cannot be read beyond %s, and it wrote up to %s at the least" % (result["to"], written)
         return dict(unknown(why), commits=result["commits"], total=result["total"])
-    if result["known"]:
-        os.makedirs(os.path.dirname(result_path(p)), 0o700, exist_ok=True)
-        write_durably(result_path(p), json.dumps(result) + "\n")
     return result
 
 
@@ -63,7 +70,7 @@ def last_checkpoint(p: Dict[str, Any], timeline: int) -> str:
 
 
 def result_path(p: Dict[str, Any]) -> str:
-    """Return the file in which the list outlives the rewind, which removes the WAL it comes from."""
+    """Return the file in which the answer outlives the rewind or clone, which removes what it comes from."""
     return "%s/diverged/%s.commits.json" % (p["state_dir"], p["operation"])
 
 
@@ -78,10 +85,10 @@ def collect(p: Dict[str, Any], wal: str, timeline: int, fork: str) -> Dict[str, 
     commits: List[Dict[str, Any]] = []
     total, last, deadline = 0, fork, time.monotonic() + p["limit_s"]
     for line in waldump(p, wal, timeline, fork):
-        found = _RECORD.match(line)
-        if found is None:
+        record = _RECORD.match(line)
+        if record is None:
             continue
-        manager, xid, last, description = found.groups()
+        manager, xid, last, description = record.groups()
         if manager in ("Heap", "Heap2") and xid != "0":
             rels = touched.setdefault(xid, set())
             rels.update(r for r in _RELATION.findall(line) if int(r.split("/")[2]) >= _FIRST_USER_OBJECT)

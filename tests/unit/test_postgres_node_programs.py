@@ -204,6 +204,7 @@ def diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "primary_timeline": 3,
         "history": "2\t0/5000028\tno recovery target specified\n",
         "limit_s": 5,
+        "kept_only": False,
     }
 
 
@@ -234,3 +235,40 @@ def test_of_a_node_without_a_database_nothing_is_said_about_timelines(
 ) -> None:
     monkeypatch.setattr(pg_wal, "control", lambda p: {})
     assert pg_lost_commits.lost(diverged)["why"] == "it has no database to look into"
+
+
+def test_what_was_found_before_the_rewind_is_told_after_it(
+    diverged: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rejoin killed after its rewind, and run again, said that nothing was lost."""
+    before = pg_lost_commits.lost(diverged)
+    for segment in (Path(diverged["data"]) / "pg_wal").iterdir():
+        segment.unlink()
+    monkeypatch.setattr(pg_lost_commits, "servers_in", lambda data: ["a standby"])
+    after = pg_lost_commits.lost({**diverged, "kept_only": True})
+    assert after == {**before, "stored": True}
+    assert after["total"] == 1
+
+
+def test_that_it_could_not_be_known_is_kept_too(diverged: dict[str, Any]) -> None:
+    segment = Path(diverged["data"]) / "pg_wal" / segments(5)[0]
+    segment.unlink()
+    before = pg_lost_commits.lost(diverged)
+    segment.write_bytes(b"")
+    after = pg_lost_commits.lost({**diverged, "kept_only": True})
+    assert (after["known"], after["why"]) == (False, before["why"])
+
+
+def test_without_a_list_that_was_kept_nothing_is_said_of_what_was_lost(diverged: dict[str, Any]) -> None:
+    found = pg_lost_commits.lost({**diverged, "kept_only": True})
+    assert not found["known"]
+    assert not (Path(diverged["state_dir"]) / "diverged").exists()
+
+
+def test_a_server_that_runs_is_asked_again_when_it_does_not(
+    diverged: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pg_lost_commits, "servers_in", lambda data: ["postgres"])
+    assert not pg_lost_commits.lost(diverged)["known"]
+    monkeypatch.setattr(pg_lost_commits, "servers_in", lambda data: [])
+    assert pg_lost_commits.lost(diverged)["known"]
