@@ -136,7 +136,7 @@ CANDIDATE_CHECKS: tuple[Check[CandidateView], ...] = (
         "more WAL than max_lag_bytes would be lost",
         lambda v: _answering(v) and v.lag_bytes is not None and v.lag_bytes > v.max_lag_bytes,
         Weight.DATA_LOSS,
-        "{standby} is {lag_bytes} bytes behind the last position of the primary ({max_lag_bytes} allowed).",
+        "{standby} is {lag_bytes:,} bytes behind the last position of the primary ({max_lag_bytes:,} allowed).",
         "Bring the primary back, or call with accept_data_loss.",
     ),
     Check(

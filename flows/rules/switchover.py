@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from flows.rules.admission import pause_reason
 from flows.rules.promotion import MIN_FREE_SHARE, OVERRIDES, RECOVERY_TARGET
-from flows.rules.table import Check, Decision, Weight, require_fresh, weigh
+from flows.rules.table import Check, Decision, Weight, require_fresh, told_bytes, weigh
 from tasks.clock import Moment
 from tasks.postgres.facts import NodeFacts
 
@@ -65,6 +65,11 @@ class SwitchView:
     def both(self) -> bool:
         """Whether both are what they should be, so that the rest can be judged at all."""
         return self.primary_is_primary and self.standby_is_standby
+
+    @property
+    def lag(self) -> str:
+        """How far the standby is behind, in words."""
+        return told_bytes(self.lag_bytes)
 
 
 SWITCH_CHECKS: tuple[Check[SwitchView], ...] = (
@@ -155,7 +160,7 @@ SWITCH_CHECKS: tuple[Check[SwitchView], ...] = (
         f"the standby is more than {MAX_LAG_BYTES >> 20} MiB behind, or it is not known",
         lambda v: v.both and (v.lag_bytes is None or v.lag_bytes > MAX_LAG_BYTES),
         Weight.REFUSE,
-        "{standby} is {lag_bytes} bytes behind {primary}.",
+        "{standby} is {lag} behind {primary}.",
         "Wait until it has caught up.",
     ),
     Check(

@@ -62,7 +62,7 @@ def test_lag_up_to_the_limit_is_allowed_and_a_byte_more_is_not() -> None:
     assert ask(at).kind is MayPromote.ALLOW
     refused = ask(beyond)
     assert refused.kind is MayPromote.REFUSE
-    assert f"{limit + 1} bytes behind" in refused.reasons[0]
+    assert f"{limit + 1:,} bytes behind" in refused.reasons[0]
 
 
 def test_received_and_not_yet_replayed_is_not_lost() -> None:
@@ -77,7 +77,7 @@ def test_accepting_data_loss_turns_lag_into_a_warning_with_its_size() -> None:
     behind = deaf_standby(replay_lsn=Lsn(0x1000000), receive_lsn=None)
     decision = ask(behind, accept_data_loss=True)
     assert decision.kind is MayPromote.ALLOW
-    assert "83886080 bytes behind" in decision.warnings[0]
+    assert "83,886,080 bytes behind" in decision.warnings[0]
 
 
 def test_an_unknown_loss_is_refused() -> None:

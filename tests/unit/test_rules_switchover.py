@@ -97,6 +97,13 @@ def test_a_primary_without_a_sender_does_not_believe_its_standby() -> None:
     assert ask(*up(senders=())).kind is MaySwitch.REFUSE
 
 
+def test_how_far_it_is_behind_is_told_or_said_to_be_unknown() -> None:
+    (known,) = ask(*down(replay_lsn=Lsn(0x1000000))).reasons
+    assert known == "node-b is 83,886,080 bytes behind node-a."
+    unknown = ask(*down(replay_lsn=None)).reasons
+    assert "node-b is an unknown number of bytes behind node-a." in unknown
+
+
 def test_all_reasons_come_at_once() -> None:
     bad = standby(server_changes={"replay_paused": True, "hba_errors": 1, "free_slots": 0})
     assert len(ask(primary(), bad).reasons) == 3
