@@ -221,5 +221,8 @@ def serve_again(work: Operation, node: str, primary: str) -> None:
 
 def headline(work: Operation, node: str, primary: str, way: Rejoin) -> str:
     """Say in one sentence how it ended."""
-    lost = work.told.get("Lost commits", ["nothing was lost"])[0]
-    return f"{node} {_WAYS[way]} and replays what {primary} writes; {lost}."
+    said = f"{node} {_WAYS[way]} and replays what {primary} writes"
+    if way is Rejoin.NOTHING and "Lost commits" not in work.told:
+        # What it lost on its way here, if anything, was found by another run.
+        return f"{said}."
+    return f"{said}; {work.told.get('Lost commits', ['nothing was lost'])[0]}."

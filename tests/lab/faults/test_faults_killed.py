@@ -53,9 +53,12 @@ def failover_cycle(
         stage.failover(old, accept_data_loss=True)
     kept.hold(stage.timeline(new) == timeline + 1, "promoted more than once")
     accidents.repair_postgres(stage, old)
+    listed = len(scene.all_kept_losses(old))
     kept.note(stage.flow("rejoin", node=old, accident=rejoin_accident).wait(), rejoin_accident)
     told = scene.told(stage.flow("rejoin", node=old).wait())
     kept.hold("replays what" in told, f"the second rejoin says: {told}")
+    silent = "nothing was lost" in told and len(scene.all_kept_losses(old)) > listed
+    kept.hold(not silent, f"commits were listed, and the second rejoin says: {told}")
     kept.hold(stage.timeline(new) == timeline + 1, "promoted by a rejoin")
     wait_for(stage.healthy, 40.0, lambda: f"{kept.points[-1:]}: {stage.troubles()}")
     scene.losses = (scene.losses or []) + scene.all_kept_losses(old)
