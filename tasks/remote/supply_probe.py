@@ -43,7 +43,8 @@ class Lists:
         os.makedirs(directory + "/lists/partial")
         options = [
             "Dir::State::Lists=" + directory + "/lists",
-            "Dir::Cache::pkgcache=",
+            # Kept, since without it every question reads all lists anew: 0.6 s instead of 0.015 s for each package.
+            "Dir::Cache::pkgcache=" + directory + "/pkgcache.bin",
             "Dir::Cache::srcpkgcache=",
         ]
         options += ["Dir::Cache::Archives=" + directory, "Acquire::Languages=none", "APT::Sandbox::User=root"]
