@@ -3,7 +3,6 @@
 The same parts as in production (`deployments/systemd`), with SQLite instead of PostgreSQL for the server.
 """
 
-import contextlib
 import json
 import os
 import signal
@@ -18,6 +17,7 @@ from typing import Any
 
 from lab.shell import LabError, step, tail
 from lab.topology import REPOSITORY, STATE
+from tasks.operation.holder import process_of
 
 # The first start runs the server's migrations: 30 s on two slow cores.
 _SERVER_LIMIT_S = 180.0
@@ -29,13 +29,14 @@ class Orchestrator:
 
     Args:
         lab: the lab's name; everything is kept in its directory.
-        port: the server's port on loopback; when not given, the one it had, else a free one.
+        port: the server's port on loopback; when not given, the one it had unless a stranger has it, else a free
+            one.
     """
 
     def __init__(self, lab: str, port: int | None = None) -> None:
         self.directory = STATE / lab / "orchestrator"
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.port = port or self._known_port() or _free_port()
+        self.port = port or self._usable_port()
 
     @property
     def url(self) -> str:
@@ -69,6 +70,9 @@ class Orchestrator:
         """
         with step(f"Prefect server on {self.url}"):
             if not self._answers():
+                if self.port != self._known_port():
+                    # It would serve the flows to whoever has that port now.
+                    self._end("serve")
                 (self.directory / "port").write_text(str(self.port))
                 self._spawn(
                     "server", [sys.executable, "-m", "prefect", "server", "start", "--port", str(self.port)]
@@ -86,16 +90,8 @@ class Orchestrator:
 
     def down(self) -> None:
         """Stop both processes, the serving one first."""
-        for name in ("serve", "server"):
-            pid = self._pid(name)
-            if pid is not None and self._alive(name):
-                os.killpg(pid, signal.SIGTERM)
-                deadline = time.monotonic() + 20
-                while self._alive(name) and time.monotonic() < deadline:
-                    time.sleep(0.1)
-                if self._alive(name):
-                    os.killpg(pid, signal.SIGKILL)
-            (self.directory / f"{name}.pid").unlink(missing_ok=True)
+        self._end("serve")
+        self._end("server")
 
     def command(self, *arguments: str, check: bool = True, timeout: float = 3600.0) -> int:
         """Run `harbor-ha` as an operator would, its output on ours.
@@ -137,7 +133,18 @@ class Orchestrator:
                 stderr=log,
                 start_new_session=True,
             )
-        (self.directory / f"{name}.pid").write_text(str(process.pid))
+        (self.directory / f"{name}.pid").write_text(str(process_of(process.pid)))
+
+    def _end(self, name: str) -> None:
+        pid = self._pid(name)
+        if pid is not None:
+            os.killpg(pid, signal.SIGTERM)
+            deadline = time.monotonic() + 20
+            while self._pid(name) is not None and time.monotonic() < deadline:
+                time.sleep(0.1)
+            if self._pid(name) is not None:
+                os.killpg(pid, signal.SIGKILL)
+        (self.directory / f"{name}.pid").unlink(missing_ok=True)
 
     def _await(self, name: str, ready: Any, limit: float) -> None:
         deadline = time.monotonic() + limit
@@ -149,7 +156,8 @@ class Orchestrator:
 
     def _answers(self) -> bool:
         try:
-            return bool(self.api("/health"))
+            # What answers on the port of a server that is gone is somebody else's.
+            return self._alive("server") and bool(self.api("/health"))
         except OSError:
             return False
 
@@ -163,23 +171,22 @@ class Orchestrator:
         )
 
     def _pid(self, name: str) -> int | None:
+        """The process that was started, while it runs; after a reboot its number may be a stranger's."""
         try:
-            return int((self.directory / f"{name}.pid").read_text())
-        except (FileNotFoundError, ValueError):
+            noted = (self.directory / f"{name}.pid").read_text()
+            pid = int(noted.split(":")[1])
+        except (OSError, ValueError, IndexError):
             return None
+        return pid if str(process_of(pid)) == noted else None
 
     def _alive(self, name: str) -> bool:
-        pid = self._pid(name)
-        if pid is None:
-            return False
-        # A child that ended and was not waited for would look alive for ever.
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
+        return self._pid(name) is not None
+
+    def _usable_port(self) -> int:
+        known = self._known_port()
+        if known is not None and (self._alive("server") or _is_free(known)):
+            return known
+        return 4200 if _is_free(4200) else _free_port()
 
     def _known_port(self) -> int | None:
         try:
@@ -188,14 +195,18 @@ class Orchestrator:
             return None
 
 
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # A restarted server may use a port that is still in TIME_WAIT.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
 def _free_port() -> int:
-    for port in (4200, 0):
-        with socket.socket() as probe:
-            # A restarted server may use a port that is still in TIME_WAIT.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise LabError("No free port for the Prefect server.", where="this machine")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
