@@ -173,7 +173,14 @@ def return_of_the_data(work: Operation, node: str, primary: str, way: Rejoin) ->
 
 
 def list_losses(work: Operation, node: str, primary: str, *, kept_only: bool = False) -> None:
-    """Put into the report every commit that only the node has, or that this cannot be known."""
+    """Put into the report every commit that only the node has, or that this cannot be known.
+
+    Args:
+        work: the rejoin.
+        node: the former primary.
+        primary: who names the tables.
+        kept_only: the node has none of it any more; its kept answer is all there is.
+    """
     try:
         lost = work.run.on(
             postgres.lost_commits, node, primary, operation=work.held.op_id, kept_only=kept_only

@@ -136,6 +136,7 @@ class Orchestrator:
         (self.directory / f"{name}.pid").write_text(str(process_of(process.pid)))
 
     def _end(self, name: str) -> None:
+        """Ask a process that was started here to end, and kill it when it has not after 20 s."""
         pid = self._pid(name)
         if pid is not None:
             os.killpg(pid, signal.SIGTERM)

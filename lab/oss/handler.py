@@ -195,4 +195,5 @@ def _spoil(blocks: Iterator[bytes], fault: Fault | None) -> Iterator[bytes]:
         else:
             for start in range(0, len(block), max(1, fault.rate // 10)):
                 yield block[start : start + max(1, fault.rate // 10)]
+                # Nothing is waited for: this pace is the fault, `rate` bytes a second.
                 time.sleep(0.1)

@@ -4,7 +4,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -41,8 +44,7 @@ def stranger() -> Iterator["subprocess.Popen[str]"]:
 def test_a_process_that_has_the_number_of_ours_after_a_reboot_is_left_alone(
     state: Path, stranger: "subprocess.Popen[str]"
 ) -> None:
-    of_before = str(process_of(stranger.pid)).replace(process_of(stranger.pid).start, "17")
-    (state / "server.pid").write_text(of_before)
+    (state / "server.pid").write_text(str(replace(process_of(stranger.pid), start="17")))
     Orchestrator("some").down()
     assert stranger.poll() is None
     assert not (state / "server.pid").exists()
@@ -63,6 +65,27 @@ def test_a_port_that_a_stranger_has_meanwhile_is_not_asked_again(state: Path) ->
         # While our own server runs, it is he who has the port.
         (state / "server.pid").write_text(str(process_of(os.getpid())))
         assert Orchestrator("some").port == port
+
+
+class _Healthy(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"true")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Be quiet."""
+
+
+def test_what_answers_on_our_port_is_ours_only_while_our_server_runs(state: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Healthy) as other:
+        threading.Thread(target=other.serve_forever).start()
+        ours = Orchestrator("some", port=other.server_address[1])
+        answered = [ours._answers()]
+        (state / "server.pid").write_text(str(process_of(os.getpid())))
+        answered.append(ours._answers())
+        other.shutdown()
+    assert answered == [False, True]
 
 
 def test_a_server_that_is_gone_gets_its_port_back(state: Path) -> None:

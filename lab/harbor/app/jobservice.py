@@ -73,6 +73,7 @@ class Worker:
                     self.run_one(json.loads(taken[1]))
             except redis.RedisError as error:
                 log.warning("queue: %s", error)
+                # Asking again is the condition: brpop waits for a Redis that is there, and fails at once without.
                 time.sleep(1)
 
 
