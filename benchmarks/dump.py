@@ -106,9 +106,9 @@ def dump_to_oss(server: dict[str, Any], oss: dict[str, Any]) -> dict[str, Any]:
 
     import prefect  # noqa: F401 - part of what is measured
 
-    from tasks.backup.layout import new_backup_id
-    from tasks.backup.snapshot import open_snapshot
-    from tasks.backup.stored import Destination, store_output
+    from tasks.backup.format.layout import new_backup_id
+    from tasks.backup.night.snapshot import open_snapshot
+    from tasks.backup.night.stored import Destination, store_output
     from tasks.backup.tools import dump_command, find_tools
     from tasks.storage.store import open_store
 

@@ -9,8 +9,8 @@ from typing import Any
 from benchmarks.meter import measured, peak_mb, prefect_alone_mb
 from benchmarks.site import ETAG, digits_of, fill_bucket, fill_nas, in_child, oss_process
 from blocks import HarborSite
-from tasks.backup.blobs import BlobFile, IndexedBlob, NeededBlob, indexed_line, needed_line
-from tasks.backup.images import NEEDED, UPLOADED
+from tasks.backup.format.blobs import BlobFile, IndexedBlob, NeededBlob, indexed_line, needed_line
+from tasks.backup.night.images import NEEDED, UPLOADED
 from tests.unit.local_host import local_host
 from tests.unit.one_night import Night, new_night
 
@@ -76,10 +76,10 @@ def image_part(site_file: str, work: str, oss_pid: int, first: bool) -> dict[str
     """Run links, copy and closure as the flow does; called in a process of its own."""
     import prefect  # noqa: F401 - part of what is measured
 
-    from flows.closure_check import check_closure
-    from tasks.backup.images import copy_images
-    from tasks.backup.layout import new_backup_id
-    from tasks.backup.nightly import links
+    from flows.machinery.closure_check import check_closure
+    from tasks.backup.format.layout import new_backup_id
+    from tasks.backup.night.images import copy_images
+    from tasks.backup.night.nightly import links
 
     night, host = Night(Path(site_file), None), local_host()
     # Backups are ordered by the second of their names.
@@ -105,8 +105,8 @@ def image_part(site_file: str, work: str, oss_pid: int, first: bool) -> dict[str
 
 def _publish(site: HarborSite, backup: str, index: dict[str, Any]) -> None:
     """The next night finds this one's index."""
-    from tasks.backup.catalogue import publish
-    from tasks.backup.manifest import Artifact, Harbor, Manifest, Source
+    from tasks.backup.format.catalogue import publish
+    from tasks.backup.format.manifest import Artifact, Harbor, Manifest, Source
     from tasks.backup.settings import store_of
 
     source = Source("", "primary", 0, "", "", 1, "")

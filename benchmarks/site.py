@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from blocks import OssBucket
 from lab.oss.catalog import Catalog, StoredObject
-from tasks.backup.layout import blob_key
+from tasks.backup.format.layout import blob_key
 from tests.unit.local_oss import ACCESS_KEY_ID, ACCESS_KEY_SECRET, BUCKET, REGION
 
 # No filesystem gives a file a million names.

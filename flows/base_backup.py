@@ -4,12 +4,12 @@ from typing import Any
 
 from prefect import flow
 
-from flows.backup_report import announce
-from flows.dump_source import candidates_of
-from flows.protocol import Protocol
-from flows.report import publish as publish_report
+from flows.machinery.backup_report import announce
+from flows.machinery.dump_source import candidates_of
+from flows.machinery.protocol import Protocol
+from flows.machinery.report import publish as publish_report
 from flows.rules.dump_node import only_primary
-from tasks.backup.lock import held
+from tasks.backup.night.lock import held
 from tasks.backup.settings import store_of
 from tasks.pitr import steps as pitr
 from tasks.pitr.settings import bucket_of

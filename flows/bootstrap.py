@@ -9,9 +9,9 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.bootstrap_report import decided, found, headline
-from flows.protocol import Protocol
-from flows.report import publish
+from flows.machinery.bootstrap_report import decided, found, headline
+from flows.machinery.protocol import Protocol
+from flows.machinery.report import publish
 from flows.rules.preflight import Plan, plan_bootstrap
 from tasks.balancer import steps as balancer
 from tasks.docker import steps as docker
@@ -43,7 +43,7 @@ def bootstrap(site: str, dry_run: bool = False) -> dict[str, Any]:
         dry_run: Look, decide, show the steps, and change nothing.
     """
     run = Protocol.begin("bootstrap", site, dry_run)
-    seen = run.watch("Look at all nodes", lambda: observe_site(run.site, wait=not dry_run), told)
+    seen = run.watch("Look at all nodes", lambda: observe_site(run.site, wait=not dry_run), describe)
     plan = decide(run, seen)
     with alone(run, plan):
         prepare_machines(run, plan)
@@ -167,6 +167,6 @@ def prove(run: Protocol, plan: Plan) -> None:
     run.on_each(harbor.found_on_standby, plan.standbys, digest=digest)
 
 
-def told(seen: SiteSeen) -> str:
+def describe(seen: SiteSeen) -> str:
     """Say in one line what was looked at."""
     return f"{len(seen.nodes)} nodes reached, {len(seen.unreachable)} not"

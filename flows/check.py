@@ -8,14 +8,15 @@ from prefect import flow
 from prefect.events import emit_event
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.operation import Operation, last_primary
-from flows.protocol import Protocol
-from flows.report import publish
+from flows.machinery.operation import Operation, last_primary
+from flows.machinery.protocol import Protocol
+from flows.machinery.report import publish
 from flows.rules.policy import policy_of
 from flows.rules.table import Decision
 from flows.rules.verdict import Verdict, verdict
 from tasks import clock
-from tasks.balancer.balancer import Served, balancer_of
+from tasks.balancer.balancer import balancer_of
+from tasks.balancer.states import Served
 from tasks.errors import HarborHaError
 from tasks.harbor.api import HarborApi
 from tasks.harbor.web import through_balancer
@@ -43,7 +44,7 @@ def check(site: str) -> dict[str, Any]:
     write_error = run.watch(
         "Write through the load balancer", lambda: try_write(run), lambda error: error or "ok"
     )
-    balancer = run.watch("Ask the load balancer", lambda: served(run), told_served)
+    balancer = run.watch("Ask the load balancer", lambda: served(run), describe_served)
     addresses = {node.name: node.address for node in run.site.nodes}
     judged = verdict(
         work.seen.every,
@@ -53,7 +54,7 @@ def check(site: str) -> dict[str, Any]:
         write_error=write_error or None,
         balancer_up=balancer,
     )
-    keep_position(work)
+    record_position(work)
     announce(work, judged)
     text = f"{site} is {judged.kind}"
     headline = f"{text}: {judged.reasons[0]}" if judged.reasons else f"{text}."
@@ -83,14 +84,14 @@ def served(run: Protocol) -> dict[str, bool] | None:
     return {name: state.served is Served.UP for name, state in states.items() if name in ours} or None
 
 
-def told_served(balancer: dict[str, bool] | None) -> str:
+def describe_served(balancer: dict[str, bool] | None) -> str:
     """Say in one line whom the load balancer serves."""
     if balancer is None:
         return "it cannot be asked"
     return ", ".join(f"{name} is {'served' if up else 'not served'}" for name, up in sorted(balancer.items()))
 
 
-def keep_position(work: Operation) -> None:
+def record_position(work: Operation) -> None:
     """Write the primary's position and its durability on all nodes that are reached."""
     primaries = [node for node in work.seen.nodes if node.is_primary]
     last = last_primary(work.seen, primaries[0].name) if len(primaries) == 1 else None

@@ -6,18 +6,18 @@ from typing import Any, Literal
 from prefect import flow
 
 from blocks import HarborSite
-from flows import backup_steps as steps
-from flows import point_in_time
-from flows.backup_report import announce
-from flows.dump_source import candidates_of
-from flows.point_in_time import Point, decide_point
-from flows.protocol import Protocol
-from flows.report import publish as publish_report
+from flows.machinery import backup_steps as steps
+from flows.machinery import point_in_time
+from flows.machinery.backup_report import announce
+from flows.machinery.dump_source import candidates_of
+from flows.machinery.point_in_time import Point, decide_point
+from flows.machinery.protocol import Protocol
+from flows.machinery.report import publish as publish_report
 from flows.rules.preflight import plan_bootstrap
 from flows.rules.restore_admission import RestoreFacts, admit_restore
-from tasks.backup.catalogue import find_backup, read_manifest
-from tasks.backup.manifest import Manifest
-from tasks.backup.restore_config import read_configuration
+from tasks.backup.format.catalogue import find_backup, read_manifest
+from tasks.backup.format.manifest import Manifest
+from tasks.backup.restore.restore_config import read_configuration
 from tasks.backup.settings import origin_of, store_of
 from tasks.balancer import steps as balancer
 from tasks.docker import steps as docker
@@ -63,7 +63,7 @@ def disaster_restore(
         backup = str(point.nightly)
     manifest = decide(run, target, backup, images, identity_file or None, point)
     given = {"backup": manifest.backup_id, "identity_file": identity_file or None}
-    sections = {"Backup": told(manifest)}
+    sections = {"Backup": describe(manifest)}
     prepare_machine(run, target)
     if point is None:
         create_database(run, target)
@@ -73,7 +73,9 @@ def disaster_restore(
     else:
         recovered = point_in_time.rebuild_database(run, target, point)
         bring_back_harbor(run, target, given)
-        sections |= point_in_time.told(point, recovered, point_in_time.bring_back_images(run, target, images))
+        sections |= point_in_time.describe(
+            point, recovered, point_in_time.bring_back_images(run, target, images)
+        )
     start_harbor(run, target)
     prove(run, target, whole_only=point is not None)
     announce(site, "harbor-ha.restore.completed", backup=manifest.backup_id, node=target)
@@ -153,7 +155,7 @@ def create_database(run: Protocol, target: str) -> None:
 
 def bring_back_harbor(run: Protocol, target: str, given: dict[str, Any]) -> None:
     """Put the secrets back, and install Harbor around them."""
-    run.on(steps.settle_database, target)
+    run.on(steps.clear_stale_state, target)
     run.on(steps.restore_secrets, target, **given)
     run.on(harbor.install, target)
     run.on(harbor.bind_registry, target)
@@ -199,7 +201,7 @@ def headline(run: Protocol, target: str, manifest: Manifest, point: Point | None
     )
 
 
-def told(manifest: Manifest) -> list[str]:
+def describe(manifest: Manifest) -> list[str]:
     """Tell what was restored."""
     rows = sum(sum(database.tables.values()) for database in manifest.databases)
     lines = [

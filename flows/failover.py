@@ -7,10 +7,11 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.fence import fence
-from flows.operation import Operation, last_primary, open_record
-from flows.protocol import Protocol
-from flows.report import publish
+from flows.machinery.fence import fence
+from flows.machinery.operation import Operation, last_primary, open_record
+from flows.machinery.protocol import Protocol
+from flows.machinery.report import publish
+from flows.machinery.traffic import finish, open_traffic, staged, unstage
 from flows.rules.admission import Admission, admit_failover
 from flows.rules.fence import Rung, held
 from flows.rules.last_look import LastLook, last_look
@@ -18,7 +19,6 @@ from flows.rules.primary import Primary, agreed, classify_primary
 from flows.rules.promotion import MayPromote, may_fail_over
 from flows.rules.resume import Entry, re_entry, recorded_rung
 from flows.rules.table import Decision
-from flows.traffic import open_traffic, settle, staged, unstage
 from tasks import clock
 from tasks.errors import HarborHaError, Refused
 from tasks.operation.record import Fence, OperationKind, Phase
@@ -80,7 +80,7 @@ def failover(
     work = Operation.begin_with(run, expected_primary)
     calm = admit(work, expected_primary, reason, by_operator=accept_data_loss or attest_fenced)
     if calm:
-        return publish(run, calm, work.told)
+        return publish(run, calm, work.sections)
     entry = point_of_entry(work, expected_primary)
     if entry is Entry.CLOSE:
         return end_early(work, f"Nothing was done: {work.held.target} is the primary and was before.")
@@ -90,13 +90,15 @@ def failover(
             return end_early(work, calm)
         approve(work, expected_primary, accept_data_loss=accept_data_loss)
         if dry_run:
-            return publish(run, f"Would fence {expected_primary} and promote {target_of(work)}.", work.told)
+            return publish(
+                run, f"Would fence {expected_primary} and promote {target_of(work)}.", work.sections
+            )
     if entry in (Entry.OBSERVE, Entry.LAST_LOOK):
         replace_primary(work, entry, attest_fenced=attest_fenced)
     if entry is not Entry.SETTLE:
         open_traffic(work)
-    settle(work)
-    return publish(run, headline(work), work.told)
+    finish(work)
+    return publish(run, headline(work), work.sections)
 
 
 def admit(work: Operation, expected_primary: str, reason: str, *, by_operator: bool) -> str:
@@ -182,7 +184,7 @@ def confirm(work: Operation, expected_primary: str) -> str:
         rounds.append(
             classify_primary(seen.node(expected_primary), seen.others(expected_primary), work.witnesses, now)
         )
-        decision = _settled(rounds)
+        decision = _conclusive(rounds)
         if decision is None and time.monotonic() > deadline:
             decision = agreed(rounds[-2:])
         if decision is not None:
@@ -196,7 +198,7 @@ def confirm(work: Operation, expected_primary: str) -> str:
     return ""
 
 
-def _settled(rounds: list[Decision[Primary]]) -> Decision[Primary] | None:
+def _conclusive(rounds: list[Decision[Primary]]) -> Decision[Primary] | None:
     last = rounds[-1]
     if last.kind in _FROM_THE_MACHINE:
         return last
@@ -221,7 +223,7 @@ def restart_first(work: Operation, expected_primary: str) -> str:
     timeline = primary.timeline or (work.record.from_timeline if work.record else None) or 1
     done, failed = work.run.try_each(postgres.restart_primary, [path], timeline=timeline, limit_s=budget)
     if failed:
-        work.told.setdefault("Restart", []).append(f"did not help: {failed[path]}")
+        work.sections.setdefault("Restart", []).append(f"did not help: {failed[path]}")
         # The attempt may have taken longer than facts are good for.
         work.look_at(expected_primary)
         return ""
@@ -310,7 +312,7 @@ def end_early(work: Operation, headline: str) -> dict[str, Any]:
         if work.held.phase is not Phase.STARTED:
             unstage(work)
         work.close(Phase.ABORTED)
-    return publish(work.run, headline, work.told)
+    return publish(work.run, headline, work.sections)
 
 
 def headline(work: Operation) -> str:

@@ -12,18 +12,16 @@ from typing import Any
 from prefect import flow
 
 from blocks import HarborSite
-from flows import backup_steps as steps
-from flows.backup_report import announce, catalogue_lines, publish_catalogue
-from flows.dump_source import candidates_of
-from flows.protocol import Protocol
-from flows.report import publish as publish_report
+from flows.machinery import backup_steps as steps
+from flows.machinery.backup_report import announce, catalogue_lines, publish_catalogue
+from flows.machinery.dump_source import candidates_of
+from flows.machinery.protocol import Protocol
+from flows.machinery.report import publish as publish_report
 from flows.rules.dump_node import DumpNode, choose_dump_node, only_primary
 from flows.rules.point_in_time import gap
-from tasks.backup import catalogue
-from tasks.backup.database import is_recovery_conflict
-from tasks.backup.layout import BACKUPS, BLOBS, BackupId, new_backup_id
-from tasks.backup.lock import held
-from tasks.backup.manifest import (
+from tasks.backup.format import catalogue
+from tasks.backup.format.layout import BACKUPS, BLOBS, BackupId, new_backup_id
+from tasks.backup.format.manifest import (
     Artifact,
     Blobs,
     Database,
@@ -34,6 +32,8 @@ from tasks.backup.manifest import (
     Stage,
     part_from_plain,
 )
+from tasks.backup.night.database import is_recovery_conflict
+from tasks.backup.night.lock import held
 from tasks.backup.settings import require_backup_settings
 from tasks.errors import HarborHaError, RemoteCommandFailed
 from tasks.outcome import Outcome

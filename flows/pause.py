@@ -4,9 +4,9 @@ from typing import Any
 
 from prefect import flow
 
-from flows.operation import Operation
-from flows.protocol import Protocol
-from flows.report import publish
+from flows.machinery.operation import Operation
+from flows.machinery.protocol import Protocol
+from flows.machinery.report import publish
 from tasks.operation import steps as operation
 
 

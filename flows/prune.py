@@ -6,14 +6,14 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
-from flows.backup_report import facts_of, generations_of
+from flows.machinery.backup_report import facts_of, generations_of
+from flows.machinery.protocol import Protocol
+from flows.machinery.report import publish as publish_report
 from flows.nightly_backup import LOCK
-from flows.protocol import Protocol
-from flows.report import publish as publish_report
 from flows.rules.retention import retain
-from tasks.backup.catalogue import remove_backup
-from tasks.backup.lock import held
-from tasks.backup.prune import entries_named, prune_blobs
+from tasks.backup.format.catalogue import remove_backup
+from tasks.backup.night.lock import held
+from tasks.backup.night.prune import entries_named, prune_blobs
 from tasks.backup.settings import store_of
 from tasks.errors import Refused
 

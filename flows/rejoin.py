@@ -5,9 +5,9 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.operation import Operation, open_record
-from flows.protocol import Protocol
-from flows.report import publish
+from flows.machinery.operation import Operation, open_record
+from flows.machinery.protocol import Protocol
+from flows.machinery.report import publish
 from flows.rules.rejoin import Rejoin, classify_rejoin
 from flows.rules.table import Decision
 from tasks import clock
@@ -51,7 +51,7 @@ def rejoin(site: str, node: str, dry_run: bool = False) -> dict[str, Any]:
     primary = find_primary(work, node)
     decision = classify(work, node, primary)
     if dry_run:
-        return publish(run, f"Would rejoin {node} to {primary}: {decision.kind}.", work.told)
+        return publish(run, f"Would rejoin {node} to {primary}: {decision.kind}.", work.sections)
     resumed = begin(work, node, primary)
     if resumed or decision.kind is Rejoin.STOP_FIRST:
         decision = classify_anew(work, node, primary, decision)
@@ -59,7 +59,7 @@ def rejoin(site: str, node: str, dry_run: bool = False) -> dict[str, Any]:
     run.on(postgres.follow, node, primary)
     serve_again(work, node, primary)
     work.close()
-    return publish(run, headline(work, node, primary, way), work.told)
+    return publish(run, headline(work, node, primary, way), work.sections)
 
 
 def find_primary(work: Operation, node: str) -> str:
@@ -165,7 +165,7 @@ def return_of_the_data(work: Operation, node: str, primary: str, way: Rejoin) ->
         _, failed = work.run.try_each(postgres.rewind, [node], then=[primary], operation=work.held.op_id)
         if not failed:
             return Rejoin.REWIND
-        work.told["The way back"].append(f"the rewind failed, so the node is cloned: {failed[node]}")
+        work.sections["The way back"].append(f"the rewind failed, so the node is cloned: {failed[node]}")
     work.advance(Phase.CLONING)
     work.run.on(pair.create_slot, primary, standby_name=node)
     work.run.on(postgres.clone, node, primary)
@@ -186,13 +186,13 @@ def list_losses(work: Operation, node: str, primary: str, *, kept_only: bool = F
             postgres.lost_commits, node, primary, operation=work.held.op_id, kept_only=kept_only
         )
     except HarborHaError as error:
-        work.told["Lost commits"] = [f"it cannot be known what was lost: {error}"]
+        work.sections["Lost commits"] = [f"it cannot be known what was lost: {error}"]
         return
     if not lost.data["known"]:
-        work.told["Lost commits"] = [f"it cannot be known what was lost: {lost.data['why']}"]
+        work.sections["Lost commits"] = [f"it cannot be known what was lost: {lost.data['why']}"]
         return
     if not lost.data["total"]:
-        work.told["Lost commits"] = [f"nothing was lost: no commit existed only on {node}"]
+        work.sections["Lost commits"] = [f"nothing was lost: no commit existed only on {node}"]
         return
     commits = lost.data["commits"]
     lines = [
@@ -202,7 +202,7 @@ def list_losses(work: Operation, node: str, primary: str, *, kept_only: bool = F
     hidden = lost.data["total"] - _COMMITS_SHOWN
     more = [f"and {hidden} more; the WAL is kept on {node}"] if hidden > 0 else []
     count = "1 commit" if lost.data["total"] == 1 else f"{lost.data['total']} commits"
-    work.told["Lost commits"] = [
+    work.sections["Lost commits"] = [
         f"{count} existed only on {node}",
         *lines[:_COMMITS_SHOWN],
         *more,
@@ -215,21 +215,21 @@ def serve_again(work: Operation, node: str, primary: str) -> None:
     if not site.node(node).runs_harbor:
         return
     address = site.node(primary).address
-    way = harbor.serve_from if site.failover.repoint == "edit" else harbor.repoint_by_prepare
+    way = harbor.repoint_core if site.failover.repoint == "edit" else harbor.repoint_by_prepare
     _, failed = work.run.try_each(way, [node], database_host=address)
     if not failed:
-        work.run.try_each(harbor.settle, [node], database_host=address)
+        work.run.try_each(harbor.restart_jobservice, [node], database_host=address)
         work.run.on(harbor.up, node)
         work.run.on(harbor.wait_healthy, node)
         work.run.on(balancer.admit, node)
     for where, error in failed.items():
-        work.told.setdefault("Left behind", []).append(f"the Harbor of {where} does not follow: {error}")
+        work.sections.setdefault("Left behind", []).append(f"the Harbor of {where} does not follow: {error}")
 
 
 def headline(work: Operation, node: str, primary: str, way: Rejoin) -> str:
     """Say in one sentence how it ended."""
     said = f"{node} {_WAYS[way]} and replays what {primary} writes"
-    if way is Rejoin.NOTHING and "Lost commits" not in work.told:
+    if way is Rejoin.NOTHING and "Lost commits" not in work.sections:
         # What it lost on its way here, if anything, was found by another run.
         return f"{said}."
-    return f"{said}; {work.told.get('Lost commits', ['nothing was lost'])[0]}."
+    return f"{said}; {work.sections.get('Lost commits', ['nothing was lost'])[0]}."

@@ -5,11 +5,11 @@ from typing import Any
 from prefect import flow
 
 from blocks import HarborSite
-from flows import backup_steps as steps
-from flows.backup_report import announce, catalogue_lines, publish_catalogue
-from flows.dump_source import candidates_of
-from flows.protocol import Protocol
-from flows.report import publish as publish_report
+from flows.machinery import backup_steps as steps
+from flows.machinery.backup_report import announce, catalogue_lines, publish_catalogue
+from flows.machinery.dump_source import candidates_of
+from flows.machinery.protocol import Protocol
+from flows.machinery.report import publish as publish_report
 from flows.rules.dump_node import choose_dump_node
 from tasks.backup.settings import identities, require_backup_settings, store_of
 

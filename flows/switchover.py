@@ -5,13 +5,13 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.operation import Operation, open_record
-from flows.protocol import Protocol
-from flows.report import publish
+from flows.machinery.operation import Operation, open_record
+from flows.machinery.protocol import Protocol
+from flows.machinery.report import publish
+from flows.machinery.traffic import finish, harbor_paths, open_traffic, unstage
 from flows.rules.admission import live_lock
 from flows.rules.resume import Entry, re_entry
 from flows.rules.switchover import MaySwitch, may_switch_over
-from flows.traffic import harbor_paths, open_traffic, settle, unstage
 from tasks import clock
 from tasks.errors import HarborHaError, Refused
 from tasks.harbor import steps as harbor
@@ -39,19 +39,19 @@ def switchover(site: str, to: str, dry_run: bool = False) -> dict[str, Any]:
     work = Operation.begin(run)
     entry = admit(work, to)
     if entry is None:
-        return publish(run, f"Nothing was done: {to} is the primary already.", work.told)
+        return publish(run, f"Nothing was done: {to} is the primary already.", work.sections)
     if entry is Entry.OBSERVE:
         approve(work, to)
         if dry_run:
-            return publish(run, f"Would make {to} the primary of {site}.", work.told)
+            return publish(run, f"Would make {to} the primary of {site}.", work.sections)
         begin(work, to)
     if entry in (Entry.OBSERVE, Entry.PROVE):
         exchange(work)
     if entry is not Entry.SETTLE:
         open_traffic(work)
     follow(work)
-    settle(work)
-    return publish(run, headline(work), work.told)
+    finish(work)
+    return publish(run, headline(work), work.sections)
 
 
 def admit(work: Operation, to: str) -> Entry | None:
@@ -178,11 +178,11 @@ def follow(work: Operation) -> None:
     record = work.held
     _, failed = work.run.try_each(postgres.follow, [record.expected_primary], then=[record.target])
     for node, error in failed.items():
-        work.told.setdefault("No standby", []).append(f"{node}: {error} -> run rejoin for it")
+        work.sections.setdefault("No standby", []).append(f"{node}: {error} -> run rejoin for it")
 
 
 def headline(work: Operation) -> str:
     """Say in one sentence how it ended."""
     record = work.held
-    rest = "run rejoin for it" if "No standby" in work.told else "is its standby"
+    rest = "run rejoin for it" if "No standby" in work.sections else "is its standby"
     return f"{record.target} is the primary on timeline {record.promoted_timeline}; {record.expected_primary} {rest}."

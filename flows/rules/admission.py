@@ -8,7 +8,7 @@ from flows.rules.policy import Policy
 from flows.rules.table import Decision, Rule, first_match, require_fresh
 from tasks.clock import Moment
 from tasks.operation.files import ACCEPTED, LOCK, OPERATION, PAUSED
-from tasks.operation.holder import told
+from tasks.operation.holder import describe
 from tasks.operation.record import (
     Lock,
     OperationKind,
@@ -266,7 +266,7 @@ def _operation(
     alive, ours = lock is not None, lock is not None and lock.holder == holder
     words = f"{record.kind} {record.op_id} ({record.phase})" if record else "an operation"
     if lock is not None and not ours:
-        words += f" of {told(lock.holder)}"
+        words += f" of {describe(lock.holder)}"
     # Also of the failover before a rejoin: without one in between there is no standby to fail over to.
     last = record.failover_at if record is not None else None
     cooling = last is not None and now.wall - last < policy.cooldown_s

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
-from tasks.backup.blobs import KnownBlob, NeededBlob, StoredBlob
+from tasks.backup.format.blobs import KnownBlob, NeededBlob, StoredBlob
 
 # Layers that Docker never uploads: clients fetch them from their vendor.
 FOREIGN_LAYER = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from tasks.backup.layout import BackupId
+from tasks.backup.format.layout import BackupId
 from tasks.errors import Refused
 from tasks.pitr.catalogue import Reach
 

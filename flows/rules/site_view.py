@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from flows.rules.admission import accepted_primary, latest_record, live_lock, pause_reason
 from flows.rules.policy import Policy
 from flows.rules.promotion import MIN_FREE_SHARE, OVERRIDES, RECOVERY_TARGET
-from flows.rules.table import told_bytes
+from flows.rules.table import describe_bytes
 from tasks.clock import Moment
-from tasks.operation.holder import told
+from tasks.operation.holder import describe
 from tasks.operation.record import RecordDamaged
 from tasks.postgres.facts import NodeFacts, Sender
 
@@ -133,7 +133,7 @@ def _operations(nodes: Sequence[NodeFacts], now: Moment) -> tuple[str, str, str]
         return "", "", str(error)
     words = f"{record.kind} {record.op_id} ({record.phase})" if record and record.open else ""
     if lock is not None:
-        return words or f"operation {lock.op_id} of {told(lock.holder)}", "", ""
+        return words or f"operation {lock.op_id} of {describe(lock.holder)}", "", ""
     return "", words, ""
 
 
@@ -176,7 +176,7 @@ def _streaming(primary: NodeFacts | None) -> list[Sender]:
 
 def _lagging(primary: NodeFacts | None, policy: Policy) -> str:
     late = [s for s in _streaming(primary) if s.lag_bytes is None or s.lag_bytes > policy.max_lag_bytes]
-    return ", ".join(f"{sender.application_name} ({told_bytes(sender.lag_bytes)})" for sender in late)
+    return ", ".join(f"{sender.application_name} ({describe_bytes(sender.lag_bytes)})" for sender in late)
 
 
 def _not_synchronous(primary: NodeFacts | None, policy: Policy) -> str:

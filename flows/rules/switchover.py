@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from flows.rules.admission import pause_reason
 from flows.rules.promotion import MIN_FREE_SHARE, OVERRIDES, RECOVERY_TARGET
-from flows.rules.table import Check, Decision, Weight, require_fresh, told_bytes, weigh
+from flows.rules.table import Check, Decision, Weight, describe_bytes, require_fresh, weigh
 from tasks.clock import Moment
 from tasks.postgres.facts import NodeFacts
 
@@ -69,7 +69,7 @@ class SwitchView:
     @property
     def lag(self) -> str:
         """How far the standby is behind, in words."""
-        return told_bytes(self.lag_bytes)
+        return describe_bytes(self.lag_bytes)
 
 
 SWITCH_CHECKS: tuple[Check[SwitchView], ...] = (

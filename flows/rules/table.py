@@ -180,7 +180,7 @@ def fill(template: str, seen: Mapping[str, Any]) -> str:
     return template.format_map(seen)
 
 
-def told_bytes(count: int | None) -> str:
+def describe_bytes(count: int | None) -> str:
     """Name a number of bytes, or say that it is not known."""
     return "an unknown number of bytes" if count is None else f"{count:,} bytes"
 

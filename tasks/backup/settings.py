@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from blocks import HarborSite
-from tasks.backup.encryption import identities_of, parse_identities, recipients_of
-from tasks.backup.fetch import Origin
-from tasks.backup.layout import BackupId
-from tasks.backup.stored import Destination
+from tasks.backup.format.encryption import identities_of, parse_identities, recipients_of
+from tasks.backup.format.layout import BackupId
+from tasks.backup.night.stored import Destination
+from tasks.backup.restore.fetch import Origin
 from tasks.errors import HarborHaError, Refused
 from tasks.storage.bandwidth import UNLIMITED, Bandwidth
 from tasks.storage.errors import StorageError

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tasks.backup.manifest import Compression
+from tasks.backup.format.manifest import Compression
 from tasks.backup.server import Server
 from tasks.hosts.connection import Host
 

@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol
 
 from blocks import HarborSite
-from tasks.errors import HarborHaError
+from tasks.balancer.command import CommandBalancer
+from tasks.balancer.haproxy import HaProxy
+from tasks.balancer.states import Balancer, BalancerError, NodeState, Served
 
 # HAProxy acts at once; a cloud's API takes a few seconds to say that it did.
 _END_AGAIN_S = 1.0
@@ -19,56 +18,11 @@ _REMEDY_SESSIONS = (
 _CONFIRM_S = 15.0
 
 
-class Served(StrEnum):
-    """What the load balancer does with a node."""
-
-    UP = "up"
-    DOWN = "down"
-    DRAINED = "drained"
-    UNKNOWN = "unknown"
-
-
-class BalancerError(HarborHaError):
-    """The load balancer did not answer, or did not do what it was told."""
-
-
-@dataclass(frozen=True)
-class NodeState:
-    """One node as the load balancer sees it.
-
-    Attributes:
-        served: whether new connections go there.
-        sessions: connections that are open; None when it does not say.
-        check: what its health check last said.
-    """
-
-    served: Served
-    sessions: int | None = None
-    check: str = ""
-
-
-class Balancer(Protocol):
-    """What every kind of load balancer can do."""
-
-    def status(self) -> dict[str, NodeState]:
-        """Return the state of every node it knows."""
-
-    def drain(self, node: str) -> None:
-        """Send the node no new connections and close the open ones."""
-
-    def admit(self, node: str) -> None:
-        """Send the node connections again, once its health check agrees."""
-
-
 def balancer_of(site: HarborSite) -> Balancer | None:
     """Give the site's load balancer; None when it is of a kind that cannot be asked."""
     if site.balancer.kind == "haproxy":
-        from tasks.balancer.haproxy import HaProxy
-
         return HaProxy(site.balancer)
     if site.balancer.kind == "command":
-        from tasks.balancer.command import CommandBalancer
-
         return CommandBalancer(site)
     return None
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from blocks import HarborSite
-from tasks.balancer.balancer import BalancerError, NodeState, Served
+from tasks.balancer.states import BalancerError, NodeState, Served
 from tasks.hosts.local import LocalCommandFailed, run_local
 
 _TIMEOUT_S = 30.0

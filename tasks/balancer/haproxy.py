@@ -5,7 +5,7 @@ import io
 import socket
 
 from blocks import LoadBalancer
-from tasks.balancer.balancer import BalancerError, NodeState, Served
+from tasks.balancer.states import BalancerError, NodeState, Served
 
 _TIMEOUT_S = 3.0
 

@@ -1,7 +1,8 @@
 """Both nodes behind the load balancer, as steps."""
 
 from blocks import HarborSite
-from tasks.balancer.balancer import Served, admit_confirmed, balancer_of, drain_confirmed
+from tasks.balancer.balancer import admit_confirmed, balancer_of, drain_confirmed
+from tasks.balancer.states import Served
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, changed, unchanged
 

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from blocks import HarborSite
-from tasks.docker.on_node import daemon_apply, lib
+from tasks.docker.on_node import daemon_apply
 from tasks.errors import Refused
 from tasks.hosts.connection import Host
-from tasks.node_source import source_of
+from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
+
+_DAEMON_APPLY = node_program(daemon_apply)
 
 PATH = "/etc/docker/daemon.json"
 
@@ -65,7 +67,7 @@ def configure(site: HarborSite, host: Host) -> Outcome:
     written = wanted != (existing or "") and host.put(PATH, wanted)
     # Asked also when the file was right: the run that wrote it may have been killed before the reload.
     given = {"registry_mirrors": mirrors, "insecure_registries": insecure}
-    how = host.python(source_of(lib, daemon_apply), given, timeout=300)["how"]
+    how = host.python(_DAEMON_APPLY, given, timeout=300)["how"]
     if not written and not how:
         return unchanged(f"{PATH} has the mirrors and insecure registries")
     return changed(f"{PATH} merged, Docker {how or 'had them already'}")

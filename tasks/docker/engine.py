@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from blocks import HarborSite
-from tasks.docker.on_node import engine_facts, engine_start, lib
+from tasks.docker.on_node import engine_facts, engine_start
 from tasks.errors import HarborHaError
 from tasks.hosts import packages
 from tasks.hosts.connection import Host
-from tasks.node_source import source_of
+from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
-from tasks.remote import package_states
+
+_ENGINE_FACTS = node_program(engine_facts)
+_ENGINE_START = node_program(engine_start)
 
 # Harbor's install.sh asks for 17.06 and, from 2.11 on, says 20.10.10.
 OLDEST_ENGINE = (17, 6)
@@ -59,7 +61,7 @@ class EngineFacts:
 
 def observe(host: Host) -> EngineFacts:
     """Look at a node's engine and compose, in one round trip."""
-    program = source_of(lib, package_states, engine_facts)
+    program = _ENGINE_FACTS
     return EngineFacts(
         **host.python(program, {"packages": [ENGINE, _OF_DOCKER, *COMPOSE_CHOICES]}, timeout=60)
     )
@@ -84,7 +86,7 @@ def install(site: HarborSite, host: Host) -> Outcome:
     if facts.complete:
         return unchanged(_described(facts))
     _install_missing(host, facts)
-    host.python(source_of(lib, engine_start), timeout=200)
+    host.python(_ENGINE_START, timeout=200)
     return changed(_described(observe(host)))
 
 

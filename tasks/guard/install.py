@@ -1,42 +1,38 @@
 """Put on the nodes what must work when the orchestrator is away."""
 
 import json
-from types import ModuleType
 from typing import Any
 
 from blocks import HarborSite
 from tasks.errors import HarborHaError
+from tasks.guard.on_node import (
+    boot_guard,
+    durability_watch,
+    guard_install,
+    guard_look,
+    guard_watch,
+)
 from tasks.hosts.connection import Host
-from tasks.node_source import source_of
+from tasks.node_program import node_program
 from tasks.operation.files import ACCEPTED
 from tasks.operation.store import put_state
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import PASSFILE, PROGRAM_DIR, layout_of, peers_of, slot_of
-from tasks.postgres.node_program import cluster_names, on_node
+from tasks.postgres.run_on_node import cluster_names, run_on_node
 from tasks.postgres.sql import execute
-from tasks.remote import (
-    boot_guard,
-    durability_rules,
-    durability_watch,
-    guard_install,
-    guard_look,
-    guard_rules,
-    guard_watch,
-    pg_disk,
-    pg_log,
-    pg_run,
-    pg_sync,
-)
+
+_BOOT_GUARD = node_program(boot_guard)
+_DURABILITY_WATCH = node_program(durability_watch)
+_GUARD_INSTALL = node_program(guard_install)
+_GUARD_WATCH = node_program(guard_watch)
 
 CONFIG = guard_look.CONFIG
 BOOT_GUARD = f"{PROGRAM_DIR}/pg-boot-guard"
 _DROP_IN = "/etc/systemd/system/postgresql@.service.d/harbor-ha.conf"
-_COMMON = (pg_disk, pg_log, pg_run)
 _IDENTITY = """
 SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int,
        (SELECT system_identifier FROM pg_control_system())
 """
-_GUARD = (*_COMMON, guard_rules, guard_look)
 
 
 class GuardNotRunning(HarborHaError):
@@ -56,7 +52,9 @@ def install_guard(site: HarborSite, host: Host) -> Outcome:
         "harbor-ha-guard.service": f"{PROGRAM_DIR}/guard-watch",
         "harbor-ha-durability.service": f"{PROGRAM_DIR}/durability-watch",
     }
-    answer = on_node(site, host, guard_install, limit=60, files=guard_files(site, host), services=services)
+    answer = run_on_node(
+        site, host, _GUARD_INSTALL, limit=60, files=guard_files(site, host), services=services
+    )
     states = host.run(["systemctl", "is-active", *services], check=False).stdout.split()
     if states != ["active"] * len(services):
         raise GuardNotRunning(
@@ -129,12 +127,9 @@ def guard_files(site: HarborSite, host: Host) -> dict[str, tuple[str, int]]:
     config = json.dumps(node_config(site, host), indent=1, sort_keys=True) + "\n"
     return {
         CONFIG: (config, 0o644),
-        BOOT_GUARD: (_program(*_GUARD, boot_guard), 0o755),
-        f"{PROGRAM_DIR}/guard-watch": (_program(*_GUARD, guard_watch), 0o755),
-        f"{PROGRAM_DIR}/durability-watch": (
-            _program(*_COMMON, pg_sync, guard_rules, guard_look, durability_rules, durability_watch),
-            0o755,
-        ),
+        BOOT_GUARD: (_script(_BOOT_GUARD), 0o755),
+        f"{PROGRAM_DIR}/guard-watch": (_script(_GUARD_WATCH), 0o755),
+        f"{PROGRAM_DIR}/durability-watch": (_script(_DURABILITY_WATCH), 0o755),
         _DROP_IN: (f"[Service]\nExecCondition=+{BOOT_GUARD} %i\n", 0o644),
         "/etc/systemd/system/harbor-ha-guard.service": (
             _unit("Stops a primary that must not be one", "guard-watch"),
@@ -147,8 +142,8 @@ def guard_files(site: HarborSite, host: Host) -> dict[str, tuple[str, int]]:
     }
 
 
-def _program(*modules: ModuleType) -> str:
-    return "#!/usr/bin/python3\n" + source_of(*modules)
+def _script(program: str) -> str:
+    return "#!/usr/bin/python3\n" + program
 
 
 def _unit(description: str, name: str) -> str:

@@ -3,13 +3,14 @@
 import shlex
 
 from blocks import HarborSite
-from tasks.docker.on_node import lib
-from tasks.harbor.on_node import boot, containers
+from tasks.guard.on_node.guard_watch import state_path
+from tasks.harbor.on_node import boot
 from tasks.hosts.connection import Host
-from tasks.node_source import source_of
+from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import PROGRAM_DIR, STATE_DIR
-from tasks.remote.guard_watch import state_path
+
+_BOOT = node_program(boot)
 
 UNIT = "harbor-ha-harbor.service"
 _PROGRAM = f"{PROGRAM_DIR}/harbor-boot"
@@ -35,7 +36,7 @@ def start_at_boot(site: HarborSite, host: Host) -> Outcome:
 
 def program() -> str:
     """Give the program's text."""
-    return "#!/usr/bin/python3\n" + source_of(lib, containers, boot)
+    return "#!/usr/bin/python3\n" + _BOOT
 
 
 def unit(site: HarborSite) -> str:

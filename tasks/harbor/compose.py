@@ -1,12 +1,12 @@
 """Harbor's containers on a node: start, stop, restart."""
 
 from blocks import HarborSite
-from tasks.docker.on_node import lib
-from tasks.harbor.on_node import containers
 from tasks.harbor.on_node import start as program
 from tasks.hosts.connection import Host
-from tasks.node_source import source_of
+from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
+
+_PROGRAM = node_program(program)
 
 # An online installer pulls its images here.
 UP_TIMEOUT_S = 900.0
@@ -61,4 +61,4 @@ def restart(site: HarborSite, host: Host) -> Outcome:
 
 
 def _source() -> str:
-    return source_of(lib, containers, program)
+    return _PROGRAM

@@ -4,12 +4,13 @@ import hashlib
 from pathlib import Path
 
 from blocks import HarborSite
-from tasks.docker.on_node import lib
 from tasks.errors import HarborHaError
 from tasks.harbor.on_node import install as program
 from tasks.hosts.connection import Host
-from tasks.node_source import source_of
+from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
+
+_PROGRAM = node_program(program)
 
 DOWNLOAD_DIR = "/var/cache/harbor-ha"
 # An offline installer is about 700 MB; on a slow line that takes its time, and docker load takes minutes.
@@ -37,7 +38,7 @@ def install(site: HarborSite, host: Host) -> Outcome:
         "url": harbor.installer if remote else None,
         "download_dir": DOWNLOAD_DIR,
     }
-    source = source_of(lib, program)
+    source = _PROGRAM
     answer = host.python(source, given, timeout=FETCH_TIMEOUT_S)
     if answer["state"] == "wanted":
         package = _local_package(site)

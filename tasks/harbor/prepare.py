@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from blocks import HarborSite
-from tasks.docker.on_node import lib
 from tasks.errors import HarborHaError, Refused
 from tasks.harbor import config
 from tasks.harbor.lint import lint
@@ -13,8 +12,11 @@ from tasks.harbor.on_node import prepare as program
 from tasks.harbor.on_node import read_config
 from tasks.harbor.versions import component_flags, parse_version
 from tasks.hosts.connection import Host
-from tasks.node_source import source_of
+from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
+
+_PROGRAM = node_program(program)
+_READ_CONFIG = node_program(read_config)
 
 # Making a 4096-bit token key takes up to ten seconds on a small machine, loading the image the rest.
 PREPARE_TIMEOUT_S = 240.0
@@ -41,7 +43,7 @@ class ConfigFiles:
 def read_files(site: HarborSite, host: Host) -> ConfigFiles:
     """Look at a node's configuration files, in one round trip."""
     given = {"install_dir": site.harbor.install_dir.rstrip("/"), "sealed": config.tls_paths(site)}
-    return ConfigFiles(**host.python(source_of(lib, read_config), given))
+    return ConfigFiles(**host.python(_READ_CONFIG, given))
 
 
 def configure(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
@@ -107,7 +109,7 @@ def prepare(site: HarborSite, host: Host, *, force: bool = False) -> Outcome:
         "force": force,
         "timeout": PREPARE_TIMEOUT_S,
     }
-    answer = host.python(source_of(lib, program), given, timeout=PREPARE_TIMEOUT_S + 60)
+    answer = host.python(_PROGRAM, given, timeout=PREPARE_TIMEOUT_S + 60)
     if answer["state"] == "failed":
         raise PrepareFailed(
             f"./prepare ended with status {answer['status']}: {answer['output'].strip()}",

@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from blocks import HarborSite
-from tasks.docker.on_node import lib
 from tasks.harbor import compose
-from tasks.harbor.on_node import clone, containers, start
-from tasks.harbor.on_node import prepare as prepare_program
 from tasks.harbor.on_node import repoint as program
 from tasks.harbor.prepare import configure, prepare
 from tasks.hosts.connection import Host
-from tasks.node_source import source_of
+from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
 
-Part = Literal["edit", "stage", "recreate", "settle"]
+_PROGRAM = node_program(program)
+
+Part = Literal["edit", "stage", "recreate", "jobservice"]
 # Core waits 60 seconds for its database before it gives up and is started again.
 REPOINT_TIMEOUT_S = 90.0
 
@@ -34,7 +33,7 @@ class Repointed:
         recreated: services that were created anew.
         jobs: jobservice was restarted.
         connected: the address that the running core was created for; None when it does not run.
-        seconds: duration of each part on the node: edit, recreate, proxy, core (until it answered), settle,
+        seconds: duration of each part on the node: edit, recreate, proxy, core (until it answered), jobservice,
             total.
     """
 
@@ -54,15 +53,15 @@ def stage(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
     """Write the new address and make the next core container, not started; the running ones stay as they are.
 
     May run before the promotion, or beside it: a container that is only restarted keeps its environment. Saves
-    `serve_from` about a second. If the promotion does not happen, repoint to the old address.
+    `repoint_core` about a second. If the promotion does not happen, repoint to the old address.
     """
     return _outcome(_run(site, host, database_host, ["edit", "stage"]))
 
 
-def serve_from(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
+def repoint_core(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
     """Write the address and create core anew; done when core answers and the proxy knows it.
 
-    The part of a repoint that clients wait for. `settle` must follow.
+    The part of a repoint that clients wait for. `jobservice` must follow.
 
     Raises:
         RemoteCommandFailed: core did not answer in time, or the NAS is not mounted.
@@ -70,9 +69,9 @@ def serve_from(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
     return _outcome(_run(site, host, database_host, ["edit", "recreate"]))
 
 
-def settle(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
+def restart_jobservice(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
     """Restart jobservice, which keeps the old address until then; no push or pull waits for it."""
-    return _outcome(_run(site, host, database_host, ["settle"]))
+    return _outcome(_run(site, host, database_host, ["jobservice"]))
 
 
 def repoint(
@@ -87,7 +86,7 @@ def repoint(
         way: `edit` changes the address alone; `prepare` is the guide's path through `./prepare`.
     """
     if way == "edit":
-        return _outcome(_run(site, host, database_host, ["edit", "recreate", "settle"]))
+        return _outcome(_run(site, host, database_host, ["edit", "recreate", "jobservice"]))
     return by_prepare(site, host, database_host=database_host)
 
 
@@ -99,7 +98,7 @@ def by_prepare(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
         compose.up(site, host),
     ]
     # `up -d` starts jobservice together with core; it may have read the address from the core before.
-    steps.append(settle(site, host, database_host=database_host))
+    steps.append(restart_jobservice(site, host, database_host=database_host))
     detail = "; ".join(step.detail for step in steps)
     return changed(detail) if any(step.changed for step in steps) else unchanged(detail)
 
@@ -112,7 +111,7 @@ def _run(site: HarborSite, host: Host, database_host: str, parts: Sequence[Part]
         "parts": list(parts),
         "timeout": REPOINT_TIMEOUT_S,
     }
-    source = source_of(lib, containers, clone, prepare_program, start, program)
+    source = _PROGRAM
     answer: dict[str, Any] = host.python(source, given, timeout=REPOINT_TIMEOUT_S + 60)
     return Repointed(
         edited=tuple(answer["edited"]),

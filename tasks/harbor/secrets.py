@@ -19,12 +19,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from blocks import HarborSite
-from tasks.docker.on_node import lib
 from tasks.errors import HarborHaError, Refused
 from tasks.harbor.on_node import secret_files as program
 from tasks.hosts.connection import Host
-from tasks.node_source import source_of
+from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
+
+_PROGRAM = node_program(program)
 
 SECRETKEY, TOKEN_KEY, TOKEN_CERT = "secretkey", "private_key.pem", "root.crt"
 # As Harbor's own prepare makes it.
@@ -122,7 +123,7 @@ def share(site: HarborSite, *hosts: Host) -> Outcome:
         _place(
             host, {where[name]: contents[name] for name, plan in plans.items() if host.name in plan.targets}
         )
-    return changed("; ".join(_told(name, plan) for name, plan in plans.items() if plan.targets))
+    return changed("; ".join(_describe(name, plan) for name, plan in plans.items() if plan.targets))
 
 
 def random_text(length: int) -> str:
@@ -170,12 +171,12 @@ def _refuse_lonely_certificate(plans: Mapping[str, Plan]) -> None:
 
 
 def _ask(host: Host, request: Mapping[str, object]) -> dict[str, str | None]:
-    answer: dict[str, str | None] = host.python(source_of(lib, program), request)
+    answer: dict[str, str | None] = host.python(_PROGRAM, request)
     return answer
 
 
 def _fetch(host: Host, path: str) -> bytes:
-    encoded: str = host.python(source_of(lib, program), {"give": path})
+    encoded: str = host.python(_PROGRAM, {"give": path})
     return base64.b64decode(encoded)
 
 
@@ -183,7 +184,7 @@ def _place(host: Host, files: Mapping[str, bytes]) -> None:
     if not files:
         return
     request = {"place": [(path, base64.b64encode(data).decode()) for path, data in files.items()]}
-    placed: Sequence[str] = host.python(source_of(lib, program), request)
+    placed: Sequence[str] = host.python(_PROGRAM, request)
     if set(placed) != set(files):
         raise SecretsDiffer(
             f"{host.name} got a secret of its own while ours were being shared.",
@@ -191,6 +192,6 @@ def _place(host: Host, files: Mapping[str, bytes]) -> None:
         )
 
 
-def _told(name: str, plan: Plan) -> str:
+def _describe(name: str, plan: Plan) -> str:
     how = "generated" if plan.source is None else f"copied from {plan.source}"
     return f"{name} {how} for {', '.join(plan.targets)}"

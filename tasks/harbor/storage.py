@@ -1,11 +1,12 @@
 """Image data on the NAS: every node's registry writes to the same directory, or not at all."""
 
 from blocks import HarborSite
-from tasks.docker.on_node import lib
 from tasks.harbor.on_node import storage as program
 from tasks.hosts.connection import Host
-from tasks.node_source import source_of
+from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
+
+_PROGRAM = node_program(program)
 
 
 def bind_registry(site: HarborSite, host: Host) -> Outcome:
@@ -19,5 +20,5 @@ def bind_registry(site: HarborSite, host: Host) -> Outcome:
     """
     target = f"{site.harbor.data_volume.rstrip('/')}/registry"
     given = {"nas": site.nas.path.rstrip("/"), "target": target}
-    done = host.python(source_of(lib, program), given, timeout=120)
+    done = host.python(_PROGRAM, given, timeout=120)
     return changed(", ".join(done)) if done else unchanged(f"{target} is the NAS's registry directory")

@@ -7,9 +7,11 @@ from blocks import HarborSite
 from tasks.errors import HarborHaError
 from tasks.hosts import packages
 from tasks.hosts.connection import Host
-from tasks.node_source import source_of
+from tasks.hosts.on_node import nas_mount
+from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
-from tasks.remote import nas_mount
+
+_NAS_MOUNT = node_program(nas_mount)
 
 
 class NotTheSameNas(HarborHaError):
@@ -38,7 +40,7 @@ def mount(site: HarborSite, host: Host) -> Outcome:
         "type": nas.fs_type,
         "options": nas.options,
     }
-    answer = host.python(source_of(nas_mount), payload, timeout=120)
+    answer = host.python(_NAS_MOUNT, payload, timeout=120)
     if "problem" in answer:
         raise HarborHaError(
             answer["problem"],

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from tasks.errors import HarborHaError, RemoteCommandFailed
 from tasks.hosts.connection import Host
-from tasks.node_source import source_of
-from tasks.remote import package_states
+from tasks.node_program import node_program
+from tasks.on_node import package_states
+
+_PACKAGE_STATES = node_program(package_states)
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ def lacking(host: Host, names: Sequence[str]) -> list[str]:
     """List those of the packages that are not installed on the node, or not to the end."""
     if not names:
         return []
-    missing: list[str] = host.python(source_of(package_states), list(names))
+    missing: list[str] = host.python(_PACKAGE_STATES, list(names))
     return missing
 
 

@@ -12,12 +12,15 @@ from tasks.docker.engine import EngineFacts
 from tasks.harbor.on_node.containers import LOG_PORT
 from tasks.hosts import nas
 from tasks.hosts.connection import MARK, Host
-from tasks.node_source import source_of
+from tasks.hosts.on_node import preflight_probe, supply_probe
+from tasks.node_program import node_program
 from tasks.pitr.install import PACKAGE as PGBACKREST
 from tasks.pitr.settings import PATHS, uses_repository
 from tasks.postgres import packages as postgres
 from tasks.postgres.layout import STATE_DIR, layout_of
-from tasks.remote import package_states, preflight_probe, supply_probe
+
+_PREFLIGHT_PROBE = node_program(preflight_probe)
+_SUPPLY_PROBE = node_program(supply_probe)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class OperationSeen:
 
 @dataclass(frozen=True)
 class NodeSeen:
-    """One node before bootstrap; see `tasks/remote/preflight_probe.py` for how each value is found.
+    """One node before bootstrap; see `tasks/hosts/on_node/preflight_probe.py` for how each value is found.
 
     Attributes:
         skew_s: the node's clock minus ours, with half of the round trip taken off.
@@ -120,7 +123,7 @@ def observe(site: HarborSite, host: Host) -> NodeSeen:
 
 def _probe(site: HarborSite, host: Host, docker: Callable[[], EngineFacts | None]) -> NodeSeen:
     before = time.time()
-    seen = host.python(source_of(package_states, preflight_probe), _questions(site, host.name), timeout=60)
+    seen = host.python(_PREFLIGHT_PROBE, _questions(site, host.name), timeout=60)
     # The program reads the clock first, so the round trip before it counts, not its whole run.
     after = time.time()
     skew = seen["clock"] - before if seen["clock"] < before else max(0.0, seen["clock"] - after)
@@ -168,7 +171,7 @@ def with_supplies(site: HarborSite, host: Host, seen: NodeSeen) -> NodeSeen:
         return seen
     server = postgres.server_package(site)
     payload = {"packages": wanted, "postgres": server if server in wanted else None, "url": url}
-    answer = host.python(source_of(supply_probe), payload, timeout=600)
+    answer = host.python(_SUPPLY_PROBE, payload, timeout=600)
     return replace(seen, packages=answer["packages"], installer=answer["installer"])
 
 

@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from blocks import HarborSite, RedisServer
 from tasks import clock
-from tasks.balancer.balancer import Served, balancer_of
+from tasks.balancer.balancer import balancer_of
+from tasks.balancer.states import Served
 from tasks.errors import HarborHaError
 from tasks.operation.witnesses import OPEN, Witnesses
 

@@ -63,7 +63,7 @@ def known_dead(holder: str) -> bool:
     return bool(here.machine) and (other.host, other.machine) == (here.host, here.machine)
 
 
-def told(holder: str) -> str:
+def describe(holder: str) -> str:
     """Name a lock's holder for a reader, who looks for it with `ps`; the rest is for `known_dead`."""
     host, _, rest = holder.partition(":")
     pid = rest.partition(":")[0]

@@ -17,13 +17,15 @@ from blocks import HarborSite
 from tasks import clock
 from tasks.errors import HarborHaError, HostUnreachable, RemoteConnectionLost, RemoteTimeout
 from tasks.hosts.connection import Host
-from tasks.node_source import source_of
+from tasks.node_program import node_program
+from tasks.on_node import operation_file
 from tasks.operation.files import LAST_PRIMARY, PAUSED
-from tasks.operation.holder import known_dead, this_process, told
+from tasks.operation.holder import describe, known_dead, this_process
 from tasks.operation.record import LastPrimary, OperationRecord, RecordDamaged, to_json
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import STATE_DIR
-from tasks.remote import operation_file, pg_disk
+
+_OPERATION_FILE = node_program(operation_file)
 
 # Longer than any step between two records but a clone, which `renewed` sees through.
 LOCK_TTL_S = 900.0
@@ -45,7 +47,7 @@ class LockHeld(HarborHaError):
         self.op_id = str(lock["op_id"])
         left = max(0.0, float(lock["expires_at"]) - clock.now().wall)
         super().__init__(
-            f"Operation {self.op_id} of {told(self.holder)} is in progress.",
+            f"Operation {self.op_id} of {describe(self.holder)} is in progress.",
             where=where,
             meaning="Nothing was changed by this call.",
             remedy=f"Wait for it. If its process is dead, the lock runs out in {left:.0f} s, "
@@ -232,7 +234,7 @@ def _record(
     done = _each(hosts, lambda host: _act(host, action, op_id=record.op_id, record=text))
     for node, answer in done.items():
         if not isinstance(answer, str) and answer["state"] == "lost":
-            owner = told(answer["lock"]["holder"]) if answer["lock"] else "nobody"
+            owner = describe(answer["lock"]["holder"]) if answer["lock"] else "nobody"
             raise LockLost(
                 f"The lock of operation {record.op_id} is held by {owner}.",
                 where=node,
@@ -256,7 +258,7 @@ def _acquire_on(host: Host, op_id: str) -> dict[str, Any]:
 
 def _act(host: Host, action: str, **given: Any) -> dict[str, Any]:
     payload = {"action": action, "state_dir": STATE_DIR, "holder": holder(), "ttl_s": LOCK_TTL_S, **given}
-    source = source_of(pg_disk, operation_file)
+    source = _OPERATION_FILE
     answer: dict[str, Any] = host.python(source, payload, timeout=_LIMIT_S)
     if answer["state"] == "damaged":
         raise RecordDamaged(

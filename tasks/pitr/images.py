@@ -11,20 +11,29 @@ from itertools import groupby
 from pathlib import Path
 
 from blocks import HarborSite
-from tasks.backup.blobs import BlobFile, IndexedBlob, NeededBlob, StoredBlob, indexed_line, needed_line
-from tasks.backup.layout import BLOBS, digest_of
-from tasks.backup.links import REGISTRY_ROOT
-from tasks.backup.on_node import make_links
-from tasks.backup.restore_blobs import blobs_on_node, bring_blobs
-from tasks.backup.revive import harbor_runs
+from tasks.backup.format.blobs import (
+    BlobFile,
+    IndexedBlob,
+    NeededBlob,
+    StoredBlob,
+    indexed_line,
+    needed_line,
+)
+from tasks.backup.format.layout import BLOBS, digest_of
+from tasks.backup.night.links import REGISTRY_ROOT
+from tasks.backup.night.snapshot import open_snapshot
+from tasks.backup.restore.on_node import make_links
+from tasks.backup.restore.restore_blobs import blobs_on_node, bring_blobs
+from tasks.backup.restore.revive import harbor_runs
 from tasks.backup.server import Server, query, server_of
 from tasks.backup.settings import store_of
-from tasks.backup.snapshot import open_snapshot
 from tasks.hosts.connection import Host
-from tasks.node_source import source_of
+from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import layout_of
 from tasks.storage.store import ObjectStore
+
+_MAKE_LINKS = node_program(make_links)
 
 _TIMEOUT_S = 48 * 3600.0
 _NAMED_AT_MOST = 100
@@ -62,7 +71,7 @@ def restore_links(site: HarborSite, host: Host) -> Outcome:
     server = server_of(layout_of(site))
     psql = ["runuser", "-u", server.user, "--", *server.psql(site.postgres.database)]
     given = {"root": f"{site.nas.registry}/{REGISTRY_ROOT}", "psql": psql}
-    answer = host.python(source_of(make_links), given, timeout=_TIMEOUT_S)
+    answer = host.python(_MAKE_LINKS, given, timeout=_TIMEOUT_S)
     text = f"{answer['made']} of {answer['links']} links were missing"
     return changed(text) if answer["made"] else unchanged(text)
 

@@ -6,17 +6,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 from blocks import HarborSite
-from tasks.backup.invariants import broken_invariants
+from tasks.backup.drill.invariants import broken_invariants
 from tasks.backup.server import server_of
 from tasks.errors import HarborHaError, Refused
 from tasks.hosts.connection import Host
+from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.pitr.errors import TargetNotReached, repository_error
+from tasks.pitr.on_node import pitr_recover, pitr_restore
 from tasks.pitr.settings import command, get_command
 from tasks.postgres.cluster import as_record
 from tasks.postgres.layout import STATE_DIR, layout_of
-from tasks.postgres.node_program import on_node
-from tasks.remote import pg_follow, pg_sync, pitr_recover, pitr_restore
+from tasks.postgres.run_on_node import run_on_node
+
+_PITR_RESTORE = node_program(pitr_restore)
+_PITR_RECOVER = node_program(pitr_recover)
 
 MARKER = f"{STATE_DIR}/point-in-time.json"
 # 1 TB at 50 MB/s, twice over, and WAL of a week; these only bound a node that hangs.
@@ -96,10 +100,10 @@ def restore_base(site: HarborSite, host: Host, *, to_time: str, base: str, sysid
         # Made for this directory, pgBackRest's own would name the one beside it.
         f"--recovery-option=restore_command={get_command(site)}",
     ]
-    answer = on_node(
+    answer = run_on_node(
         site,
         host,
-        pitr_restore,
+        _PITR_RESTORE,
         limit=_RESTORE_S,
         limit_s=_RESTORE_S,
         restore=command(site, "", *options)[:-1],
@@ -127,7 +131,7 @@ def recover(site: HarborSite, host: Host, *, to_time: str) -> Outcome:
         HarborHaError: the server did not start, or the database is not consistent in itself.
     """
     given = {"marker": MARKER, "limit_s": _RECOVER_S}
-    answer = on_node(site, host, pitr_recover, pg_sync, pg_follow, limit=_RECOVER_S, **given)
+    answer = run_on_node(site, host, _PITR_RECOVER, limit=_RECOVER_S, **given)
     if "ended" in answer:
         raise TargetNotReached(
             f"The WAL in the bucket ends before {to_time}; its last transaction is of {answer['ended'] or 'unknown'}.",

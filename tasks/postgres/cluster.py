@@ -6,12 +6,16 @@ import json
 from blocks import HarborSite
 from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
-from tasks.node_source import source_of
+from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import PASSFILE, STATE_DIR, Layout, layout_of
+from tasks.postgres.on_node import cluster_create, cluster_start, role_login
 from tasks.postgres.settings import configuration, host_based_authentication, merged_hba, passfile
 from tasks.postgres.sql import execute
-from tasks.remote import cluster_create, cluster_start, pg_log, role_login
+
+_CLUSTER_CREATE = node_program(cluster_create)
+_CLUSTER_START = node_program(cluster_start)
+_ROLE_LOGIN = node_program(role_login)
 
 _START_S = 60.0
 
@@ -30,7 +34,7 @@ def create(site: HarborSite, host: Host) -> Outcome:
         ClusterNotOurs: the directory holds a database without our record.
     """
     layout = layout_of(site)
-    answer = host.python(source_of(cluster_create), {**_names(layout), "site": site.name}, timeout=120)
+    answer = host.python(_CLUSTER_CREATE, {**_names(layout), "site": site.name}, timeout=120)
     if answer["state"] == "foreign":
         raise ClusterNotOurs(
             f"{layout.data} holds the database {answer['sysid']}, which this site did not create.",
@@ -67,7 +71,7 @@ def start(site: HarborSite, host: Host, *, limit_s: float = _START_S) -> Outcome
     """
     layout = layout_of(site)
     payload = {**_names(layout), "limit_s": limit_s}
-    answer = host.python(source_of(pg_log, cluster_start), payload, timeout=limit_s + 10)
+    answer = host.python(_CLUSTER_START, payload, timeout=limit_s + 10)
     if answer["state"] == "failed":
         raise HarborHaError(
             f"PostgreSQL did not start: {answer['log']}",
@@ -117,9 +121,7 @@ def wrong_passwords(site: HarborSite, host: Host) -> list[str]:
         for role, database in zip(roles, databases, strict=True)
     ]
     port = str(layout_of(site).port)
-    refused: list[str] = host.python(
-        source_of(role_login), {"roles": payload, "port": port, "host": host.address}
-    )
+    refused: list[str] = host.python(_ROLE_LOGIN, {"roles": payload, "port": port, "host": host.address})
     return refused
 
 

@@ -4,11 +4,14 @@ import json
 
 from blocks import HarborSite
 from tasks.hosts.connection import Host
+from tasks.node_program import node_program
 from tasks.operation.files import DURABILITY, path_of
 from tasks.operation.store import put_state
 from tasks.outcome import Outcome, changed, unchanged
-from tasks.postgres.node_program import on_node
-from tasks.remote import pg_relax, pg_sync
+from tasks.postgres.on_node import pg_relax
+from tasks.postgres.run_on_node import run_on_node
+
+_PG_RELAX = node_program(pg_relax)
 
 
 def relax(site: HarborSite, primary: Host) -> Outcome:
@@ -19,7 +22,7 @@ def relax(site: HarborSite, primary: Host) -> Outcome:
     Returns:
         data: `state` and `lsn` as recorded.
     """
-    answer = on_node(site, primary, pg_relax, pg_sync, limit=15)
+    answer = run_on_node(site, primary, _PG_RELAX, limit=15)
     said = changed if answer["changed"] else unchanged
     return said("commits wait for no standby", state=answer["state"], lsn=answer["lsn"])
 

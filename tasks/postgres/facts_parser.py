@@ -26,7 +26,7 @@ from tasks.postgres.lsn import Lsn, optional_lsn, record_end
 def parse_answer(
     name: str, answer: Mapping[str, Any], started: Moment, ended: Moment, path: str
 ) -> NodeFacts:
-    """Turn the answer of tasks/remote/node_probe.py into facts.
+    """Turn the answer of tasks/hosts/on_node/node_probe.py into facts.
 
     Args:
         name: the node.

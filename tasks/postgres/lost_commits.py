@@ -5,11 +5,14 @@ from typing import Any
 from blocks import HarborSite
 from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
+from tasks.node_program import node_program
 from tasks.outcome import Outcome, unchanged
-from tasks.postgres.node_program import on_node
+from tasks.postgres.on_node import pg_lost_commits
 from tasks.postgres.rejoin import history_of
+from tasks.postgres.run_on_node import run_on_node
 from tasks.postgres.sql import execute
-from tasks.remote import pg_lost_commits, pg_wal
+
+_PG_LOST_COMMITS = node_program(pg_lost_commits)
 
 _LIMIT_S = 120.0
 
@@ -27,11 +30,10 @@ def lost_commits(
         data: `known`; `why` when it is not; `total`; `commits`, at most 1,000, each `at` (UTC), `xid` and
         `relations` (`database.name`, or the file's number where the primary knows no name).
     """
-    answer = on_node(
+    answer = run_on_node(
         site,
         node,
-        pg_lost_commits,
-        pg_wal,
+        _PG_LOST_COMMITS,
         limit=_LIMIT_S + 10,
         operation=operation,
         kept_only=kept_only,

@@ -1,26 +1,21 @@
 """Look at one node in one round trip."""
 
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from blocks import HarborSite
 from tasks import clock
 from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
+from tasks.hosts.on_node import node_probe
+from tasks.node_program import node_program
 from tasks.postgres.facts import NodeFacts
 from tasks.postgres.facts_parser import parse_answer
 from tasks.postgres.facts_query import FACTS_QUERY
 from tasks.postgres.layout import STATE_DIR, layout_of, peers_of
 
+NODE_PROBE = node_program(node_probe)
 # The slowest honest answer is a psql that gives up on a hanging server after 2.5 s.
 PROBE_LIMIT_S = 4.0
-
-
-@cache
-def probe_source() -> str:
-    """Return the program that is sent to the node."""
-    return (Path(__file__).parent.parent / "remote" / "node_probe.py").read_text(encoding="utf-8")
 
 
 def probe_request(site: HarborSite, node_name: str) -> dict[str, Any]:
@@ -61,7 +56,7 @@ def probe(site: HarborSite, host: Host, *, path: str = "direct") -> NodeFacts:
     """
     started = clock.now()
     try:
-        answer = host.python(probe_source(), probe_request(site, host.name), timeout=PROBE_LIMIT_S + 4)
+        answer = host.python(NODE_PROBE, probe_request(site, host.name), timeout=PROBE_LIMIT_S + 4)
         return parse_answer(host.name, answer, started, clock.now(), path)
     except (HarborHaError, ValueError, KeyError, TypeError) as error:
         return NodeFacts(host.name, started, error=f"{path}: {error}")

@@ -1,4 +1,4 @@
-"""Make the standby the primary, and settle it: checkpoint and slots."""
+"""Make the standby the primary, and complete it: checkpoint and slots."""
 
 import re
 from collections.abc import Sequence
@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from blocks import HarborSite
 from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
+from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import slot_of
-from tasks.postgres.node_program import on_node
+from tasks.postgres.on_node import pg_promote
+from tasks.postgres.run_on_node import run_on_node
 from tasks.postgres.sql import execute
-from tasks.remote import pg_heartbeat, pg_promote, pg_sync
+
+_PG_PROMOTE = node_program(pg_promote)
 
 # Promotion takes 0.1 s; replaying what was received and not replayed takes the rest.
 PROMOTE_LIMIT_S = 60.0
@@ -52,12 +55,10 @@ def promote(
     """
     if not _OPERATION.fullmatch(operation):
         raise ValueError(f"not an operation's id: {operation!r}")
-    answer = on_node(
+    answer = run_on_node(
         site,
         host,
-        pg_promote,
-        pg_heartbeat,
-        pg_sync,
+        _PG_PROMOTE,
         limit=limit_s + 10,
         from_timeline=from_timeline,
         operation=operation,

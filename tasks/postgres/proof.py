@@ -12,8 +12,8 @@ from blocks import HarborSite
 from tasks.errors import HarborHaError, RemoteCommandFailed, RemoteTimeout
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, unchanged
+from tasks.postgres.on_node.pg_heartbeat import HEARTBEAT
 from tasks.postgres.sql import execute
-from tasks.remote.pg_heartbeat import HEARTBEAT
 
 _COMMIT = HEARTBEAT + "SELECT pg_current_wal_lsn();"
 # The row must not wait for the standby that it is to judge.

@@ -5,12 +5,17 @@ from typing import Any
 from blocks import HarborSite
 from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
+from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres import promote, proof
 from tasks.postgres.layout import PASSFILE, layout_of, peers_of
-from tasks.postgres.node_program import on_node
+from tasks.postgres.on_node import pg_await_copy, pg_follow, pg_rewind
+from tasks.postgres.run_on_node import run_on_node
 from tasks.postgres.sql import document
-from tasks.remote import pg_await_copy, pg_follow, pg_rewind, pg_sync, pg_wal
+
+_PG_REWIND = node_program(pg_rewind)
+_PG_AWAIT_COPY = node_program(pg_await_copy)
+_PG_FOLLOW = node_program(pg_follow)
 
 # Replay of what a standby missed before it answers; a database of some GB after an hour away.
 _START_LIMIT_S = 300.0
@@ -51,7 +56,7 @@ def follow(site: HarborSite, standby: Host, primary: Host) -> Outcome:
         NotFollowing: it runs as a primary, does not start, or does not replay a marker.
     """
     slots = promote.ensure_slots(site, primary, peers=[peer.name for peer in peers_of(site, primary.name)])
-    answer = on_node(site, standby, pg_follow, pg_sync, limit=_START_LIMIT_S + 10, limit_s=_START_LIMIT_S)
+    answer = run_on_node(site, standby, _PG_FOLLOW, limit=_START_LIMIT_S + 10, limit_s=_START_LIMIT_S)
     if "problem" in answer:
         raise _not_following(standby, answer["problem"])
     stale = promote.drop_stale_slots(site, standby)
@@ -71,7 +76,7 @@ def await_copy(site: HarborSite, node: Host, *, limit_s: float = _REWIND_LIMIT_S
     Raises:
         NotFollowing: it still runs when the time is up.
     """
-    answer = on_node(site, node, pg_await_copy, limit=limit_s + 10, limit_s=limit_s)
+    answer = run_on_node(site, node, _PG_AWAIT_COPY, limit=limit_s + 10, limit_s=limit_s)
     if answer["busy"]:
         raise _not_following(node, f"a rewind or copy from before still runs after {limit_s:.0f} s.")
     return unchanged(f"no copy is under way; waited {answer['waited_s']:.1f} s")
@@ -94,11 +99,10 @@ def rewind(site: HarborSite, node: Host, primary: Host, *, operation: str) -> Ou
     """
     promote.checkpoint(site, primary)
     limits = {"recovery_s": _RECOVERY_LIMIT_S, "rewind_s": _REWIND_LIMIT_S}
-    answer = on_node(
+    answer = run_on_node(
         site,
         node,
-        pg_rewind,
-        pg_wal,
+        _PG_REWIND,
         limit=sum(limits.values()) + 60,
         operation=operation,
         source=f"host={primary.address} port={layout_of(site).port} user={site.postgres.rewind.user} "

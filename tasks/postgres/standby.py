@@ -6,14 +6,16 @@ import json
 from blocks import HarborSite
 from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
-from tasks.node_source import source_of
+from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.cluster import as_record, read_configuration
 from tasks.postgres.layout import STATE_DIR, layout_of, peers_of, slot_of
+from tasks.postgres.on_node import base_backup
 from tasks.postgres.promote import ensure_slots
 from tasks.postgres.settings import conninfo
 from tasks.postgres.sql import execute
-from tasks.remote import base_backup
+
+_BASE_BACKUP = node_program(base_backup)
 
 # For a database of 100 GB over 100 MB/s, three times over; what hangs longer is looked at by a human.
 _COPY_S = 3 * 3600.0
@@ -76,7 +78,7 @@ def clone(site: HarborSite, standby: Host, primary: Host) -> Outcome:
         "state_dir": STATE_DIR,
         "limit_s": _COPY_S,
     }
-    answer = standby.python(source_of(base_backup), payload, timeout=_COPY_S + 60)
+    answer = standby.python(_BASE_BACKUP, payload, timeout=_COPY_S + 60)
     if "problem" in answer:
         raise HarborHaError(
             answer["problem"],

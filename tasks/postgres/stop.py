@@ -3,9 +3,15 @@
 from blocks import HarborSite
 from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
+from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
-from tasks.postgres.node_program import on_node
-from tasks.remote import pg_compensate, pg_fence, pg_stop, pg_wait_replay
+from tasks.postgres.on_node import pg_compensate, pg_fence, pg_stop, pg_wait_replay
+from tasks.postgres.run_on_node import run_on_node
+
+_PG_COMPENSATE = node_program(pg_compensate)
+_PG_FENCE = node_program(pg_fence)
+_PG_WAIT_REPLAY = node_program(pg_wait_replay)
+_PG_STOP = node_program(pg_stop)
 
 # A Harbor database shuts down in 0.1 s after a checkpoint; a standby that does not acknowledge costs up to
 # wal_sender_timeout (10 s). What takes longer hangs on its storage.
@@ -46,7 +52,9 @@ def stop_for_switchover(site: HarborSite, host: Host, *, limit_s: float = STOP_L
         ShutdownFailed: it is a standby, had crashed, or did not end in time; call `compensate` for the last two.
     """
     limit = limit_s + ARCHIVER_GRACE_S + 5
-    answer = on_node(site, host, pg_stop, limit=limit, limit_s=limit_s, archiver_grace_s=ARCHIVER_GRACE_S)
+    answer = run_on_node(
+        site, host, _PG_STOP, limit=limit, limit_s=limit_s, archiver_grace_s=ARCHIVER_GRACE_S
+    )
     state = answer["state"]
     if state != "stopped" or answer.get("running"):
         raise ShutdownFailed(_WHY_NOT[state].format(**answer, limit_s=limit_s), where=host.name, **_SO[state])
@@ -70,10 +78,10 @@ def prove_shutdown(
     Raises:
         NotReplayed: it is another database, another timeline, no standby, or late.
     """
-    answer = on_node(
+    answer = run_on_node(
         site,
         standby,
-        pg_wait_replay,
+        _PG_WAIT_REPLAY,
         limit=limit_s,
         checkpoint=checkpoint,
         timeline=timeline,
@@ -104,10 +112,10 @@ def fence_by_ssh(site: HarborSite, host: Host, *, graceful_s: float = FENCE_GRAC
     Raises:
         NotFenced: a server process or an open port is left.
     """
-    answer = on_node(
+    answer = run_on_node(
         site,
         host,
-        pg_fence,
+        _PG_FENCE,
         limit=graceful_s + ARCHIVER_GRACE_S + _IMMEDIATE_S + _KILL_S,
         graceful_s=graceful_s,
         archiver_grace_s=ARCHIVER_GRACE_S,
@@ -157,10 +165,10 @@ def restart_primary(site: HarborSite, host: Host, *, timeline: int, limit_s: flo
 def _start_as_primary(
     site: HarborSite, host: Host, timeline: int, limit_s: float, *, take_back: bool
 ) -> Outcome:
-    answer = on_node(
+    answer = run_on_node(
         site,
         host,
-        pg_compensate,
+        _PG_COMPENSATE,
         limit=limit_s + 15,
         timeline=timeline,
         limit_s=limit_s,

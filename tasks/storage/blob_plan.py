@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from tasks.backup.blobs import NeededBlob
+from tasks.backup.format.blobs import NeededBlob
 from tasks.storage.digests import SIZE, Digests, name_of
 
 NAMED_AT_MOST = 1000

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from blocks import OssBucket, SshHost
-from tasks.backup.blobs import KnownBlob
+from tasks.backup.format.blobs import KnownBlob
 from tasks.errors import HarborHaError
 from tasks.storage.blob_plan import BlobPlan
 from tasks.storage.blobs import CopyResult, Lanes

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from blocks import OssBucket, SshHost
-from tasks.backup.blobs import KnownBlob
+from tasks.backup.format.blobs import KnownBlob
 from tasks.hosts.connection import Host, connect
 from tasks.storage.bandwidth import Bandwidth
 from tasks.storage.blob_plan import BlobPlan

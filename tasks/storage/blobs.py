@@ -14,18 +14,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
-from tasks.backup.blobs import KnownBlob
-from tasks.backup.layout import blob_key
+from tasks.backup.format.blobs import KnownBlob
+from tasks.backup.format.layout import blob_key
 from tasks.errors import HarborHaError, RemoteConnectionLost
 from tasks.hosts.connection import Host, RemoteProcess
-from tasks.node_source import source_of
-from tasks.remote import blob_producer
+from tasks.node_program import node_program
 from tasks.storage.blob_plan import BlobPlan
 from tasks.storage.digests import SIZE, name_of
 from tasks.storage.errors import ContentMismatch
 from tasks.storage.frames import FrameReader, Memory
 from tasks.storage.objects import StoredObject
+from tasks.storage.on_node import blob_producer
 from tasks.storage.store import ObjectStore
+
+_BLOB_PRODUCER = node_program(blob_producer)
 
 # One put up to here; above, parts. Larger would let a few blobs fill the memory that many share.
 _SMALL = 4 << 20
@@ -190,7 +192,7 @@ class _Run:
             self.tally.fail(error)
 
     def _copy_batch(self, batch: bytes) -> None:
-        argv = ["python3", "-c", source_of(blob_producer)]
+        argv = ["python3", "-c", _BLOB_PRODUCER]
         with self.host.stream(argv, timeout=self.timeout) as process:
             process.stdin.write(json.dumps({"blobs": self.blob_root}).encode() + b"\n" + batch)
             process.close_stdin()

@@ -6,17 +6,14 @@ import os
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fastcrc
 
-from tasks.storage.errors import StorageError
+from tasks.storage.errors import StorageError, require_crc
 from tasks.storage.objects import StoredObject
+from tasks.storage.requests import BucketRequests
 from tasks.storage.retry import CONNECTION_ERRORS, judge
-from tasks.storage.upload import require_crc
-
-if TYPE_CHECKING:
-    from tasks.storage.store import ObjectStore
 
 _BLOCK = 1 << 20
 
@@ -33,7 +30,7 @@ class ObjectReader:
         crc64: what OSS says; None when it says nothing.
     """
 
-    def __init__(self, store: "ObjectStore", key: str) -> None:
+    def __init__(self, store: BucketRequests, key: str) -> None:
         self._store = store
         self.key = key
         self._answer: Any = store.call(lambda bucket, _: bucket.get_object(store.full(key)), key)
@@ -130,7 +127,7 @@ class ObjectReader:
         self.close()
 
 
-def get_bytes(store: "ObjectStore", key: str, limit: int) -> bytes:
+def get_bytes(store: BucketRequests, key: str, limit: int) -> bytes:
     """Return a whole small object, verified; read again when its checksum is wrong."""
 
     def read(_bucket: Any, _attempt: int) -> bytes:
@@ -144,7 +141,7 @@ def get_bytes(store: "ObjectStore", key: str, limit: int) -> bytes:
     return store.call(read, key)
 
 
-def download_to(store: "ObjectStore", key: str, target: Path) -> StoredObject:
+def download_to(store: BucketRequests, key: str, target: Path) -> StoredObject:
     """Copy an object into a file that appears only when it is complete and verified."""
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
 

@@ -226,3 +226,15 @@ def _speaks_of_region(code: str, message: str) -> bool:
 def is_throttling(status: int, code: str) -> bool:
     """Whether an answer means "slower, please" rather than "no"."""
     return status == 429 or "LimitExceeded" in code
+
+
+def require_crc(expected: int, reported: int | None, where: str, request_id: str) -> None:
+    """Raise CrcMismatch unless OSS reports the checksum that we computed."""
+    if reported != expected:
+        raise CrcMismatch(
+            "The checksum that OSS reports is not that of what was sent or received.",
+            where=where,
+            meaning="The content is damaged in OSS or on the way; trying again did not help.",
+            remedy="Run the flow again; if it stays, give the request id to Alibaba's support.",
+            request_id=request_id,
+        )

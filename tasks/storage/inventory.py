@@ -8,15 +8,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from tasks.backup.blobs import StoredBlob
-from tasks.backup.layout import BLOBS, digest_of
+from tasks.backup.format.blobs import StoredBlob
+from tasks.backup.format.layout import BLOBS, digest_of
 from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
-from tasks.node_source import source_of
-from tasks.remote import blob_inventory
+from tasks.node_program import node_program
 from tasks.storage.digests import SIZE, Digests
 from tasks.storage.objects import ListedObject
+from tasks.storage.on_node import blob_inventory
 from tasks.storage.store import ObjectStore
+
+_BLOB_INVENTORY = node_program(blob_inventory)
 
 # Below this many blobs 16 listings are enough; 256 would be mostly empty pages.
 _MANY = 50_000
@@ -58,7 +60,7 @@ def node_inventory(host: Host, nas_path: str, *, timeout: float = 1800.0) -> Loc
         InventoryFailed: the answer is not whole.
     """
     given = {"registry": f"{nas_path.rstrip('/')}/registry", "blobs": blob_root(nas_path)}
-    with host.stream(["python3", "-c", source_of(blob_inventory)], timeout=timeout) as process:
+    with host.stream(["python3", "-c", _BLOB_INVENTORY], timeout=timeout) as process:
         process.stdin.write(json.dumps(given).encode())
         process.close_stdin()
         digests = Digests()

@@ -1,109 +1,30 @@
 """The object store: everything the backups need of OSS, and nothing else of the SDK."""
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import fastcrc
+from typing import TYPE_CHECKING
 
 from tasks.storage import download, upload, wire
 from tasks.storage.bandwidth import UNLIMITED, Bandwidth
 from tasks.storage.download import ObjectReader
-from tasks.storage.errors import ObjectExists, ObjectImmutable, ObjectMissing, UploadLost
-from tasks.storage.objects import ListedObject, ObjectFacts, StoredObject
-from tasks.storage.retry import Patience, persistently
-from tasks.storage.upload import Readable, require_crc
+from tasks.storage.errors import UploadLost
+from tasks.storage.objects import ListedObject, StoredObject
+from tasks.storage.requests import BucketRequests
+from tasks.storage.retry import Patience
+from tasks.storage.upload import Readable
 
 if TYPE_CHECKING:
     from blocks import OssBucket
 
-T = TypeVar("T")
 
-
-class ObjectStore:
+class ObjectStore(BucketRequests):
     """One bucket under one base; keys are relative to the base. Safe to use from many threads.
 
     Every write is confirmed by OSS's CRC-64 and tried again with back-off; every error is a StorageError.
 
-    Args:
-        bucket: an oss2 bucket as `wire.open_bucket` makes it.
-        base: put before every key, empty or with a slash at its end.
-        patience: how long a call is tried.
-        bandwidth: the limit that all calls share.
+    Args: see `BucketRequests`.
     """
-
-    def __init__(
-        self,
-        bucket: Any,
-        base: str = "",
-        *,
-        patience: Patience | None = None,
-        bandwidth: Bandwidth = UNLIMITED,
-    ) -> None:
-        self.bucket = bucket
-        self.base = base
-        self.patience = patience or Patience()
-        self.bandwidth = bandwidth
-
-    def full(self, key: str) -> str:
-        """Return the key as it is in the bucket."""
-        return self.base + key
-
-    def where(self, key: str = "") -> str:
-        """Return bucket and key for an error."""
-        return f"oss://{self.bucket.bucket_name}/{self.base}{key}"
-
-    def call(self, function: Callable[[Any, int], T], key: str = "") -> T:
-        """Return what `function(bucket, attempt)` returns, tried again while that can help."""
-        return persistently(lambda attempt: function(self.bucket, attempt), self.where(key), self.patience)
-
-    def put_bytes(
-        self,
-        key: str,
-        data: bytes,
-        *,
-        forbid_overwrite: bool = False,
-        headers: Mapping[str, str] | None = None,
-        sha256: str = "",
-    ) -> StoredObject:
-        """Store a small object in one request.
-
-        Args:
-            key: where.
-            data: the content, at most 5 GB.
-            forbid_overwrite: create or fail. When an answer was lost, an object with the same content counts
-                as ours: put something unique into markers and locks.
-            headers: further headers, e.g. `x-oss-storage-class`.
-            sha256: of the data, hexadecimal, where it is known already.
-
-        Raises:
-            ObjectExists: with forbid_overwrite.
-            StorageError: anything else that stayed wrong.
-        """
-        crc = fastcrc.crc64.xz(data)
-        sent = {"Content-Type": "application/octet-stream", **(headers or {})}
-        if forbid_overwrite:
-            sent["x-oss-forbid-overwrite"] = "true"
-        attempts = 0
-
-        def put(bucket: Any, attempt: int) -> str:
-            nonlocal attempts
-            attempts = attempt
-            self.bandwidth.take(len(data))
-            result = bucket.put_object(self.full(key), data, headers=sent)
-            require_crc(crc, result.crc, self.where(key), result.request_id)
-            return str(result.etag)
-
-        try:
-            etag = self.call(put, key)
-        except ObjectExists:
-            facts = self.head(key) if attempts > 1 else None
-            if facts is None or (facts.size, facts.crc64) != (len(data), crc):
-                raise
-            etag = facts.etag
-        return StoredObject(key, len(data), crc, sha256 or hashlib.sha256(data).hexdigest(), etag)
 
     def put_stream(
         self,
@@ -166,19 +87,6 @@ class ObjectStore:
         """Copy an object into a file, which appears only when complete and verified; returns its hashes."""
         return download.download_to(self, key, target)
 
-    def head(self, key: str) -> ObjectFacts:
-        """Return the facts of an object without its content; raises ObjectMissing."""
-        result = self.call(lambda bucket, _: bucket.head_object(self.full(key)), key)
-        return ObjectFacts(key, result.content_length, result.server_crc, result.etag, result.last_modified)
-
-    def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
-        try:
-            self.head(key)
-        except ObjectMissing:
-            return False
-        return True
-
     def list(self, prefix: str = "", delimiter: str = "") -> Iterator[ListedObject]:
         """Yield objects in the order of their keys; with a delimiter the directories too."""
         token = ""
@@ -194,29 +102,6 @@ class ObjectStore:
         return self.call(
             lambda bucket, _: wire.list_page(bucket, self.full(prefix), delimiter, token), prefix
         )
-
-    def delete_many(self, keys: Iterable[str]) -> int:
-        """Delete objects and make sure of it; missing ones are no error.
-
-        Returns:
-            How many keys were asked for.
-
-        Raises:
-            ObjectImmutable: OSS did not name all of them as deleted, as under a retention policy.
-        """
-        wanted = list(dict.fromkeys(keys))
-        for start in range(0, len(wanted), wire.PAGE):
-            batch = [self.full(key) for key in wanted[start : start + wire.PAGE]]
-            result = self.call(lambda bucket, _, batch=batch: bucket.batch_delete_objects(batch))  # type: ignore[misc]
-            kept = set(batch) - set(result.deleted_keys)
-            if kept:
-                raise ObjectImmutable(
-                    f"OSS did not delete {len(kept)} of {len(batch)} objects, {min(kept)} among them.",
-                    where=self.where(),
-                    remedy="Look for a retention policy (WORM) on the bucket.",
-                    request_id=result.request_id,
-                )
-        return len(wanted)
 
     def abort_stale_uploads(
         self, prefix: str = "", *, older_than_s: float, now: datetime | None = None

@@ -4,16 +4,20 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import fastcrc
 
-from tasks.storage.errors import ContentMismatch, CrcMismatch, ObjectMissing, StorageError, UploadLost
+from tasks.storage.errors import (
+    ContentMismatch,
+    ObjectMissing,
+    StorageError,
+    UploadLost,
+    require_crc,
+)
 from tasks.storage.objects import StoredObject
+from tasks.storage.requests import BucketRequests
 from tasks.storage.wire import finish
-
-if TYPE_CHECKING:
-    from tasks.storage.store import ObjectStore
 
 _LOG = logging.getLogger(__name__)
 _MIB = 1 << 20
@@ -69,7 +73,7 @@ def read_part(source: Readable, size: int) -> bytearray:
 
 
 def put_stream(
-    store: "ObjectStore",
+    store: BucketRequests,
     key: str,
     source: Readable,
     *,
@@ -116,7 +120,7 @@ def _check(where: str, running: _Running, expected: str | None, confirm: Callabl
 
 
 def _send_parts(
-    store: "ObjectStore",
+    store: BucketRequests,
     key: str,
     upload_id: str,
     source: Readable,
@@ -156,7 +160,7 @@ def _make_room(parts: list["Future[str]"], limit: int) -> None:
             future.result()
 
 
-def _send_part(store: "ObjectStore", key: str, upload_id: str, number: int, part: bytearray) -> str:
+def _send_part(store: BucketRequests, key: str, upload_id: str, number: int, part: bytearray) -> str:
     crc = fastcrc.crc64.xz(part)
 
     def send(bucket: Any, _attempt: int) -> str:
@@ -169,7 +173,7 @@ def _send_part(store: "ObjectStore", key: str, upload_id: str, number: int, part
 
 
 def _complete(
-    store: "ObjectStore",
+    store: BucketRequests,
     key: str,
     upload_id: str,
     etags: list[str],
@@ -199,14 +203,14 @@ def _complete(
     return StoredObject(key, running.size, running.crc64, running.sha256.hexdigest(), etag, len(parts))
 
 
-def _head_or_none(store: "ObjectStore", key: str) -> Any:
+def _head_or_none(store: BucketRequests, key: str) -> Any:
     try:
         return store.head(key)
     except ObjectMissing:
         return None
 
 
-def _abort_quietly(store: "ObjectStore", key: str, upload_id: str) -> None:
+def _abort_quietly(store: BucketRequests, key: str, upload_id: str) -> None:
     """Abort; a failure to abort must not hide why. What is left is removed by the next run."""
     try:
         store.call(lambda bucket, _: bucket.abort_multipart_upload(store.full(key), upload_id), key)
@@ -214,15 +218,3 @@ def _abort_quietly(store: "ObjectStore", key: str, upload_id: str) -> None:
         return
     except StorageError as error:
         _LOG.warning("an unfinished upload of %s stays behind until the next run: %s", key, error)
-
-
-def require_crc(expected: int, reported: int | None, where: str, request_id: str) -> None:
-    """Raise CrcMismatch unless OSS reports the checksum that we computed."""
-    if reported != expected:
-        raise CrcMismatch(
-            "The checksum that OSS reports is not that of what was sent or received.",
-            where=where,
-            meaning="The content is damaged in OSS or on the way; trying again did not help.",
-            remedy="Run the flow again; if it stays, give the request id to Alibaba's support.",
-            request_id=request_id,
-        )

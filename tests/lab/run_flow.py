@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flows.protocol import Protocol, StepRecord
+from flows.machinery.protocol import Protocol, StepRecord
 
 FLOWS = ("failover", "switchover", "rejoin", "check", "pause", "bootstrap", "nightly_backup")
 

@@ -10,9 +10,9 @@ import yaml
 from blocks import HarborSite
 from blocks.site_file import read_site_file
 from lab.site_lab import Lab
-from tasks.backup.served import pull_sample
+from tasks.backup.night.snapshot import COUNTS
+from tasks.backup.restore.served import pull_sample
 from tasks.backup.server import query, server_of
-from tasks.backup.snapshot import COUNTS
 from tasks.hosts.connection import Host, connect
 from tasks.postgres.layout import layout_of
 from tests.lab.faults.bucket import Bucket

@@ -12,13 +12,14 @@ import pytest
 from lab.site_lab import Lab
 from tasks.guard.install import install_guard
 from tasks.hosts.connection import Host
+from tasks.node_program import node_program
 from tasks.operation.files import DURABILITY
 from tasks.postgres import durability, promote, proof, rejoin, standby, stop
 from tasks.postgres.layout import layout_of
 from tasks.postgres.lost_commits import lost_commits
-from tasks.postgres.node_program import on_node
+from tasks.postgres.on_node import pg_follow
+from tasks.postgres.run_on_node import run_on_node
 from tasks.postgres.sql import execute, value
-from tasks.remote import pg_follow, pg_sync
 from tests.lab.postgres_pair import Pair, wait_for
 
 
@@ -178,7 +179,7 @@ def test_a_diverged_primary_that_runs_as_a_standby_is_not_taken_for_one(pair: Pa
     pair.promote(other, operation())
     pair.lab.heal()
 
-    on_node(pair.site, primary, pg_follow, pg_sync, limit=60, limit_s=60)
+    run_on_node(pair.site, primary, node_program(pg_follow), limit=60, limit_s=60)
     with pytest.raises(proof.MarkerNotReplayed):
         proof.replicate_marker(pair.site, primary, other, timeout=3)
 

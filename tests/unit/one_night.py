@@ -19,11 +19,11 @@ import pyrage
 
 from blocks import HarborSite, read_site_file
 from flows import nightly_backup
-from flows.protocol import Protocol, StepRecord
+from flows.machinery.protocol import Protocol, StepRecord
 from flows.rules.dump_node import DumpCandidate
 from lab.oss.server import OssServer
-from tasks.backup.gc import LastCollection
-from tasks.backup.manifest import Manifest
+from tasks.backup.format.manifest import Manifest
+from tasks.backup.night.gc import LastCollection
 from tasks.backup.server import Server, query
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome
@@ -164,10 +164,10 @@ def _on_this_machine(
         "flows.nightly_backup.candidates_of": lambda _: [DumpCandidate(NODE, "primary")],
         "flows.nightly_backup.publish_catalogue": lambda *_: None,
         "flows.nightly_backup.publish_report": lambda run, headline, sections: {"headline": headline},
-        "flows.progress.create_progress_artifact": lambda *_, **__: None,
-        "tasks.backup.nightly.server_of": lambda _: night.server,
-        "tasks.backup.configuration.server_of": lambda _: night.server,
-        "tasks.backup.gc.last_collection": collection,
+        "flows.machinery.progress.create_progress_artifact": lambda *_, **__: None,
+        "tasks.backup.night.nightly.server_of": lambda _: night.server,
+        "tasks.backup.night.configuration.server_of": lambda _: night.server,
+        "tasks.backup.night.gc.last_collection": collection,
         "tasks.backup.settings.open_store": partial(open_store, patience=QUICK),
         # Every dump is a multipart upload, as those of real sites are.
         "tasks.storage.upload._GROWTH": ((100 << 10, 9000),),

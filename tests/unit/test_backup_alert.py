@@ -9,8 +9,8 @@ import pytest
 from prefect.events.schemas.automations import EventTrigger, Posture
 
 from deployments.backup_alert import overdue_automation
-from flows import backup_report
-from flows.backup_report import announce
+from flows.machinery import backup_report
+from flows.machinery.backup_report import announce
 
 FLOW = Path(__file__).parents[2] / "flows" / "nightly_backup.py"
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from lab.oss.server import OssServer
-from tasks.backup.catalogue import read_manifest
-from tasks.backup.drill import run_drill
-from tasks.backup.encryption import DecryptionFailed
-from tasks.backup.fetch import ArtifactDamaged
-from tasks.backup.layout import MANIFEST, blob_key
-from tasks.backup.manifest import ManifestUnreadable
-from tasks.backup.restore_blobs import fetch_index, restore_blobs, restore_links
-from tasks.backup.restore_config import read_configuration
+from tasks.backup.drill.rehearsal import run_drill
+from tasks.backup.format.catalogue import read_manifest
+from tasks.backup.format.encryption import DecryptionFailed
+from tasks.backup.format.layout import MANIFEST, blob_key
+from tasks.backup.format.manifest import ManifestUnreadable
+from tasks.backup.restore.fetch import ArtifactDamaged
+from tasks.backup.restore.restore_blobs import fetch_index, restore_blobs, restore_links
+from tasks.backup.restore.restore_config import read_configuration
 from tasks.backup.server import Server
 from tasks.errors import HarborHaError
 from tasks.storage.errors import CrcMismatch

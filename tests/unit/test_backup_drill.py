@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.backup.blobs import BlobFile, IndexedBlob, indexed_line
-from tasks.backup.catalogue import find_backup, list_backups
-from tasks.backup.drill import blob_problem, record, run_drill, sample
-from tasks.backup.invariants import broken_invariants
-from tasks.backup.layout import COMPLETE, blob_key
+from tasks.backup.drill.invariants import broken_invariants
+from tasks.backup.drill.rehearsal import blob_problem, record, run_drill, sample
+from tasks.backup.format.blobs import BlobFile, IndexedBlob, indexed_line
+from tasks.backup.format.catalogue import find_backup, list_backups
+from tasks.backup.format.layout import COMPLETE, blob_key
 from tasks.backup.server import Server, query
 from tasks.storage.store import ObjectStore
 from tests.unit.local_oss import running_oss

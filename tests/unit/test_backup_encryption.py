@@ -8,7 +8,7 @@ from pathlib import Path
 import pyrage
 import pytest
 
-from tasks.backup.encryption import (
+from tasks.backup.format.encryption import (
     DecryptionFailed,
     IdentityUnusable,
     NoRecipients,
@@ -18,7 +18,7 @@ from tasks.backup.encryption import (
     identities_of,
     recipients_of,
 )
-from tasks.backup.hashing import HashingReader
+from tasks.backup.format.hashing import HashingReader
 from tasks.errors import Refused
 
 IDENTITY = pyrage.x25519.Identity.generate()

@@ -14,17 +14,22 @@ from pathlib import Path
 import pyrage
 import pytest
 
-from tasks.backup.blobs import BlobFile, IndexedBlob, indexed_line
-from tasks.backup.fetch import ArtifactDamaged, Origin, opened
-from tasks.backup.layout import blob_key, new_backup_id
-from tasks.backup.links import SavedLinks, save_links
-from tasks.backup.manifest import Harbor, Manifest, Source
-from tasks.backup.on_node import pack_links
-from tasks.backup.restore_blobs import blobs_on_node, missed_first, restore_blobs, restore_links
-from tasks.backup.stored import Destination
+from tasks.backup.format.blobs import BlobFile, IndexedBlob, indexed_line
+from tasks.backup.format.layout import blob_key, new_backup_id
+from tasks.backup.format.manifest import Harbor, Manifest, Source
+from tasks.backup.night.links import SavedLinks, save_links
+from tasks.backup.night.on_node import pack_links
+from tasks.backup.night.stored import Destination
+from tasks.backup.restore.fetch import ArtifactDamaged, Origin, opened
+from tasks.backup.restore.restore_blobs import (
+    blobs_on_node,
+    missed_first,
+    restore_blobs,
+    restore_links,
+)
 from tasks.backup.tools import NodeTools
 from tasks.errors import RemoteCommandFailed
-from tasks.node_source import source_of
+from tasks.node_program import node_program
 from tasks.storage.store import ObjectStore
 from tests.unit.local_host import local_host
 from tests.unit.local_oss import running_oss
@@ -230,12 +235,12 @@ def test_a_storage_that_cannot_be_written_ends_the_restore_with_its_reason(
 
 
 def test_a_receiver_that_loses_its_stream_leaves_nothing_under_the_name(registry: Path) -> None:
-    from tasks.backup.on_node import receive_blobs
+    from tasks.backup.restore.on_node import receive_blobs
 
     data = content(1)
     header = json.dumps({"digest": digest_of(data), "size": len(data)}).encode() + b"\n"
     done = subprocess.run(
-        [sys.executable, "-c", source_of(receive_blobs), str(tree(registry))],
+        [sys.executable, "-c", node_program(receive_blobs), str(tree(registry))],
         input=header + data[:-1],
         capture_output=True,
     )
@@ -246,7 +251,7 @@ def test_a_receiver_that_loses_its_stream_leaves_nothing_under_the_name(registry
 
 @pytest.mark.parametrize("digest", ["sha256:../../x", "sha256:" + "G" * 64, "md5:" + "a" * 64])
 def test_a_receiver_writes_nowhere_but_under_a_digest(registry: Path, digest: str) -> None:
-    from tasks.backup.on_node import receive_blobs
+    from tasks.backup.restore.on_node import receive_blobs
 
     with pytest.raises(ValueError, match="not a digest"):
         receive_blobs.path_of(str(registry), digest)
@@ -272,7 +277,7 @@ def test_what_was_pulled_last_comes_first_and_nothing_is_lost(tmp_path: Path) ->
 
 
 def test_a_list_of_blobs_with_a_cut_end_is_refused(tmp_path: Path) -> None:
-    from tasks.backup.blobs import BlobListDamaged
+    from tasks.backup.format.blobs import BlobListDamaged
 
     blobs = [IndexedBlob(digest_of(os.urandom(9)), 1, 1, "", "present", 0) for _ in range(2000)]
     index = BlobFile(tmp_path / "index.zst")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.backup.layout import (
+from tasks.backup.format.layout import (
     NotABackupId,
     NotADigest,
     blob_key,

@@ -12,14 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab.oss.bucket import set_worm
-from tasks.backup.lock import (
-    BucketLock,
-    LockedByAnother,
-    LockLost,
-    _encode,
-    acquire,
-    held,
-)
+from tasks.backup.night.lock import BucketLock, LockedByAnother, LockLost, _encode, acquire, held
 from tasks.operation.holder import process_of
 from tasks.storage.store import ObjectStore
 from tests.unit.local_oss import running_oss

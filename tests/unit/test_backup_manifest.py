@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks.backup.manifest import (
+from tasks.backup.format.manifest import (
     Artifact,
     Blobs,
     Database,

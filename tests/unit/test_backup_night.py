@@ -11,17 +11,17 @@ import pytest
 
 from lab.oss.bucket import set_worm
 from lab.oss.server import OssServer
-from tasks.backup import gc
-from tasks.backup.catalogue import list_backups
-from tasks.backup.gc import GarbageCollectionRuns, LastCollection, await_no_collection
-from tasks.backup.layout import MANIFEST, blob_key, parse_backup_id
-from tasks.backup.manifest import Manifest
+from tasks.backup.format.catalogue import list_backups
+from tasks.backup.format.layout import MANIFEST, blob_key, parse_backup_id
+from tasks.backup.format.manifest import Manifest
+from tasks.backup.night import gc
+from tasks.backup.night.gc import GarbageCollectionRuns, LastCollection, await_no_collection
 from tasks.backup.server import Server
 from tasks.errors import Refused
 from tasks.hosts.connection import Host
-from tasks.node_source import source_of
-from tasks.remote import blob_producer
+from tasks.node_program import node_program
 from tasks.storage import errors
+from tasks.storage.on_node import blob_producer
 from tests.unit.local_host import LocalHost, LocalProcess
 from tests.unit.local_oss import running_oss
 from tests.unit.local_postgres import programs, running_postgres
@@ -106,7 +106,7 @@ class Collecting(LocalHost):
     def stream(
         self, argv: Sequence[str], *, user: str | None = None, timeout: float
     ) -> Iterator[LocalProcess]:
-        if source_of(blob_producer) in argv and not self.collected:
+        if node_program(blob_producer) in argv and not self.collected:
             self.collected = True
             for name, digest in self._images.items():
                 (self._night.collect if self._rows_too else self._night.lose)(name, digest)

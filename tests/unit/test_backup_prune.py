@@ -6,16 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from flows.backup_report import facts_of
+from flows.machinery.backup_report import facts_of
 from flows.rules.retention import Generations, Verdict, retain
 from lab.oss.bucket import set_worm
 from lab.oss.server import OssServer
-from tasks.backup.blobs import BlobFile, indexed_line
-from tasks.backup.catalogue import list_backups, publish, remove_backup
-from tasks.backup.fetch import ArtifactDamaged
-from tasks.backup.layout import BLOB_INDEX, HOLD, VERIFIED, BackupId, blob_key, new_backup_id
-from tasks.backup.manifest import Artifact, Harbor, Manifest, Source
-from tasks.backup.prune import prune_blobs
+from tasks.backup.format.blobs import BlobFile, indexed_line
+from tasks.backup.format.catalogue import list_backups, publish, remove_backup
+from tasks.backup.format.layout import (
+    BLOB_INDEX,
+    HOLD,
+    VERIFIED,
+    BackupId,
+    blob_key,
+    new_backup_id,
+)
+from tasks.backup.format.manifest import Artifact, Harbor, Manifest, Source
+from tasks.backup.night.prune import prune_blobs
+from tasks.backup.restore.fetch import ArtifactDamaged
 from tasks.storage.errors import ObjectImmutable
 from tasks.storage.store import ObjectStore
 from tests.unit.local_oss import running_oss

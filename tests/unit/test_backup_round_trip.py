@@ -12,16 +12,27 @@ import pytest
 
 from blocks import OssBucket
 from lab.oss.server import OssServer
-from tasks.backup.blobs import BlobFile
-from tasks.backup.catalogue import NoBackup, find_backup, list_backups, publish, read_manifest, remove_backup
-from tasks.backup.database import databases_to_dump, dump_database, dump_globals, source_of
-from tasks.backup.encryption import DecryptionFailed
-from tasks.backup.fetch import ArtifactDamaged, Origin, opened
-from tasks.backup.layout import COMPLETE, MANIFEST, BackupId, new_backup_id
-from tasks.backup.manifest import Harbor, Manifest, ManifestUnreadable
-from tasks.backup.restore_database import RestoredDatabase, RestoreDiffers, restore_database
+from tasks.backup.format.blobs import BlobFile
+from tasks.backup.format.catalogue import (
+    NoBackup,
+    find_backup,
+    list_backups,
+    publish,
+    read_manifest,
+    remove_backup,
+)
+from tasks.backup.format.encryption import DecryptionFailed
+from tasks.backup.format.layout import COMPLETE, MANIFEST, BackupId, new_backup_id
+from tasks.backup.format.manifest import Harbor, Manifest, ManifestUnreadable
+from tasks.backup.night.database import databases_to_dump, dump_database, dump_globals, source_of
+from tasks.backup.night.stored import Destination
+from tasks.backup.restore.fetch import ArtifactDamaged, Origin, opened
+from tasks.backup.restore.restore_database import (
+    RestoredDatabase,
+    RestoreDiffers,
+    restore_database,
+)
 from tasks.backup.server import Server, query
-from tasks.backup.stored import Destination
 from tasks.backup.tools import find_tools
 from tasks.errors import Refused, RemoteCommandFailed
 from tasks.storage.errors import ObjectExists
@@ -217,7 +228,7 @@ def test_a_dump_that_fails_leaves_no_object(store: ObjectStore, server: Server) 
 def test_a_dump_whose_connection_is_killed_in_the_middle_leaves_no_object(
     store: ObjectStore, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.backup import database
+    from tasks.backup.night import database
     from tasks.backup.tools import Command
 
     half = Command(("bash", "-o", "pipefail", "-c", "(head -c 20000000 /dev/urandom; exit 3) | cat"), "none")

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tasks.backup.night.snapshot import open_snapshot
 from tasks.backup.server import Server, query
-from tasks.backup.snapshot import open_snapshot
 from tasks.errors import RemoteCommandFailed
 from tests.unit.local_host import local_host
 from tests.unit.local_postgres import programs, running_postgres

@@ -9,8 +9,9 @@ import pytest
 
 from blocks import LoadBalancer
 from tasks.balancer import balancer as module
-from tasks.balancer.balancer import BalancerError, NodeState, Served, admit_confirmed, drain_confirmed
+from tasks.balancer.balancer import admit_confirmed, drain_confirmed
 from tasks.balancer.haproxy import HaProxy, parse_stat
+from tasks.balancer.states import BalancerError, NodeState, Served
 
 HEADER = "# pxname,svname,scur,status,check_status,last_chk,\n"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tasks.remote.guard_rules import (
+from tasks.guard.on_node.guard_rules import (
     DOWN,
     PRIMARY,
     SILENT,

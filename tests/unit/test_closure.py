@@ -14,7 +14,7 @@ from flows.rules.closure import (
     compare,
     conclude,
 )
-from tasks.backup.blobs import KnownBlob, NeededBlob, StoredBlob
+from tasks.backup.format.blobs import KnownBlob, NeededBlob, StoredBlob
 
 
 def digest(number: int) -> str:

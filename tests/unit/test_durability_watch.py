@@ -7,8 +7,8 @@ import pytest
 
 from flows.rules.durability import SYNC_RULES, Promise, Recorded, Standby, SyncView
 from flows.rules.table import first_match
-from tasks.remote import durability_rules as node
-from tasks.remote.durability_watch import Watch
+from tasks.guard.on_node import durability_rules as node
+from tasks.guard.on_node.durability_watch import Watch
 
 STANDBYS = {
     Standby.SYNC: node.SYNC,
@@ -59,7 +59,7 @@ def test_a_standby_far_behind_is_not_waited_for() -> None:
 
 def test_silence_is_told_by_replies_that_do_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("tasks.remote.durability_watch.time.monotonic", lambda: now)
+    monkeypatch.setattr("tasks.guard.on_node.durability_watch.time.monotonic", lambda: now)
     watch = Watch()
     now = 104.0
     assert watch.silent_s([sender(reply="2")]) == 0.0

@@ -9,14 +9,14 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from tasks.docker.on_node import lib
 from tasks.harbor.on_node import install
-from tasks.node_source import source_of
+from tasks.node_program import node_program
+from tasks.on_node import lib
 
 
 def program(state: Path) -> list[str]:
     """The program as a node gets it, with its state in another place."""
-    source = source_of(lib, install).replace(lib.STATE_DIR, str(state))
+    source = node_program(install).replace(lib.STATE_DIR, str(state))
     return [sys.executable, "-c", source]
 
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks import HarborSite
-from tasks.docker.on_node import lib
 from tasks.harbor import repoint as steps
 from tasks.harbor.config import render
 from tasks.harbor.on_node import clone, prepare, repoint, start
+from tasks.on_node import lib
 from tests.unit.harbor_site import NodeInDirectory, make_site, program
 
 TEMPLATES = Path(__file__).parent / "harbor_templates"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tasks.operation import holder
-from tasks.operation.holder import known_dead, this_process, told
+from tasks.operation.holder import describe, known_dead, this_process
 
 
 def test_this_process_is_alive_and_another_of_its_number_is_not_it() -> None:
@@ -38,5 +38,5 @@ def test_what_cannot_be_known_is_not_called_dead(text: str) -> None:
 
 
 def test_a_reader_is_told_process_and_machine() -> None:
-    assert told("vm:30380:4995967:a21f1147:4026531836:3d1219c7") == "process 30380 on vm"
-    assert told("somebody") == "somebody"
+    assert describe("vm:30380:4995967:a21f1147:4026531836:3d1219c7") == "process 30380 on vm"
+    assert describe("somebody") == "somebody"

@@ -1,6 +1,5 @@
 """The probe, on this machine: what hangs is reported and does not keep the rest from being heard."""
 
-import ast
 import json
 import os
 import shutil
@@ -27,7 +26,7 @@ from tasks.hosts.connection import Host
 from tasks.postgres.facts import NodeFacts
 from tasks.postgres.facts_parser import parse_answer
 from tasks.postgres.facts_query import FACTS_QUERY
-from tasks.postgres.probe import PROBE_LIMIT_S, probe, probe_source
+from tasks.postgres.probe import NODE_PROBE, PROBE_LIMIT_S, probe
 from tests.unit.local_host import as_user
 from tests.unit.local_postgres import programs
 
@@ -64,7 +63,7 @@ def request(root: Path, **changes: Any) -> dict[str, Any]:
 def look(wanted: dict[str, Any], name: str = "node-a", source: str = "") -> NodeFacts:
     started = clock.now()
     done = subprocess.run(
-        ["python3", "-c", source or probe_source()],
+        ["python3", "-c", source or NODE_PROBE],
         input=json.dumps(wanted),
         capture_output=True,
         text=True,
@@ -151,7 +150,7 @@ def test_an_engine_that_is_down_does_not_hide_which_database_the_files_name(tmp_
     stopped = tmp_path / "docker.sock"
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(stopped))
-    source = probe_source().replace("/var/run/docker.sock", str(stopped))
+    source = NODE_PROBE.replace("/var/run/docker.sock", str(stopped))
     facts = look(request(tmp_path), source=source)
     assert "refused" in facts.problems["harbor_containers"]
     assert facts.harbor is not None
@@ -163,11 +162,6 @@ def test_a_peer_is_open_or_refused(tmp_path: Path) -> None:
         port = listening.getsockname()[1]
         assert look(request(tmp_path, peers=[["node-b", "127.0.0.1", port]])).tcp == {"node-b": "open"}
     assert look(request(tmp_path, peers=[["node-b", "127.0.0.1", port]])).tcp == {"node-b": "refused"}
-
-
-def test_the_program_is_python_that_old_nodes_understand() -> None:
-    ast.parse(probe_source(), feature_version=(3, 6))
-    assert len(probe_source()) < 128 * 1024, "Linux takes no longer argument"
 
 
 class DeadHost:

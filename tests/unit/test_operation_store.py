@@ -14,9 +14,9 @@ import pytest
 from blocks import HarborSite
 from tasks.errors import HostUnreachable
 from tasks.hosts.connection import Host
+from tasks.on_node import operation_file
 from tasks.operation import holder, store
 from tasks.operation.record import OperationKind, OperationRecord, Phase, RecordDamaged, record_from
-from tasks.remote import operation_file
 
 SITE = cast(
     HarborSite, SimpleNamespace(nodes=[SimpleNamespace(name="node-a"), SimpleNamespace(name="node-b")])

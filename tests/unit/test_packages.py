@@ -10,7 +10,7 @@ import pytest
 from tasks.errors import RemoteCommandFailed
 from tasks.hosts import nas, packages, preflight
 from tasks.hosts.connection import Host
-from tasks.remote import package_states
+from tasks.on_node import package_states
 from tests.unit.harbor_site import make_site
 
 INTERRUPTED = "E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct the problem."

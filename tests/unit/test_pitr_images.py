@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.backup.blobs import NeededBlob, StoredBlob
-from tasks.backup.on_node import make_links
-from tasks.node_source import source_of
+from tasks.backup.format.blobs import NeededBlob, StoredBlob
+from tasks.backup.restore.on_node import make_links
+from tasks.node_program import node_program
 from tasks.pitr.images import Lost, images_of, obtainable
 from tests.unit.local_host import local_host
 from tests.unit.local_postgres import programs, running_postgres
@@ -78,7 +78,7 @@ class TestWithADatabase:
             given = json.dumps({"root": str(tmp_path), "psql": argv})
 
             def make() -> dict[str, int]:
-                program = [sys.executable, "-c", source_of(make_links)]
+                program = [sys.executable, "-c", node_program(make_links)]
                 done = subprocess.run(
                     program, input=given, text=True, capture_output=True, timeout=30, check=True
                 )
@@ -107,7 +107,7 @@ class TestWithADatabase:
 def test_a_name_that_would_leave_the_storage_is_refused(tmp_path: Path) -> None:
     argv = ["sh", "-c", f"printf '%s\\t%s\\t%s\\t%s\\n' ../../etc manifest {digest(1)} ''"]
     given = json.dumps({"root": str(tmp_path), "psql": argv})
-    program = [sys.executable, "-c", source_of(make_links)]
+    program = [sys.executable, "-c", node_program(make_links)]
     done = subprocess.run(program, input=given, text=True, capture_output=True, timeout=30)
     assert done.returncode != 0
     assert "not a repository" in done.stderr

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from flows.nightly_backup import _begun
+from tasks.pitr.on_node import pitr_restore
 from tasks.pitr.repository import pgbackrest, repository_state
 from tasks.pitr.settings import command
-from tasks.remote import pitr_restore
 from tasks.storage.store import ObjectStore
 from tests.unit.local_host import local_host
 from tests.unit.local_oss import running_oss, sdk_bucket

@@ -1,81 +1,18 @@
 """The parts of PostgreSQL's node programs that need no server, and the texts that are sent."""
 
-import ast
-import inspect
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tasks.node_source import source_of
-from tasks.remote import (
-    boot_guard,
-    durability_rules,
-    durability_watch,
-    guard_install,
-    guard_look,
-    guard_rules,
-    guard_watch,
-    operation_file,
-    pg_compensate,
-    pg_disk,
-    pg_fence,
+from tasks.on_node import pg_disk
+from tasks.postgres.on_node import (
     pg_follow,
-    pg_heartbeat,
-    pg_log,
     pg_lost_commits,
-    pg_promote,
-    pg_relax,
-    pg_rewind,
-    pg_run,
-    pg_stop,
-    pg_sync,
-    pg_wait_replay,
     pg_wal,
 )
-
-BASE = (pg_disk, pg_log, pg_run)
-TEXTS: list[tuple[ModuleType, ...]] = [
-    (*BASE, pg_stop),
-    (*BASE, pg_fence),
-    (*BASE, pg_compensate),
-    (*BASE, pg_wait_replay),
-    (*BASE, pg_heartbeat, pg_sync, pg_promote),
-    (*BASE, pg_sync, pg_follow),
-    (*BASE, pg_wal, pg_rewind),
-    (*BASE, pg_wal, pg_lost_commits),
-    (*BASE, pg_sync, pg_relax),
-    (*BASE, guard_install),
-    (*BASE, guard_rules, guard_look, boot_guard),
-    (*BASE, guard_rules, guard_look, guard_watch),
-    (*BASE, pg_sync, guard_rules, guard_look, durability_rules, durability_watch),
-    (pg_disk, operation_file),
-]
-
-
-def names(modules: tuple[ModuleType, ...]) -> list[str]:
-    return [module.__name__.rpartition(".")[2] for module in modules]
-
-
-@pytest.mark.parametrize("modules", TEXTS, ids=lambda modules: modules[-1].__name__.rpartition(".")[2])
-def test_a_joined_program_is_whole_and_runs_on_python_3_6(modules: tuple[ModuleType, ...]) -> None:
-    text = source_of(*modules)
-    ast.parse(text, feature_version=(3, 6))
-    defined: Counter[str] = Counter()
-    for module in modules:
-        for statement in ast.parse(inspect.getsource(module)).body:
-            if isinstance(statement, ast.FunctionDef | ast.ClassDef):
-                defined[statement.name] += 1
-            elif isinstance(statement, ast.Assign):
-                defined.update(target.id for target in statement.targets if isinstance(target, ast.Name))
-            elif isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("tasks."):
-                needed = (statement.module or "").rpartition(".")[2]
-                assert needed in names(modules), f"{module.__name__} needs {needed}, which is not joined"
-    assert [name for name, times in defined.items() if times > 1] == []
 
 
 def test_start_conf_keeps_its_comments_and_changes_once(tmp_path: Path) -> None:

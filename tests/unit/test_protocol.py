@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from flows import protocol
-from flows.protocol import Protocol, StepsFailed
+from flows.machinery import protocol
+from flows.machinery.protocol import Protocol, StepsFailed
 from tasks.errors import HarborHaError
 from tasks.outcome import Outcome, changed
 

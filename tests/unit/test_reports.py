@@ -6,16 +6,15 @@ from typing import cast
 import pytest
 
 from blocks import HarborSite
-from flows.check import told_served
-from flows.operation import told_decision
-from flows.protocol import Protocol, StepRecord
-from flows.report import render
+from flows.check import describe_served
+from flows.machinery.operation import describe_decision
+from flows.machinery.protocol import Protocol, StepRecord
+from flows.machinery.report import render
 from flows.rules.table import Decision
-from tasks.docker.on_node import lib
-from tasks.docker.on_node.lib import last_words
 from tasks.harbor.on_node import repoint
 from tasks.hosts.connection import _shown
-from tasks.node_source import source_of
+from tasks.node_program import node_program
+from tasks.on_node.lib import last_words
 from tasks.outcome import unchanged
 
 # As docker-compose 1.29 ends when the engine is down; the first frames are cut off.
@@ -54,12 +53,12 @@ def test_a_dry_run_says_how_much_it_would_do_if_anything() -> None:
     ],
 )
 def test_the_rule_of_a_decision_is_told_where_it_says_more(kind: str, rule: str, told: str) -> None:
-    assert told_decision(Decision(kind, rule)) == told
+    assert describe_decision(Decision(kind, rule)) == told
 
 
 def test_whom_the_load_balancer_serves_is_told_by_name() -> None:
-    assert told_served({"node-b": False, "node-a": True}) == "node-a is served, node-b is not served"
-    assert told_served(None) == "it cannot be asked"
+    assert describe_served({"node-b": False, "node-a": True}) == "node-a is served, node-b is not served"
+    assert describe_served(None) == "it cannot be asked"
 
 
 def test_of_a_traceback_only_its_reason_is_told() -> None:
@@ -68,5 +67,5 @@ def test_of_a_traceback_only_its_reason_is_told() -> None:
 
 
 def test_a_program_of_ours_is_told_by_its_name() -> None:
-    words = _shown(["python3", "-c", source_of(lib, repoint)])
+    words = _shown(["python3", "-c", node_program(repoint)])
     assert words == ["python3", "-c", "# tasks.harbor.on_node.repoint…"]

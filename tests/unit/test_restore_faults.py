@@ -8,13 +8,13 @@ import pytest
 
 from blocks import OssBucket
 from lab.oss.server import OssServer
-from tasks.backup.catalogue import find_backup
-from tasks.backup.drill import run_drill
-from tasks.backup.encryption import DecryptionFailed
-from tasks.backup.layout import blob_key
-from tasks.backup.restore_blobs import fetch_index, restore_blobs, restore_links
-from tasks.backup.restore_config import read_configuration
-from tasks.backup.restore_database import restore_database
+from tasks.backup.drill.rehearsal import run_drill
+from tasks.backup.format.catalogue import find_backup
+from tasks.backup.format.encryption import DecryptionFailed
+from tasks.backup.format.layout import blob_key
+from tasks.backup.restore.restore_blobs import fetch_index, restore_blobs, restore_links
+from tasks.backup.restore.restore_config import read_configuration
+from tasks.backup.restore.restore_database import restore_database
 from tasks.backup.server import Server, query
 from tasks.errors import RemoteCommandFailed
 from tasks.hosts.connection import Host

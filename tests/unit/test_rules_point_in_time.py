@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flows.rules.point_in_time import choose_base, choose_nightly, gap, parse_time, ranges
 from flows.rules.restore_admission import RestoreFacts, objections
-from tasks.backup.layout import BackupId
+from tasks.backup.format.layout import BackupId
 from tasks.errors import Refused
 from tasks.pitr.catalogue import Reach, reach, segment_number, wal_arrivals
 from tasks.pitr.repository import BaseBackup

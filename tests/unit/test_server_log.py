@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.remote.pg_log import log_since, log_size
+from tasks.on_node.pg_log import log_since, log_size
 
 AT = "2026-11-23 02:21:45.639 UTC"
 CUT_OFF = f"{AT} [2307] harbor@registry FATAL:  terminating connection due to unexpected postmaster exit\n"

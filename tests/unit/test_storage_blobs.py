@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows import closure_check
+from flows.machinery import closure_check
 from lab.oss.server import OssServer
-from tasks.backup.blobs import BlobFile, KnownBlob, NeededBlob, StoredBlob, needed_line
-from tasks.backup.images import NEEDED
-from tasks.backup.layout import BLOBS, blob_key, new_backup_id
+from tasks.backup.format.blobs import BlobFile, KnownBlob, NeededBlob, StoredBlob, needed_line
+from tasks.backup.format.layout import BLOBS, blob_key, new_backup_id
+from tasks.backup.night.images import NEEDED
 from tasks.errors import RemoteCommandFailed
 from tasks.storage import blobs as blobs_module
 from tasks.storage import errors
@@ -190,7 +190,7 @@ def test_a_node_that_dies_in_the_middle_ends_the_copy(
         put_blob(nas, os.urandom(1000 + number))
     broken = "import sys\nsys.stdin.buffer.read()\nsys.stdout.buffer.write(b'x' * 20)\nsys.exit('the disk is gone')\n"
     plan = plan_for(nas, store)
-    monkeypatch.setattr(blobs_module, "source_of", lambda module: broken)
+    monkeypatch.setattr(blobs_module, "_BLOB_PRODUCER", broken)
     with pytest.raises(RemoteCommandFailed, match="the disk is gone"):
         copy(nas, store, plan)
 

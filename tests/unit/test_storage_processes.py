@@ -9,7 +9,7 @@ import pytest
 
 from blocks import OssBucket, SshHost
 from lab.oss.server import OssServer
-from tasks.backup.blobs import KnownBlob
+from tasks.backup.format.blobs import KnownBlob
 from tasks.storage import errors
 from tasks.storage.blob_plan import BlobPlan
 from tasks.storage.blob_processes import WorkerLost, copy_in_processes, worth_it

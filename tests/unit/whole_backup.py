@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pyrage
 
-from tasks.backup.blobs import BlobFile, IndexedBlob, indexed_line
-from tasks.backup.catalogue import find_backup, publish
-from tasks.backup.database import databases_to_dump, dump_database, dump_globals, source_of
-from tasks.backup.fetch import Origin
-from tasks.backup.layout import BLOB_INDEX, CONFIGURATION, blob_key, new_backup_id
-from tasks.backup.links import save_links
-from tasks.backup.manifest import Artifact, Blobs, Harbor, Manifest
+from tasks.backup.format.blobs import BlobFile, IndexedBlob, indexed_line
+from tasks.backup.format.catalogue import find_backup, publish
+from tasks.backup.format.layout import BLOB_INDEX, CONFIGURATION, blob_key, new_backup_id
+from tasks.backup.format.manifest import Artifact, Blobs, Harbor, Manifest
+from tasks.backup.night.database import databases_to_dump, dump_database, dump_globals, source_of
+from tasks.backup.night.links import save_links
+from tasks.backup.night.stored import Destination, store_output
+from tasks.backup.restore.fetch import Origin
 from tasks.backup.server import Server
-from tasks.backup.stored import Destination, store_output
 from tasks.backup.tools import find_tools, pipeline
 from tasks.storage.store import ObjectStore
 from tests.unit.local_host import local_host

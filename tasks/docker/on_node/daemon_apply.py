@@ -1,12 +1,10 @@
 """Make the running Docker engine take over a daemon.json that was just written."""
 
-# ruff: noqa: UP006, UP035 - Python 3.6
-
 import json
 import sys
 from typing import List
 
-from tasks.docker.on_node.lib import must, payload, poll, reply, run
+from tasks.on_node.lib import must, payload, poll, reply, run
 
 
 def in_force(mirrors: List[str], insecure: List[str]) -> bool:

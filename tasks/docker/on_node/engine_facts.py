@@ -1,12 +1,10 @@
 """Look at the Docker engine of this node."""
 
-# ruff: noqa: UP006, UP035, UP045 - Python 3.6
-
 import shutil
 from typing import Any, Dict, List, Optional
 
-from tasks.docker.on_node.lib import payload, reply, run
-from tasks.remote.package_states import half_installed
+from tasks.on_node.lib import payload, reply, run
+from tasks.on_node.package_states import half_installed
 
 
 def observe(packages: List[str]) -> Dict[str, Any]:

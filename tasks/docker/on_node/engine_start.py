@@ -2,7 +2,7 @@
 
 import sys
 
-from tasks.docker.on_node.lib import must, payload, poll, reply, run
+from tasks.on_node.lib import must, payload, poll, reply, run
 
 
 def start() -> None:

@@ -10,8 +10,6 @@ And when the engine itself dies (killed for its memory), the next one finds the 
 network away: "Up", and reached by nobody, until somebody restarts them. Seen with Docker 20.10.
 """
 
-# ruff: noqa: UP006, UP035 - Python 3.6
-
 import calendar
 import json
 import os
@@ -19,7 +17,6 @@ import sys
 import time
 from typing import Any, Dict, List
 
-from tasks.docker.on_node.lib import must, poll
 from tasks.harbor.on_node.containers import (
     containers,
     core_runs,
@@ -28,6 +25,7 @@ from tasks.harbor.on_node.containers import (
     require_log,
     require_nas,
 )
+from tasks.on_node.lib import must, poll
 
 LOG = "harbor-log"
 # Seconds. Core waits as long for its database before it gives up and is started again.

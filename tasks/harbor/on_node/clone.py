@@ -6,8 +6,6 @@ there is time, and the outage is a removal and a start. It gets the hash that co
 that compose finds nothing to do afterwards.
 """
 
-# ruff: noqa: UP006, UP035, UP045 - Python 3.6
-
 import http.client
 import json
 import socket

@@ -1,7 +1,5 @@
 """Harbor's containers on this node, through the docker program: a tenth of compose's second for each call."""
 
-# ruff: noqa: UP006, UP035, UP045 - Python 3.6
-
 import http.client
 import json
 import os
@@ -9,7 +7,7 @@ import socket
 import ssl
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from tasks.docker.on_node.lib import compose_command, must, poll, run, state
+from tasks.on_node.lib import compose_command, must, poll, run, state
 
 STARTED = "harbor_started.json"
 # Of harbor-log, on this machine; all other containers log to it.

@@ -1,7 +1,5 @@
 """Unpack Harbor's installer on this node and load its images, each once."""
 
-# ruff: noqa: UP006, UP035 - Python 3.6
-
 import fcntl
 import hashlib
 import os
@@ -10,7 +8,7 @@ import sys
 import urllib.request
 from typing import Any, Dict, List
 
-from tasks.docker.on_node.lib import must, payload, record, reply, run, state
+from tasks.on_node.lib import must, payload, record, reply, run, state
 
 INSTALLED = "harbor_installed.json"
 # The operator's and our own: whatever the installer brings under these names is not taken.

@@ -1,14 +1,12 @@
 """Run Harbor's `./prepare` so that its failure leaves a running Harbor with the files that it had."""
 
-# ruff: noqa: UP006, UP035 - Python 3.6
-
 import os
 import re
 import shutil
 import sys
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
-from tasks.docker.on_node.lib import fingerprint, payload, read, record, reply, run, state, write
+from tasks.on_node.lib import fingerprint, payload, read, record, reply, run, state, write
 
 PREPARED = "harbor_prepared.json"
 SAVED = (("common/config", "config"), ("docker-compose.yml", "docker-compose.yml"))
@@ -68,7 +66,7 @@ def align_override(install_dir: str) -> None:
         write(override, wanted.encode(), 0o600, like=override)
 
 
-def version_of(text: str) -> str | None:
+def version_of(text: str) -> Optional[str]:
     """Read the `version` line of a compose file."""
     found = re.search(r"(?m)^version:\s*['\"]?([\d.]+)", text)
     return found.group(1) if found else None

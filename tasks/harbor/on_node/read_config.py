@@ -1,12 +1,10 @@
 """Read all that a decision about Harbor's configuration needs, in one round trip."""
 
-# ruff: noqa: UP006, UP035 - Python 3.6
-
 import hashlib
 import os
 from typing import Any, Dict, List
 
-from tasks.docker.on_node.lib import payload, read, reply
+from tasks.on_node.lib import payload, read, reply
 
 
 def seal(path: str) -> str:

@@ -1,7 +1,5 @@
 """Make this node's Harbor use another database: first its files, then the containers that read them."""
 
-# ruff: noqa: UP006, UP035, UP045 - Python 3.6
-
 import glob
 import re
 import subprocess
@@ -9,7 +7,6 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Optional
 
-from tasks.docker.on_node.lib import payload, poll, read, record, reply, run, state, write
 from tasks.harbor.on_node.clone import NEXT, EngineRefused, stage, switch
 from tasks.harbor.on_node.containers import (
     STARTED,
@@ -24,6 +21,7 @@ from tasks.harbor.on_node.containers import (
 )
 from tasks.harbor.on_node.prepare import PREPARED, prepare_inputs
 from tasks.harbor.on_node.start import start_inputs
+from tasks.on_node.lib import payload, poll, read, record, reply, run, state, write
 
 # Fixed by Harbor's docker-compose.yml.
 CORE, PROXY = "harbor-core", "nginx"
@@ -161,7 +159,7 @@ def restart_jobs(home: str, core_started: str) -> bool:
 
 
 def repoint(given: Dict[str, Any]) -> Dict[str, Any]:
-    """Do the parts that were asked for: `edit`, `stage`, `recreate`, `settle`. What is done is left alone."""
+    """Do the parts that were asked for: `edit`, `stage`, `recreate`, `jobservice`. What is done is left alone."""
     home, host, parts = given["install_dir"], given["host"], given["parts"]
     seconds: Dict[str, float] = {}
     answer: Dict[str, Any] = {"edited": [], "recreated": [], "jobs": False}
@@ -176,13 +174,13 @@ def repoint(given: Dict[str, Any]) -> Dict[str, Any]:
         require_nas(given["nas"])
         how = recreate_and_wait(home, host, given["timeout"], seconds)
         answer["recreated"] = ["core" if how == "staged" else "core (by compose)"]
-    if "settle" in parts:
+    if "jobservice" in parts:
         mark = time.monotonic()
         run(["docker", "rm", "--force", CORE + NEXT], 30)
         answer["recreated"] += recreate_others(home, given["timeout"])
         core = inspect(CORE)
         answer["jobs"] = restart_jobs(home, core["State"]["StartedAt"] if core else "")
-        seconds["settle"] = time.monotonic() - mark
+        seconds["jobservice"] = time.monotonic() - mark
     seconds["total"] = time.monotonic() - start
     answer["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
     answer["connected"] = connected_host()

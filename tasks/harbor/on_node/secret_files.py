@@ -1,13 +1,11 @@
 """Read fingerprints of Harbor's secret files on this node, hand one out, or write one that is missing."""
 
-# ruff: noqa: UP006, UP035, UP045 - Python 3.6
-
 import base64
 import hashlib
 import os
 from typing import Any, Dict, Optional
 
-from tasks.docker.on_node.lib import payload, read, reply
+from tasks.on_node.lib import payload, read, reply
 
 # The user that Harbor's containers run as.
 HARBOR_UID = 10000

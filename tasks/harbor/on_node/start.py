@@ -1,23 +1,11 @@
 """Bring Harbor's containers up on this node, if they are not up with the present configuration."""
 
-# ruff: noqa: UP006, UP035 - Python 3.6
-
 import glob
 import json
 import os
 import sys
 from typing import Any, Dict, List
 
-from tasks.docker.on_node.lib import (
-    compose_command,
-    fingerprint,
-    payload,
-    read,
-    record,
-    reply,
-    run,
-    state,
-)
 from tasks.harbor.on_node.containers import (
     STARTED,
     Found,
@@ -27,6 +15,16 @@ from tasks.harbor.on_node.containers import (
     reload_proxy,
     require_log,
     require_nas,
+)
+from tasks.on_node.lib import (
+    compose_command,
+    fingerprint,
+    payload,
+    read,
+    record,
+    reply,
+    run,
+    state,
 )
 
 

@@ -1,13 +1,11 @@
 """Bind the registry's directory on the NAS to where Harbor's data volume has it, now and at boot."""
 
-# ruff: noqa: UP006, UP035 - Python 3.6
-
 import os
 import re
 import sys
 from typing import Any, Dict, List
 
-from tasks.docker.on_node.lib import must, payload, read, reply, write
+from tasks.on_node.lib import must, payload, read, reply, write
 
 HARBOR_UID = 10000
 FSTAB = "/etc/fstab"
@@ -31,7 +29,7 @@ def fstab_with(text: str, source: str, target: str, nas: str) -> str:
             return text
     options = "bind,nofail,x-systemd.requires-mounts-for=" + nas
     separator = "" if not text or text.endswith("\n") else "\n"
-    return text + separator + "{} {} none {} 0 0\n".format(source, target, options)  # noqa: UP032
+    return text + separator + "{} {} none {} 0 0\n".format(source, target, options)
 
 
 def bind(given: Dict[str, Any]) -> List[str]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tasks.backup.catalogue import Entry, list_backups, read_manifest
-from tasks.backup.layout import BLOBS
-from tasks.backup.manifest import Manifest
+from tasks.backup.format.catalogue import Entry, list_backups, read_manifest
+from tasks.backup.format.layout import BLOBS
+from tasks.backup.format.manifest import Manifest
 from tasks.backup.settings import store_of
 from tasks.storage.store import ObjectStore
 from tests.lab.faults.stage import Stage

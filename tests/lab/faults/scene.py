@@ -15,8 +15,8 @@ from tasks.harbor.web import HarborRefused, through_balancer
 from tasks.operation.files import LOCK
 from tasks.postgres.facts import NodeFacts
 from tasks.postgres.layout import STATE_DIR, slot_of
+from tasks.postgres.on_node.pg_lost_commits import KEPT
 from tasks.postgres.proof import replicate_marker
-from tasks.remote.pg_lost_commits import KEPT
 from tests.lab.faults import table
 from tests.lab.faults.processes import Run
 from tests.lab.faults.pusher import REPOSITORY
@@ -169,7 +169,7 @@ class Scene:
         times = sorted(end for end in self.pushed().values() if end > after - 2)
         return max(late - early for early, late in itertools.pairwise(times))
 
-    def told(self, run: Run) -> str:
+    def describe(self, run: Run) -> str:
         """What a run said, whether it refused or not."""
         answer = run.answer
         return run.refusal if "error" in answer else str(answer["result"]["headline"])

@@ -16,7 +16,8 @@ from flows.rules.admission import latest_record, live_lock
 from lab.orchestrator import Orchestrator
 from lab.site_lab import Lab
 from tasks import clock
-from tasks.balancer.balancer import Served, balancer_of
+from tasks.balancer.balancer import balancer_of
+from tasks.balancer.states import Served
 from tasks.errors import HarborHaError
 from tasks.guard.install import install_guard
 from tasks.hosts.connection import Host, connect

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.backup.layout import parse_backup_id
+from tasks.backup.format.layout import parse_backup_id
 from tests.lab.faults.bucket import Bucket
 from tests.lab.faults.many_images import add_blobs
 from tests.lab.faults.stage import Stage, wait_for

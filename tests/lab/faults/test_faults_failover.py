@@ -158,11 +158,11 @@ def test_f11_of_two_failovers_called_at_the_same_instant_one_works(stage: Stage)
         old, new = scene.first_primary, scene.first_standby
         accidents.kill_postgres_for_good(stage, old)
         runs = [stage.flow("failover", expected_primary=old) for _ in range(2)]
-        told = [scene.told(run.wait()) for run in runs]
+        told = [scene.describe(run.wait()) for run in runs]
         scene.seconds = max(run.seconds for run in runs)
         assert sum(f"{new} is the primary on timeline" in text for text in told) == 1, told
         assert any("in progress" in text or "Nothing was done" in text for text in told), told
-        late = scene.told(stage.failover(old))
+        late = scene.describe(stage.failover(old))
         assert f"{old} is not the primary; {new}" in late
         scene.switched_to(new)
         accidents.repair_postgres(stage, old)
@@ -211,7 +211,7 @@ def test_f16_with_two_primaries_nothing_acts_by_itself(stage: Stage) -> None:
             stage.flow("switchover", to=wrong),
             stage.flow("rejoin", node=wrong),
         ):
-            told = scene.told(called.wait())
+            told = scene.describe(called.wait())
             assert told.startswith("Refused") or "Nothing was done" in told, told
         assert stage.timeline(right) == scene.first_timeline
         data = stage.layout.data
@@ -320,7 +320,7 @@ def test_a_failover_called_while_a_rejoin_runs_is_in_progress(stage: Stage) -> N
         pause = {"title": "Rewind", "run": ["sleep", "15"]}
         rejoin = stage.flow("rejoin", node=old, accident=pause)
         wait_for(lambda: "Rewind" in rejoin.titles(), 60.0, "no rewind")
-        told = scene.told(stage.failover(new))
+        told = scene.describe(stage.failover(new))
         assert "rejoin" in told
         assert "in progress" in told
         scene.losses = scene.kept_losses(old)

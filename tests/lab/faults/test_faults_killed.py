@@ -49,7 +49,7 @@ def failover_cycle(
     accidents.kill_postgres_for_good(stage, old)
     failover_killed = kept.note(stage.failover(old, accident), accident)
     again = stage.failover(old)
-    told = scene.told(again)
+    told = scene.describe(again)
     done = f"{new} is the primary" in told or f"{old} is not the primary; {new}" in told
     kept.hold(done, f"the second run says: {told}")
     if stage.primary != new:
@@ -61,7 +61,7 @@ def failover_cycle(
     rejoin_killed = kept.note(
         stage.flow("rejoin", node=old, accident=rejoin_accident).wait(), rejoin_accident
     )
-    told = scene.told(stage.flow("rejoin", node=old).wait())
+    told = scene.describe(stage.flow("rejoin", node=old).wait())
     kept.hold("replays what" in told, f"the second rejoin says: {told}")
     silent = "nothing was lost" in told and len(scene.all_kept_losses(old)) > listed
     kept.hold(not silent, f"commits were listed, and the second rejoin says: {told}")
@@ -76,7 +76,7 @@ def switchover_cycle(stage: Stage, scene: Scene, accident: Accident, kept: Kille
     old = stage.primary
     new, timeline = stage.peer(old), stage.timeline(old)
     killed = kept.note(stage.flow("switchover", to=new, accident=accident).wait(), accident)
-    told = scene.told(stage.flow("switchover", to=new).wait())
+    told = scene.describe(stage.flow("switchover", to=new).wait())
     done = "is its standby" in told or f"{new} is the primary already" in told
     kept.hold(done, f"the second run says: {told}")
     kept.hold(stage.primary == new, f"{stage.primary} is the primary")

@@ -1,0 +1,97 @@
+"""What an operator sees of backups: the catalogue as a table, and events for alerts."""
+
+from datetime import UTC, datetime
+
+from prefect.artifacts import create_table_artifact
+from prefect.events import emit_event
+from prefect.logging import get_run_logger
+
+from blocks import HarborSite
+from flows.rules.retention import BackupFact, Generations, Verdict, retain
+from tasks.backup.format.catalogue import Entry, list_backups, read_manifest
+from tasks.backup.format.manifest import Manifest, ManifestUnreadable
+from tasks.storage.errors import CrcMismatch
+from tasks.storage.store import ObjectStore
+
+
+def facts_of(store: ObjectStore) -> list[tuple[Entry, BackupFact]]:
+    """Read the catalogue for the rules of retention; a damaged manifest counts as not complete."""
+    return [(entry, _fact(entry, manifest_of(store, entry))) for entry in list_backups(store)]
+
+
+def manifest_of(store: ObjectStore, entry: Entry) -> Manifest | None:
+    """The manifest of a complete backup; None when it is damaged or not complete."""
+    if not entry.complete:
+        return None
+    try:
+        return read_manifest(store, entry.backup)
+    except (ManifestUnreadable, CrcMismatch):
+        return None
+
+
+def _fact(entry: Entry, manifest: Manifest | None) -> BackupFact:
+    return BackupFact(
+        name=str(entry.backup),
+        started=entry.backup.started,
+        complete=manifest is not None,
+        with_images=manifest is not None and manifest.has_images,
+        held=entry.held,
+        verified=any("-ok" in name for name in entry.verified),
+    )
+
+
+def generations_of(site: HarborSite) -> Generations:
+    """The site's policy as the rules take it."""
+    policy = site.backup
+    return Generations(
+        daily=policy.keep_daily,
+        weekly=policy.keep_weekly,
+        monthly=policy.keep_monthly,
+        yearly=policy.keep_yearly,
+        at_least=policy.keep_at_least,
+        timezone=policy.timezone,
+    )
+
+
+def catalogue_lines(store: ObjectStore, site: HarborSite) -> list[str]:
+    """One line for each backup, oldest first: what it holds and why it is kept."""
+    facts = facts_of(store)
+    verdicts = {
+        v.name: v for v in retain([fact for _, fact in facts], generations_of(site), datetime.now(UTC))
+    }
+    return [_line(entry, fact, verdicts[fact.name]) for entry, fact in facts]
+
+
+def _line(entry: Entry, fact: BackupFact, verdict: Verdict) -> str:
+    state = "complete" if fact.complete else "damaged" if entry.complete else "not complete"
+    images = "with images" if fact.with_images else "without images"
+    proven = ", restored in a drill" if fact.verified else ""
+    fate = "stays" if verdict.keep else "may go"
+    return f"{fact.name}: {state}, {images}{proven}, {entry.size:,} bytes; {fate}: {verdict.reason}"
+
+
+def publish_catalogue(site: HarborSite, lines: list[str]) -> None:
+    """Show the catalogue in the UI; best effort."""
+    rows = []
+    for line in reversed(lines):
+        name, _, rest = line.partition(": ")
+        facts, _, fate = rest.partition("; ")
+        rows.append({"backup": name, "holds": facts, "retention": fate})
+    try:
+        create_table_artifact(rows, key=f"backups-{site.name}".lower(), description=f"Backups of {site.name}")
+    except Exception as error:
+        get_run_logger().warning("The catalogue could not be published: %s", error)
+
+
+def announce(site: str, event: str, **payload: str) -> None:
+    """Emit an event about a site's backups; best effort.
+
+    Args:
+        site: its name, part of the resource `harbor-ha.site.<name>`.
+        event: for example `harbor-ha.backup.completed`.
+        payload: plain texts, no secrets.
+    """
+    try:
+        emit_event(event, resource={"prefect.resource.id": f"harbor-ha.site.{site}"}, payload=dict(payload))
+    except Exception as error:
+        get_run_logger().warning("The event %s could not be sent: %s", event, error)

@@ -1,0 +1,31 @@
+"""The steps of backups and restores as Prefect tasks."""
+
+from flows.machinery.closure_check import check_closure
+from flows.machinery.progress import (
+    copy_images_with_progress,
+    restore_images_with_progress,
+    restore_needed_images_with_progress,
+)
+from tasks.backup.drill import rehearsal
+from tasks.backup.night import gc, nightly
+from tasks.backup.restore import recovery, revive, served
+from tasks.step import step
+
+await_no_collection = step(gc.await_no_collection, "Wait for garbage collection to end")
+dump = step(nightly.dump, "Dump the databases")
+configuration = step(nightly.configuration, "Save the configuration")
+links = step(nightly.links, "Save the links")
+copy_images = step(copy_images_with_progress, "Copy images")
+closure = step(check_closure, "Check that every blob is there")
+drill = step(rehearsal.drill, "Drill the restore")
+
+restore_databases = step(recovery.restore_databases, "Restore the databases")
+clear_stale_state = step(revive.clear_stale_state, "Settle what was under way")
+restore_secrets = step(recovery.restore_secrets, "Put back secretkey and token keys")
+restore_links = step(recovery.restore_image_links, "Restore the links")
+require_links = step(recovery.require_links, "Find the images on the NAS")
+restore_images = step(restore_images_with_progress, "Restore images")
+restore_needed_images = step(restore_needed_images_with_progress, "Restore the images that are referred to")
+empty_caches = step(revive.empty_caches, "Empty the caches in Redis")
+resave_schedule = step(revive.resave_schedule, "Save the schedule of garbage collection")
+pull_sample = step(served.pull_sample, "Pull images of before")

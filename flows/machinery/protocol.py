@@ -1,0 +1,235 @@
+"""A flow's run of steps: one by one or on several nodes at once, each timed and kept for the report."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from prefect.futures import PrefectFuture
+from prefect.logging import get_run_logger
+
+from blocks import HarborSite, load_site
+from tasks.errors import HarborHaError
+from tasks.outcome import Outcome
+from tasks.step import Step
+
+Seen = TypeVar("Seen")
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step on one node, as the report shows it.
+
+    Attributes:
+        begin_s: seconds after the flow's start.
+        outcome: None when the step failed, or was only announced in a dry run.
+    """
+
+    title: str
+    nodes: tuple[str, ...]
+    begin_s: float
+    seconds: float
+    outcome: Outcome | None
+    error: str = ""
+
+
+class StepsFailed(HarborHaError):
+    """Several nodes failed in the same step."""
+
+    def __init__(self, title: str, errors: dict[str, BaseException]) -> None:
+        self.errors = errors
+        texts = "; ".join(f"{node}: {error}" for node, error in errors.items())
+        super().__init__(f"{title} failed on {len(errors)} nodes. {texts}")
+
+
+@dataclass
+class Protocol:
+    """What a flow did so far.
+
+    Args:
+        name: the flow's name.
+        site: the loaded site.
+        dry_run: announce the steps and run none of them.
+    """
+
+    name: str
+    site: HarborSite
+    dry_run: bool = False
+    started: float = field(default_factory=time.monotonic)
+    records: list[StepRecord] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, name: str, site: str, dry_run: bool = False) -> "Protocol":
+        """Load the site and start the clock."""
+        started = time.monotonic()
+        return cls(name, load_site(site), dry_run, started)
+
+    def on(self, step: Step, *nodes: str, **plain: Any) -> Outcome:
+        """Run a step once, with the given nodes as its hosts, and wait for it."""
+        return (
+            self.on_each(step, [nodes[0]], then=nodes[1:], **plain)[nodes[0]]
+            if nodes
+            else self._alone(step, plain)
+        )
+
+    def on_each(
+        self, step: Step, nodes: Sequence[str], *, then: Sequence[str] = (), **plain: Any
+    ) -> dict[str, Outcome]:
+        """Run a step on several nodes at once and wait for all of them.
+
+        Args:
+            step: the step.
+            nodes: one run for each.
+            then: further hosts that every run gets after its own node.
+            plain: further arguments, the same for all.
+
+        Raises:
+            the error of the node that failed, or StepsFailed when several did; the others ran to their end.
+        """
+        hosts = {node: [node, *then] for node in nodes}
+        if self.dry_run:
+            for listed in hosts.values():
+                self._announce(step, listed)
+            return {node: Outcome(False, "not run") for node in nodes}
+        if len(hosts) == 1:
+            return self._raise_or_return(
+                step, {node: self._timed(step, listed, plain) for node, listed in hosts.items()}
+            )
+        futures = {
+            node: (time.monotonic(), step.submit(self.site.name, listed, **plain))
+            for node, listed in hosts.items()
+        }
+        return self._raise_or_return(
+            step, {node: self._awaited(step, hosts[node], *futures[node]) for node in hosts}
+        )
+
+    @contextlib.contextmanager
+    def beside(
+        self, step: Step, nodes: Sequence[str], *, required: bool = True, **plain: Any
+    ) -> Iterator[None]:
+        """Run a step on several nodes while the body of the `with` goes on, and wait for it at the body's end.
+
+        Args:
+            required: a failure is an error, not only a line in the report.
+
+        Raises:
+            what `on_each` raises, unless the body raised already.
+        """
+        if self.dry_run:
+            self.on_each(step, nodes, **plain)
+            yield
+            return
+        begin = time.monotonic()
+        futures = {node: step.submit(self.site.name, [node], **plain) for node in nodes}
+        ended: dict[str, float] = {}
+        for node, future in futures.items():
+            future.add_done_callback(lambda _, node=node: ended.setdefault(node, time.monotonic()))
+        results: dict[str, Outcome | BaseException] = {}
+        try:
+            yield
+        finally:
+            for node, future in futures.items():
+                results[node] = self._kept(step, [node], begin, future.result, ended.get(node))
+        if required:
+            self._raise_or_return(step, results)
+
+    def try_each(
+        self, step: Step, nodes: Sequence[str], *, then: Sequence[str] = (), **plain: Any
+    ) -> tuple[dict[str, Outcome], dict[str, str]]:
+        """Run a step on several nodes at once; a node that fails is reported and no reason to stop.
+
+        Returns:
+            the outcomes, and the errors of the nodes that failed.
+        """
+        before = len(self.records)
+        try:
+            return self.on_each(step, nodes, then=then, **plain), {}
+        except Exception:
+            records = {
+                record.nodes[0]: record for record in self.records[before:] if record.title == step.name
+            }
+            good = {node: record.outcome for node, record in records.items() if record.outcome is not None}
+            return good, {node: record.error for node, record in records.items() if record.outcome is None}
+
+    def watch(
+        self, title: str, look: Callable[[], Seen], describe: Callable[[Seen], str], *nodes: str
+    ) -> Seen:
+        """Look at something and keep what was seen, also in a dry run.
+
+        Args:
+            title: what the report calls it.
+            look: the look; it changes nothing.
+            describe: says in one line what was seen.
+            nodes: what was looked at.
+        """
+        begin = time.monotonic()
+        seen = look()
+        record = StepRecord(
+            title, nodes, begin - self.started, time.monotonic() - begin, Outcome(False, describe(seen))
+        )
+        self.records.append(record)
+        get_run_logger().info("%-9s %5.1f s  %s: %s", "saw", record.seconds, title, describe(seen))
+        return seen
+
+    def total(self) -> float:
+        """Return the seconds since the flow began."""
+        return time.monotonic() - self.started
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many steps changed something and how many found nothing to do."""
+        done = [record.outcome for record in self.records if record.outcome is not None]
+        return sum(outcome.changed for outcome in done), sum(not outcome.changed for outcome in done)
+
+    def _alone(self, step: Step, plain: dict[str, Any]) -> Outcome:
+        if self.dry_run:
+            self._announce(step, [])
+            return Outcome(False, "not run")
+        return self._raise_or_return(step, {"": self._timed(step, [], plain)})[""]
+
+    def _announce(self, step: Step, nodes: list[str]) -> None:
+        self.records.append(StepRecord(step.name, tuple(nodes), self.total(), 0.0, None))
+
+    def _timed(self, step: Step, nodes: list[str], plain: dict[str, Any]) -> Outcome | BaseException:
+        begin = time.monotonic()
+        return self._kept(step, nodes, begin, lambda: step(self.site.name, nodes, **plain))
+
+    def _awaited(
+        self, step: Step, nodes: list[str], begin: float, future: PrefectFuture[Outcome]
+    ) -> Outcome | BaseException:
+        return self._kept(step, nodes, begin, future.result)
+
+    def _kept(
+        self,
+        step: Step,
+        nodes: list[str],
+        begin: float,
+        call: Callable[[], Outcome],
+        ended: float | None = None,
+    ) -> Outcome | BaseException:
+        try:
+            outcome = call()
+        except Exception as error:
+            self._record(step, nodes, (begin, ended or time.monotonic()), None, str(error))
+            return error
+        self._record(step, nodes, (begin, ended or time.monotonic()), outcome, "")
+        return outcome
+
+    def _record(
+        self, step: Step, nodes: list[str], span: tuple[float, float], outcome: Outcome | None, error: str
+    ) -> None:
+        begin, seconds = span[0], span[1] - span[0]
+        record = StepRecord(step.name, tuple(nodes), begin - self.started, seconds, outcome, error)
+        self.records.append(record)
+        where = f" [{', '.join(nodes)}]" if nodes else ""
+        word = "FAILED" if outcome is None else "changed" if outcome.changed else "unchanged"
+        detail = error if outcome is None else outcome.detail
+        get_run_logger().info("%-9s %5.1f s  %s%s: %s", word, seconds, step.name, where, detail)
+
+    def _raise_or_return(self, step: Step, results: dict[str, Outcome | BaseException]) -> dict[str, Outcome]:
+        errors = {node: result for node, result in results.items() if isinstance(result, BaseException)}
+        if len(errors) == 1:
+            raise next(iter(errors.values()))
+        if errors:
+            raise StepsFailed(step.name, errors)
+        return {node: result for node, result in results.items() if isinstance(result, Outcome)}

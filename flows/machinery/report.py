@@ -1,0 +1,73 @@
+"""A report that somebody can read at three in the morning: what was found, decided and done, and how long it took."""
+
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.logging import get_run_logger
+
+from flows.machinery.protocol import Protocol
+
+
+def render(run: Protocol, headline: str, sections: dict[str, list[str]] | None = None) -> str:
+    """Render the report as Markdown.
+
+    Args:
+        run: the steps.
+        headline: the outcome in one sentence.
+        sections: title and lines of what is to be read before the steps.
+    """
+    did, found = run.counts()
+    lines = [f"# {run.name} of {run.site.name}", "", f"**{headline}**", ""]
+    if run.dry_run:
+        # Looks are taken in a dry run too.
+        would = sum(record.outcome is None for record in run.records)
+        steps = f" Steps that would be run: {would}." if would else ""
+        lines += [f"Dry run: nothing was changed.{steps}", ""]
+    else:
+        lines += [f"{did} changed, {found} unchanged, {run.total():.1f} s in all.", ""]
+    for title, texts in (sections or {}).items():
+        lines += [f"## {title}", "", *(f"- {text}" for text in texts), ""]
+    lines += ["## Steps", "", "| at | took | step | on | result |", "|---:|---:|---|---|---|"]
+    lines += [_row(*item) for item in _rows(run)]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(run: Protocol) -> list[tuple[str, str, str, str, str]]:
+    rows = []
+    for record in sorted(run.records, key=lambda record: record.begin_s):
+        if record.outcome is not None:
+            word = "**changed**" if record.outcome.changed else "unchanged"
+            result = f"{word}: {record.outcome.detail}"
+        else:
+            result = f"**FAILED**: {record.error}" if record.error else "would run"
+        took = "" if run.dry_run else f"{record.seconds:.1f} s"
+        at = "" if run.dry_run else f"{record.begin_s:.1f} s"
+        rows.append((at, took, record.title, ", ".join(record.nodes), result))
+    return rows
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def publish(run: Protocol, headline: str, sections: dict[str, list[str]] | None = None) -> dict[str, Any]:
+    """Publish the report as an artifact and return the flow's result.
+
+    The artifact is the last thing and may fail without harm: with the Prefect server gone, creating one blocks
+    for a minute and raises, and the work is done all the same.
+    """
+    text = render(run, headline, sections)
+    did, found = run.counts()
+    try:
+        create_markdown_artifact(
+            text, key=f"{run.name.replace('_', '-')}-{run.site.name}".lower(), description=headline
+        )
+    except Exception as error:
+        get_run_logger().warning("The report could not be published (%s); here it is:\n%s", error, text)
+    return {
+        "headline": headline,
+        "changed": did,
+        "unchanged": found,
+        "seconds": round(run.total(), 2),
+        "report": text,
+    }

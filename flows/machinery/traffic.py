@@ -1,0 +1,104 @@
+"""Let Harbor's clients work with the new primary, and finish what may wait."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+from flows.machinery.operation import Operation
+from tasks.fencing import steps as fencing
+from tasks.guard import steps as guard
+from tasks.harbor import steps as harbor
+from tasks.operation.record import Phase
+from tasks.postgres import ha_steps as postgres
+from tasks.postgres.layout import peers_of
+
+
+def staged(work: Operation) -> AbstractContextManager[None]:
+    """Have every Harbor's next core made while the body looks and promotes; what fails is made up for later."""
+    site = work.run.site
+    if site.failover.repoint != "edit":
+        return nullcontext()
+    address = site.node(work.held.target).address
+    return work.run.beside(harbor.stage, harbor_paths(work), required=False, database_host=address)
+
+
+def unstage(work: Operation) -> None:
+    """Point every Harbor at the old primary again; nothing was promoted."""
+    site = work.run.site
+    address = site.node(work.held.expected_primary).address
+    if site.failover.repoint == "edit":
+        work.run.try_each(harbor.repoint_core, harbor_paths(work), database_host=address)
+        work.run.try_each(harbor.restart_jobservice, harbor_paths(work), database_host=address)
+
+
+def open_traffic(work: Operation) -> None:
+    """Point every reachable Harbor at the new primary, all at once, and see a client's write accepted.
+
+    A node whose Harbor does not follow is taken out of the load balancer and reported; it is no reason to
+    roll back.
+    """
+    record = work.held
+    work.advance(Phase.OPENING)
+    address = work.run.site.node(record.target).address
+    way: Literal["edit", "prepare"] = work.run.site.failover.repoint
+    step = harbor.repoint_core if way == "edit" else harbor.repoint_by_prepare
+    nodes = harbor_paths(work)
+    _, failed = work.run.try_each(step, nodes, database_host=address)
+    for path, error in failed.items():
+        node = path.split(" ")[0]
+        work.sections.setdefault("Left behind", []).append(
+            f"{error} {node} is taken out of the load balancer."
+        )
+        work.run.try_each(fencing.drain, [node])
+    work.run.on(harbor.write_through_balancer)
+
+
+def finish(work: Operation) -> None:
+    """Do what clients do not wait for: jobservice, the acceptance, a checkpoint, slots, the record's end."""
+    record, run = work.held, work.run
+    work.advance(Phase.SETTLING)
+    target, site = record.target, run.site
+    run.on(
+        guard.accept_primary,
+        *work.paths(),
+        primary=target,
+        timeline=record.promoted_timeline or work.seen.node(target).timeline,
+        sysid=record.system_identifier or "",
+    )
+    run.on(postgres.ensure_slots, target, peers=[peer.name for peer in peers_of(site, target)])
+    run.on(postgres.checkpoint, target)
+    restart_jobs(work, harbor_paths(work), site.node(target).address)
+    for node in unreachable_harbors(work):
+        # When it comes back its Harbor still knows the old primary; rejoin brings it back to clients.
+        run.try_each(fencing.drain, [node])
+    work.close()
+
+
+def restart_jobs(work: Operation, paths: list[str], database_host: str) -> None:
+    """Restart each Harbor's jobservice, one node after the other.
+
+    Harbor's health says `unhealthy` meanwhile, and a load balancer that reads it takes the node out: all at once
+    closed the site to its clients for three seconds after it had just been opened.
+    """
+    for path in paths:
+        done, _ = work.run.try_each(harbor.restart_jobservice, [path], database_host=database_host)
+        restarted = any(outcome.changed for outcome in done.values())
+        if restarted and path != paths[-1]:
+            work.run.try_each(harbor.wait_healthy, [path])
+
+
+def harbor_paths(work: Operation) -> list[str]:
+    """Name the reachable nodes that run Harbor, with the way there."""
+    return [
+        work.path(node)
+        for node in work.seen.every
+        if node.reachable and work.run.site.node(node.name).runs_harbor
+    ]
+
+
+def unreachable_harbors(work: Operation) -> list[str]:
+    """Name the Harbor nodes that are not reached."""
+    return [
+        node.name
+        for node in work.seen.every
+        if not node.reachable and work.run.site.node(node.name).runs_harbor
+    ]

@@ -1,0 +1,261 @@
+"""A restore drill: the newest backup into a scratch PostgreSQL, and a sample of its blobs downloaded."""
+
+import contextlib
+import hashlib
+import heapq
+import json
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, cast
+
+import zstandard
+
+from blocks import HarborSite
+from tasks.backup.drill.invariants import broken_invariants
+from tasks.backup.drill.scratch import DIRECTORY, scratch_server
+from tasks.backup.format.blobs import IndexedBlob
+from tasks.backup.format.catalogue import find_backup, read_manifest
+from tasks.backup.format.layout import VERIFIED, BackupId, blob_key
+from tasks.backup.format.manifest import Artifact, Manifest
+from tasks.backup.restore.fetch import ArtifactDamaged, Origin, opened, unpacked, whole
+from tasks.backup.restore.restore_blobs import fetch_index
+from tasks.backup.restore.restore_config import read_configuration
+from tasks.backup.restore.restore_database import restore_database
+from tasks.backup.server import query, server_of
+from tasks.backup.settings import origin_of, store_of
+from tasks.errors import HarborHaError
+from tasks.hosts.connection import Host
+from tasks.outcome import Outcome, changed
+from tasks.postgres.layout import layout_of
+from tasks.storage.errors import CrcMismatch, ObjectMissing, StorageError
+from tasks.storage.retry import read_again
+from tasks.storage.store import ObjectStore
+
+_TIMEOUT_S = 6 * 3600.0
+_BLOCK = 1 << 20
+# A drill a week reads every blob of a small registry within a year, and never more than this at a time.
+_SAMPLE = 200
+_SAMPLE_BYTES = 2 << 30
+
+
+class DrillFailed(HarborHaError):
+    """The backup cannot be restored as it is."""
+
+
+@dataclass
+class DrillResult:
+    """What a drill proved.
+
+    Attributes:
+        findings: everything that is wrong, each in one sentence; empty when the backup is proven.
+    """
+
+    backup: str
+    started_at: str
+    restored_rows: int = 0
+    restored_tables: int = 0
+    blobs_checked: int = 0
+    blob_bytes_checked: int = 0
+    configuration_files: int = 0
+    links: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    findings: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the backup can be restored."""
+        return not self.findings
+
+
+def drill(
+    site: HarborSite, host: Host, *, backup: str = "latest", identity_file: str | None = None
+) -> Outcome:
+    """Restore a backup where it harms nobody, and record what was found next to it.
+
+    Args:
+        site: its bucket, its PostgreSQL and, unless a file is named, its identity.
+        host: the node whose PostgreSQL programs and disk are used; its live cluster is not touched.
+        backup: `latest` or an id.
+        identity_file: path of the age identity on the orchestrator, mode 0600.
+
+    Returns:
+        data: the DrillResult.
+
+    Raises:
+        NoBackup: there is none.
+        NoIdentity, IdentityUnusable: nothing could be decrypted; nothing was recorded.
+        DrillFailed: with all findings; they are recorded next to the backup.
+        StorageError: OSS cannot be used; nothing was recorded.
+    """
+    origin = origin_of(site, find_backup(store_of(site), backup), identity_file)
+    result = run_drill(host, server_of(layout_of(site)).programs, origin)
+    record(origin.store, origin.backup, result)
+    if not result.ok:
+        raise DrillFailed(
+            f"The backup {result.backup} is not restorable as it is: {'; '.join(result.findings)}",
+            where=origin.store.where(origin.backup.directory),
+            meaning="A disaster now would need an earlier backup.",
+            remedy="Make a new backup and drill again; keep this one for analysis.",
+        )
+    return changed(
+        f"{result.restored_rows:,} rows restored and counted, {result.blobs_checked:,} blobs hashed",
+        **asdict(result),
+    )
+
+
+def run_drill(host: Host, programs: str, origin: Origin, directory: str = DIRECTORY) -> DrillResult:
+    """Do all checks of a drill, each of them whatever the others found.
+
+    Args:
+        host: where the scratch server runs.
+        programs: directory of PostgreSQL's programs there.
+        origin: the backup and what decrypts it.
+        directory: for the scratch server.
+    """
+    now = datetime.now(UTC)
+    result = DrillResult(str(origin.backup), now.isoformat(timespec="seconds"))
+    manifest: list[Manifest] = []
+
+    def check(name: str, work: Callable[[], None]) -> None:
+        begun = datetime.now(UTC)
+        try:
+            work()
+        except (CrcMismatch, ObjectMissing) as error:
+            result.findings.append(f"{name}: {error}")
+        except StorageError:
+            raise  # OSS cannot be used: that says nothing about the backup, and nothing is recorded
+        except HarborHaError as error:
+            result.findings.append(f"{name}: {error}")
+        result.seconds[name] = round((datetime.now(UTC) - begun).total_seconds(), 2)
+
+    check("manifest", lambda: manifest.append(read_manifest(origin.store, origin.backup)))
+    if manifest:
+        check("configuration", lambda: _configuration(origin, manifest[0], result))
+        check("databases", lambda: _databases(host, programs, origin, manifest[0], directory, result))
+        if manifest[0].links is not None:
+            check("links", lambda: _links(origin, manifest[0], result))
+        if manifest[0].blobs is not None:
+            check("blobs", lambda: _blobs(origin, manifest[0], result, now))
+    return result
+
+
+def record(store: ObjectStore, backup: BackupId, result: DrillResult) -> None:
+    """Write the result next to the backup; the manifest is never touched."""
+    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    word = "ok" if result.ok else "failed"
+    content = json.dumps(asdict(result), indent=1, sort_keys=True).encode()
+    store.put_bytes(backup.key(f"{VERIFIED}{moment}-{word}.json"), content)
+
+
+def _configuration(origin: Origin, manifest: Manifest, result: DrillResult) -> None:
+    result.configuration_files = len(read_configuration(origin, manifest).files)
+
+
+def _links(origin: Origin, manifest: Manifest, result: DrillResult) -> None:
+    """Read the whole archive of links and count them; nothing is unpacked."""
+    artifact, wanted = manifest.artifact("links"), manifest.links
+    result.links = files = whole(origin, lambda: _count_links(origin, artifact))
+    if wanted is not None and files != wanted.files:
+        result.findings.append(f"{artifact.name} holds {files} links, {wanted.files} are in the manifest")
+
+
+def _count_links(origin: Origin, artifact: Artifact) -> int:
+    files = 0
+    try:
+        with (
+            opened(origin, artifact) as packed,
+            unpacked(packed, artifact.compression) as plain,
+            tarfile.open(fileobj=cast(IO[bytes], plain), mode="r|") as archive,
+        ):
+            for member in archive:
+                files += member.isfile()
+                # It would keep every member that it has seen, and there are millions.
+                archive.members = []  # type: ignore[attr-defined]
+    except (tarfile.TarError, zstandard.ZstdError) as error:
+        raise ArtifactDamaged(f"{artifact.name} cannot be unpacked: {error}.") from None
+    return files
+
+
+def _databases(
+    host: Host, programs: str, origin: Origin, manifest: Manifest, directory: str, result: DrillResult
+) -> None:
+    with scratch_server(host, programs, directory=directory) as server:
+        for database in manifest.databases:
+            query(host, server, "postgres", _ROLE, values=[database.owner])
+            restored = restore_database(
+                host,
+                server,
+                origin,
+                manifest,
+                database.name,
+                owner=database.owner,
+                work_directory=f"{directory}/dump",
+                timeout=_TIMEOUT_S,
+            )
+            result.restored_rows += restored.rows
+            result.restored_tables += restored.tables
+            result.findings += broken_invariants(host, server, database.name)
+
+
+# The scratch server has no roles but its superuser, whose name may be the owner's.
+_ROLE = r"""
+SELECT format('CREATE ROLE %I', :'v0') WHERE NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = :'v0')
+\gexec
+"""
+
+
+def _blobs(origin: Origin, manifest: Manifest, result: DrillResult, now: datetime) -> None:
+    with tempfile.TemporaryDirectory(prefix="harbor-ha-drill-") as work:
+        index = fetch_index(origin, manifest, Path(work) / "index.zst")
+        for blob in sample(index.indexed(), f"{now:%G-%V}"):
+            problem = blob_problem(origin.store, blob)
+            result.blobs_checked += 1
+            result.blob_bytes_checked += blob.size
+            if problem:
+                result.findings.append(f"blob {blob.digest}: {problem}")
+
+
+def sample(
+    index: Iterable[IndexedBlob], turn: str, count: int = _SAMPLE, size: int = _SAMPLE_BYTES
+) -> list[IndexedBlob]:
+    """Choose blobs to download: another choice every turn, the same for the same turn.
+
+    Args:
+        index: of a backup.
+        turn: for example the year and week.
+        count: at most so many.
+        size: at most so many bytes together; at least one blob is chosen.
+    """
+
+    def rank(blob: IndexedBlob) -> bytes:
+        return hashlib.sha256(f"{turn} {blob.digest}".encode()).digest()
+
+    present = (blob for blob in index if blob.state == "present")
+    chosen: list[IndexedBlob] = []
+    total = 0
+    for blob in heapq.nsmallest(count, present, key=rank):
+        if not chosen or total + blob.size <= size:
+            chosen.append(blob)
+            total += blob.size
+    return chosen
+
+
+def blob_problem(store: ObjectStore, blob: IndexedBlob) -> str:
+    """Download a blob and say what is wrong with it; an empty text when nothing is."""
+
+    def digest_in_bucket() -> str:
+        digest = hashlib.sha256()
+        with contextlib.closing(store.get_stream(blob_key(blob.digest))) as source:
+            while block := source.read(_BLOCK):
+                digest.update(block)
+        return f"sha256:{digest.hexdigest()}"
+
+    try:
+        found = read_again(digest_in_bucket, store.patience)
+    except (CrcMismatch, ObjectMissing) as error:
+        return str(error)
+    return "" if found == blob.digest else f"its content hashes to {found}"

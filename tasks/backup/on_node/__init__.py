@@ -1,1 +1,0 @@
-"""Programs that run on a node: Python 3.6 and the standard library only."""

@@ -1,0 +1,130 @@
+"""The steps of a restore after a disaster, each on the node that becomes Harbor again."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from blocks import HarborSite
+from tasks.backup.format.catalogue import read_manifest
+from tasks.backup.format.layout import parse_backup_id
+from tasks.backup.format.manifest import Manifest
+from tasks.backup.night.links import REGISTRY_ROOT
+from tasks.backup.restore.fetch import Origin
+from tasks.backup.restore.restore_blobs import bring_blobs, fetch_index, restore_links
+from tasks.backup.restore.restore_config import put_back_secrets, read_configuration
+from tasks.backup.restore.restore_database import restore_database
+from tasks.backup.restore.revive import harbor_runs
+from tasks.backup.server import server_of
+from tasks.backup.settings import origin_of
+from tasks.errors import HarborHaError
+from tasks.hosts.connection import Host
+from tasks.outcome import Outcome, changed, unchanged
+from tasks.postgres.layout import layout_of
+
+_TIMEOUT_S = 48 * 3600.0
+
+
+class ImagesMissing(HarborHaError):
+    """The NAS does not hold the images that the database refers to."""
+
+
+def restore_databases(
+    site: HarborSite, host: Host, *, backup: str, identity_file: str | None = None, jobs: int = 2
+) -> Outcome:
+    """Load every database of the backup and compare all row counts."""
+    origin, manifest = _backup(site, backup, identity_file)
+    server = server_of(layout_of(site))
+    restored = [
+        restore_database(
+            host,
+            server,
+            origin,
+            manifest,
+            database.name,
+            owner=site.postgres.application.user,
+            jobs=jobs,
+            timeout=_TIMEOUT_S,
+        )
+        for database in manifest.databases
+    ]
+    rows, tables = sum(r.rows for r in restored), sum(r.tables for r in restored)
+    detail = f"{rows:,} rows in {tables} tables of {len(restored)} databases, all as in the manifest"
+    return (changed if any(r.changed for r in restored) else unchanged)(detail, rows=rows)
+
+
+def restore_secrets(
+    site: HarborSite, host: Host, *, backup: str, identity_file: str | None = None
+) -> Outcome:
+    """Put secretkey and the token keys back, before anything could make new ones."""
+    origin, manifest = _backup(site, backup, identity_file)
+    return put_back_secrets(site, host, read_configuration(origin, manifest))
+
+
+def restore_image_links(
+    site: HarborSite, host: Host, *, backup: str, identity_file: str | None = None
+) -> Outcome:
+    """Unpack the links of all repositories; never under a Harbor that runs, whose links are newer."""
+    if harbor_runs(host):
+        return unchanged("Harbor runs already, on links that were restored")
+    origin, manifest = _backup(site, backup, identity_file)
+    restore_links(host, origin, manifest, site.nas.registry)
+    links = manifest.links
+    return changed(f"{links.files} links of {links.repositories} repositories" if links else "none")
+
+
+def restore_images(
+    site: HarborSite,
+    host: Host,
+    *,
+    backup: str,
+    identity_file: str | None = None,
+    progress: Callable[[int, int, int], None] = lambda done, total, size: None,
+) -> Outcome:
+    """Verify the blobs on the NAS against the backup's index, and copy from the bucket what is not there.
+
+    Raises:
+        BlobsDamaged: after all others were restored, with those that are damaged in the bucket.
+    """
+    origin, manifest = _backup(site, backup, identity_file)
+    assert manifest.blobs is not None
+    total = manifest.blobs.referenced
+    with tempfile.TemporaryDirectory(prefix="harbor-ha-restore-") as work:
+        index = fetch_index(origin, manifest, Path(work) / "index.zst")
+        result = bring_blobs(
+            site,
+            host,
+            origin.store,
+            index,
+            timeout=_TIMEOUT_S,
+            progress=lambda count, size: progress(count, total, size),
+        )
+    detail = (
+        f"{result.present:,} blobs were there, {result.restored:,} restored, {result.restored_bytes:,} bytes"
+    )
+    lost = manifest.blobs.missing_at_source_count
+    detail += f"; {lost} were missing already at the backup" if lost else ""
+    return (changed if result.restored else unchanged)(
+        detail, restored=result.restored, present=result.present
+    )
+
+
+def require_links(site: HarborSite, host: Host) -> Outcome:
+    """Make sure that the NAS still has Harbor's storage; blobs without links serve no image.
+
+    Raises:
+        ImagesMissing: it has not.
+    """
+    path = f"{site.nas.registry}/{REGISTRY_ROOT}/repositories"
+    if host.run(["test", "-d", path], check=False).exit_status != 0:
+        raise ImagesMissing(
+            f"There is no {path}.",
+            where=host.name,
+            meaning="The NAS does not hold the images of this site.",
+            remedy="Run the restore with images=oss.",
+        )
+    return unchanged("the NAS holds Harbor's storage")
+
+
+def _backup(site: HarborSite, backup: str, identity_file: str | None) -> tuple[Origin, Manifest]:
+    origin = origin_of(site, parse_backup_id(backup), identity_file)
+    return origin, read_manifest(origin.store, origin.backup)

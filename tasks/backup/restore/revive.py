@@ -1,0 +1,124 @@
+"""What a restored database still believes of a Harbor that is gone: read-only, running jobs, old caches."""
+
+import json
+from typing import Any
+
+from blocks import HarborSite
+from tasks.backup.restore.on_node import flush_redis
+from tasks.backup.server import query, server_of
+from tasks.errors import HarborHaError
+from tasks.harbor.api import HarborApi
+from tasks.harbor.web import HarborRefused, HarborUnreachable, through_node
+from tasks.hosts.connection import Host
+from tasks.node_program import node_program
+from tasks.outcome import Outcome, changed, unchanged
+from tasks.postgres.layout import layout_of
+
+_FLUSH_REDIS = node_program(flush_redis)
+
+# A schedule's own execution runs for as long as the schedule exists; jobservice finds its schedules by it.
+_SETTLE = """
+UPDATE properties SET v = 'false' WHERE k = 'read_only' AND v <> 'false';
+\\echo read_only :ROW_COUNT
+"""
+_SETTLE_JOBS = """
+UPDATE task SET status = 'Error' WHERE status IN ('Pending', 'Scheduled', 'Running')
+  AND execution_id NOT IN (SELECT id FROM execution WHERE vendor_type = 'SCHEDULER');
+\\echo tasks :ROW_COUNT
+UPDATE execution SET status = 'Error' WHERE status IN ('Pending', 'Running') AND vendor_type <> 'SCHEDULER';
+\\echo executions :ROW_COUNT
+"""
+_TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public';"
+
+
+class RedisRefused(HarborHaError):
+    """Redis could not be emptied; Harbor would trust what it says of blobs that are not there."""
+
+
+def harbor_runs(host: Host) -> bool:
+    """Whether a Harbor runs on the node: then an earlier run of the restore came that far."""
+    names = host.run(["docker", "ps", "--format", "{{.Names}}"], check=False).stdout.split()
+    return "harbor-core" in names
+
+
+def clear_stale_state(site: HarborSite, host: Host) -> Outcome:
+    """Take back what was true only at the time of the dump. Must run while Harbor is down.
+
+    A dump made in read-only mode restores a read-only Harbor, and jobs that ran then would be shown as
+    running for ever: nobody will report their end.
+    """
+    if harbor_runs(host):
+        return unchanged("Harbor runs already, on a database that was settled")
+    server, database = server_of(layout_of(site)), site.postgres.database
+    tables = {row[0] for row in query(host, server, database, _TABLES)}
+    script = _SETTLE if "properties" in tables else ""
+    if {"task", "execution"} <= tables:
+        script += _SETTLE_JOBS
+    counts = [row[0].split() for row in query(host, server, database, script)]
+    done = [f"{count} {name}" for name, count in counts if count != "0"]
+    return changed(f"settled {', '.join(done)}") if done else unchanged("nothing was under way at the dump")
+
+
+def empty_caches(site: HarborSite, host: Host) -> Outcome:
+    """Empty the site's Redis databases; must run while Harbor is down.
+
+    They name blobs that may not be there, and jobs of a database that is gone.
+
+    Raises:
+        RedisRefused: wrong password, or not reachable from the node.
+    """
+    if harbor_runs(host):
+        return unchanged("Harbor runs already; what is cached is its own")
+    redis = site.redis
+    databases = sorted({0, redis.registry_db, redis.jobservice_db, redis.chartmuseum_db, redis.trivy_db})
+    given: dict[str, Any] = {
+        "host": redis.host,
+        "port": redis.port,
+        "password": redis.password.get_secret_value(),
+        "databases": databases,
+    }
+    try:
+        found: dict[str, int] = host.python(_FLUSH_REDIS, given)
+    except HarborHaError as error:
+        raise RedisRefused(
+            f"The databases of Redis at {redis.host} could not be emptied ({error.what.splitlines()[-1][:200]}).",
+            where=host.name,
+            remedy="Check `redis` in the site file; with a new Redis nothing needs to be emptied.",
+        ) from None
+    keys = sum(found.values())
+    return changed(f"removed {keys} keys of the old Harbor") if keys else unchanged("Redis is empty")
+
+
+def resave_schedule(site: HarborSite, host: Host) -> Outcome:
+    """Save the schedule of garbage collection again: it carries the address and password of Redis.
+
+    Best effort: a Harbor whose schedule cannot be saved serves images all the same.
+    """
+    path = "/api/v2.0/system/gc/schedule"
+    try:
+        with HarborApi(through_node(site, host.name)) as api:
+            headers = api.session.endpoint.authorization()
+            found = api.session.request("GET", path, headers=headers)
+            body = found.json() if found.status == 200 and found.body.strip() else {}
+            schedule = (body or {}).get("schedule") or {}
+            if schedule.get("type") in (None, "", "None", "Manual"):
+                return unchanged("garbage collection is not scheduled")
+            wanted = {"schedule": schedule, "parameters": _parameters(body)}
+            answer = api.session.request(
+                "PUT", path, _json(wanted), headers | {"Content-Type": "application/json"}
+            )
+            if answer.status >= 300:
+                return unchanged(f"its schedule could not be saved ({answer.status}); save it in the UI")
+    except (HarborUnreachable, HarborRefused, ValueError) as error:
+        return unchanged(f"its schedule could not be saved ({error}); save it in the UI")
+    return changed(f"saved its schedule again: {schedule.get('type')} {schedule.get('cron', '')}".rstrip())
+
+
+def _parameters(body: dict[str, Any]) -> dict[str, Any]:
+    found = json.loads(body.get("job_parameters") or "{}")
+    # Redis's address is what must be made anew.
+    return {key: value for key, value in found.items() if not key.startswith("redis")}
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value).encode()

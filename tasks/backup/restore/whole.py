@@ -1,0 +1,30 @@
+"""Which images are whole on a node's storage, so that a sample pulls what can be pulled."""
+
+from blocks import HarborSite
+from tasks.backup.night.links import REGISTRY_ROOT
+from tasks.backup.server import query, server_of
+from tasks.hosts.connection import Host
+from tasks.postgres.layout import layout_of
+
+_BLOBS = """
+SELECT digest_af, digest_blob FROM artifact_blob WHERE digest_af = ANY (:'v0'::text[]);
+"""
+_MISSING = """
+import json, os, sys
+p = json.load(sys.stdin)
+print(json.dumps([d for d in p["digests"] if not os.path.exists(
+    "%s/blobs/sha256/%s/%s/data" % (p["root"], d[7:9], d[7:]))]))
+"""
+
+
+def whole_artifacts(site: HarborSite, host: Host, digests: list[str]) -> set[str]:
+    """Return those of some artifacts whose manifest and blobs are all there."""
+    server = server_of(layout_of(site))
+    rows = query(host, server, site.postgres.database, _BLOBS, values=["{" + ",".join(digests) + "}"])
+    needs: dict[str, set[str]] = {digest: {digest} for digest in digests}
+    for artifact, blob in rows:
+        needs[artifact].add(blob)
+    root = f"{site.nas.path.rstrip('/')}/registry/{REGISTRY_ROOT}"
+    given = {"root": root, "digests": sorted(set().union(*needs.values()))}
+    missing = set(host.python(_MISSING, given, timeout=120))
+    return {digest for digest, blobs in needs.items() if not blobs & missing}

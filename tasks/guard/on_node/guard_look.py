@@ -1,0 +1,69 @@
+"""Part of node programs: what a node sees of its own cluster and of its peers."""
+
+import glob
+import json
+import os
+import socket
+from typing import Any, Dict, List, Optional
+
+from tasks.guard.on_node.guard_rules import DOWN, PRIMARY, SILENT, STANDBY, STARTING, Local, Peer
+from tasks.on_node.pg_disk import control, text_of
+from tasks.on_node.pg_run import Failed, as_postgres, run
+
+CONFIG = "/etc/harbor-ha/node.json"
+
+
+def local(p: Dict[str, Any]) -> Optional[Local]:
+    """Look at this node's cluster on disk; None when there is none.
+
+    The control file names an old timeline until the first checkpoint after a promotion; a history file of
+    its own shows the new one.
+    """
+    facts = control(p)
+    if not facts:
+        return None
+    found = [int(facts.get("Latest checkpoint's TimeLineID", "0"))]
+    found += [int(os.path.basename(f)[:8], 16) for f in glob.glob(p["data"] + "/pg_wal/????????.history")]
+    signal = os.path.exists(p["data"] + "/standby.signal")
+    return Local(p["node"], facts.get("Database system identifier", ""), max(found), signal)
+
+
+def accepted(p: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    """Read which primary was accepted last; raises ValueError when that cannot be read."""
+    text = text_of(p["state_dir"] + "/accepted.json")
+    value: Optional[Dict[str, Any]] = None if text is None else json.loads(text)
+    return value
+
+
+def ask(p: Dict[str, Any], name: str, address: str, port: int) -> Peer:
+    """Ask a peer's server what it is, over the network, as the replication role."""
+    seen = reaches(address, port)
+    if seen != "open":
+        return Peer(name, DOWN if seen == "refused" else SILENT)
+    words = "host=%s port=%d user=%s" % (address, port, p["replication_user"])
+    conninfo = words + " dbname=postgres replication=database sslmode=require connect_timeout=2"
+    argv = as_postgres([p["bin"] + "/psql", "-XAtqw", "-d", conninfo, "-f", "-"])
+    try:
+        # A replication session: it alone tells a standby's true timeline.
+        said = run(argv, 4, "IDENTIFY_SYSTEM;\nSELECT pg_is_in_recovery();\n", {"PGPASSFILE": p["passfile"]})
+        lines = said.splitlines()
+        sysid, timeline = lines[0].split("|")[:2]
+        return Peer(name, STANDBY if lines[1] == "t" else PRIMARY, sysid, int(timeline))
+    except (Failed, IndexError, ValueError):
+        return Peer(name, STARTING)
+
+
+def ask_all(p: Dict[str, Any]) -> List[Peer]:
+    """Ask every peer."""
+    return [ask(p, name, address, port) for name, address, port in p["peers"]]
+
+
+def reaches(address: str, port: int) -> str:
+    """Try a TCP connection: `open`, `refused` (the machine lives, the service does not) or `silent`."""
+    try:
+        socket.create_connection((address, port), timeout=1.0).close()
+        return "open"
+    except ConnectionRefusedError:
+        return "refused"
+    except OSError:
+        return "silent"

@@ -1,0 +1,68 @@
+"""Runs on a node: a base backup out of the bucket, beside the empty cluster, swapped in when it is whole."""
+
+import json
+import os
+import pwd
+import shutil
+import sys
+from typing import Any, Dict
+
+from tasks.on_node.pg_disk import control, remove_durably, servers_in, text_of, write_durably
+from tasks.on_node.pg_run import Failed, as_postgres, run, systemctl
+
+
+def marker(p: Dict[str, Any]) -> Dict[str, Any]:
+    """Read what is known of this restore."""
+    found: Dict[str, Any] = json.loads(text_of(p["marker"]) or "{}")
+    return found
+
+
+def restore(p: Dict[str, Any]) -> Dict[str, Any]:
+    """Return whether anything was done, or `problem` with what pgBackRest said."""
+    wanted = [p["base"], p["to_time"]]
+    if marker(p).get("restored") == wanted:
+        return {"changed": False}
+    if servers_in(p["data"]):
+        # An earlier recovery of ours, to another time; it never became a primary.
+        systemctl("stop", p["unit"])
+    new = p["data"] + ".restoring"
+    # Killed in the middle, pgBackRest goes on where its list of files is; without the list nothing counts.
+    more = ["--delta"] if os.path.exists(new + "/backup.manifest") else []
+    if not more:
+        shutil.rmtree(new, ignore_errors=True)
+        os.makedirs(new, 0o700)
+        if os.geteuid() == 0:
+            postgres = pwd.getpwnam("postgres")
+            os.chown(new, postgres.pw_uid, postgres.pw_gid)
+    try:
+        run(as_postgres(p["restore"] + ["--pg1-path=" + new] + more + ["restore"]), p["limit_s"])
+    except Failed as error:
+        return {"problem": str(error)}
+    found = control(dict(p, data=new)).get("Database system identifier")
+    if found != p["sysid"]:
+        return {
+            "problem": "ERROR: [000]: the base backup is of the database %s, not %s" % (found, p["sysid"])
+        }
+    swap(p, new)
+    write_durably(p["marker"], json.dumps(dict(marker(p), restored=wanted)))
+    return {"changed": True}
+
+
+def swap(p: Dict[str, Any], new: str) -> None:
+    """Put the copy in the place of a cluster that never held anything."""
+    intent = p["state_dir"] + "/creating.json"
+    unused = p["data"] + ".unused"
+    shutil.rmtree(unused, ignore_errors=True)
+    # Killed in between, the next run finds a creation that was not finished, sets it aside and begins anew.
+    write_durably(intent, json.dumps({"data": p["data"]}))
+    remove_durably(p["record"])
+    if os.path.exists(p["data"]):
+        os.rename(p["data"], unused)
+    os.rename(new, p["data"])
+    write_durably(p["record"], p["record_text"])
+    remove_durably(intent)
+    shutil.rmtree(unused, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    json.dump(restore(json.load(sys.stdin)), sys.stdout)

@@ -1,0 +1,74 @@
+"""Runs on a node that becomes a standby again: settings, signal, autostart, start."""
+
+import json
+import os
+import re
+import sys
+from typing import Any, Dict, List
+
+from tasks.on_node.pg_disk import (
+    remove_durably,
+    servers_in,
+    set_standby_signal,
+    set_start_conf,
+    text_of,
+    write_durably,
+)
+from tasks.on_node.pg_run import Failed, psql, start, systemctl, unmask
+from tasks.on_node.pg_sync import set_sync
+
+# What must come from conf.d on each node: in postgresql.auto.conf it wins, and a rewind has just copied the
+# primary's. Everything else that an operator has set with ALTER SYSTEM stays.
+_OF_ONE_NODE = re.compile(
+    r"\s*(primary_conninfo|primary_slot_name|restore_command|archive_cleanup_command|recovery_\w+"
+    r"|synchronous_standby_names|promote_trigger_file)\s*=",
+    re.I,
+)
+
+
+def follow(p: Dict[str, Any]) -> Dict[str, Any]:
+    """Return `standby` when the server answers in recovery, or `problem`."""
+    running = bool(servers_in(p["data"]))
+    if running:
+        try:
+            recovering = psql(p, "SELECT pg_is_in_recovery()", 5)
+        except Failed as error:
+            return {"problem": "a server runs and does not answer: %s" % error}
+        if recovering != "t":
+            return {"problem": "it runs as a primary"}
+    # The signal first: whatever happens from here on, this directory starts as a standby.
+    changed = set_standby_signal(p)
+    changed = clean_auto_conf(p) or changed
+    changed = set_sync(p, "") or changed
+    changed = autostart(p) or changed
+    if not running:
+        for name in ("rewind", "self_fence"):
+            remove_durably("%s/%s.json" % (p["state_dir"], name))
+        problem = start(p, p["limit_s"])
+        if problem is not None:
+            return {"problem": problem}
+    return {"state": "standby", "changed": changed or not running}
+
+
+def clean_auto_conf(p: Dict[str, Any]) -> bool:
+    """Take the settings of one node out of postgresql.auto.conf."""
+    path = p["data"] + "/postgresql.auto.conf"
+    lines = (text_of(path) or "").splitlines()
+    kept: List[str] = [line for line in lines if not _OF_ONE_NODE.match(line)]
+    if kept == lines and os.path.exists(path):
+        return False
+    write_durably(path, "".join(line + "\n" for line in kept), 0o600, "postgres")
+    return True
+
+
+def autostart(p: Dict[str, Any]) -> bool:
+    """Let the boot start it again, as the standby that it is now."""
+    changed = set_start_conf(p, "auto")
+    changed = unmask(p) or changed
+    if changed:
+        systemctl("daemon-reload")
+    return changed
+
+
+if __name__ == "__main__":
+    json.dump(follow(json.load(sys.stdin)), sys.stdout)

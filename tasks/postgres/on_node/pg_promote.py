@@ -1,0 +1,113 @@
+"""Runs on the standby: promote it, and prove it with a timeline and a write; one session for all of it.
+
+The session prints a line after each part, so that a time-out tells which part hung.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any, Dict, List
+
+from tasks.on_node.pg_disk import ENGLISH
+from tasks.on_node.pg_run import Failed, psql, psql_argv, standby_timeline
+from tasks.on_node.pg_sync import set_sync
+from tasks.postgres.on_node.pg_heartbeat import HEARTBEAT
+
+_TIMELINE = "('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
+_ROLE = "SELECT pg_is_in_recovery(), CASE WHEN NOT pg_is_in_recovery() THEN %s END" % _TIMELINE
+
+# pg_promote(false) and our own look every 10 ms: the waiting form looks every 100 ms.
+_PROMOTE = """
+SELECT pg_wal_replay_resume() WHERE pg_is_in_recovery() AND pg_is_wal_replay_paused();
+SELECT 'asked ' || pg_promote(false) WHERE pg_is_in_recovery();
+"""
+_WAIT = (
+    """
+DO $$ BEGIN WHILE pg_is_in_recovery() LOOP PERFORM pg_sleep(0.01); END LOOP; END $$;
+SELECT 'promoted ' || %s;
+"""
+    % _TIMELINE
+)
+# The write that must succeed is a commit: a synchronous standby that is not there, a full disk and
+# default_transaction_read_only all let the promotion pass and stop the first one.
+_WRITE = HEARTBEAT + "SELECT 'wrote ' || pg_current_wal_lsn();\n"
+
+
+def promote(p: Dict[str, Any]) -> Dict[str, Any]:
+    """Return `promoted` (now or before), `late`, `wrong` or `no write`, with what is known."""
+    recovering, timeline = psql(p, _ROLE, 5).split("|")
+    if recovering == "f" and int(timeline) <= p["from_timeline"]:
+        return {"state": "wrong", "why": "it is a primary on timeline %s and was never promoted" % timeline}
+    if recovering == "t" and standby_timeline(p) != p["from_timeline"]:
+        return {"state": "wrong", "why": "it follows timeline %d" % standby_timeline(p)}
+    # The only standby that a commit could wait for is the primary that is gone; the first one would hang.
+    set_sync(p, "")
+    script = ["\\set operation '%s'" % p["operation"]]
+    # A request that is on disk is being worked on; asking again would be the second promotion.
+    if recovering == "t" and not os.path.exists(p["data"] + "/promote"):
+        script.append(_PROMOTE)
+    script += [_WAIT, "SET statement_timeout = 5000;", _WRITE]
+    said = session(p, "\n".join(script))
+    return judge(p, said, recovering == "t")
+
+
+def session(p: Dict[str, Any], script: str) -> Dict[str, str]:
+    """Run a script and return the lines that it printed by their first word, `error` with what went wrong."""
+    process = subprocess.Popen(
+        psql_argv(p),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(ENGLISH, PGCONNECT_TIMEOUT="3", PGOPTIONS="-c statement_timeout=0"),
+    )
+    late = False
+    try:
+        out, err = process.communicate(script.encode(), timeout=p["limit_s"])
+    except subprocess.TimeoutExpired:
+        # statement_timeout does not end the wait for a synchronous standby; only this does.
+        process.terminate()
+        late = True
+        out, err = process.communicate(timeout=5)
+    said = dict(line.split(" ", 1) for line in out.decode().splitlines() if " " in line)
+    if late or process.returncode:
+        said["error"] = "late" if late else err.decode("utf-8", "replace").strip()[-500:]
+    return said
+
+
+def judge(p: Dict[str, Any], said: Dict[str, str], was_standby: bool) -> Dict[str, Any]:
+    """Turn what the session said into a result; what it did not say is asked again."""
+    if "promoted" not in said:
+        try:
+            recovering, said["promoted"] = psql(p, _ROLE, 5).split("|")
+        except Failed as error:
+            return {"state": "late", "why": "it does not answer any more: %s" % error}
+        if recovering == "t":
+            return {"state": "late", "why": "it is still in recovery; %s" % said.get("error", "")}
+    timeline = int(said["promoted"])
+    answer = {"timeline": timeline, "changed": was_standby}
+    problems: List[str] = []
+    if timeline <= p["from_timeline"]:
+        problems.append("it is on timeline %d" % timeline)
+    if not gone(p["data"] + "/standby.signal"):
+        problems.append("standby.signal is still there")
+    if problems:
+        return dict(answer, state="wrong", why="; ".join(problems))
+    if "wrote" not in said:
+        return dict(answer, state="no write", why=said.get("error", "no answer"))
+    return dict(answer, state="promoted", lsn=said["wrote"])
+
+
+def gone(path: str) -> bool:
+    """Wait a moment for a file to be removed: the server does it at the end of recovery."""
+    deadline = time.monotonic() + 2
+    while os.path.exists(path):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+if __name__ == "__main__":
+    json.dump(promote(json.load(sys.stdin)), sys.stdout)

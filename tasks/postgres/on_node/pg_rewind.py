@@ -1,0 +1,137 @@
+"""Runs on a diverged former primary: keep the evidence, recover, rewind; never a second time.
+
+pg_rewind on a rewound directory that was not started yet ends its recovery with a checkpoint of its own, finds
+nothing to rewind, succeeds, and leaves a standby that never replays again.
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import sys
+from typing import Any, Dict
+
+from tasks.on_node.pg_disk import (
+    control,
+    remove_durably,
+    servers_in,
+    set_standby_signal,
+    text_of,
+    write_durably,
+)
+from tasks.on_node.pg_run import Failed, as_postgres, run
+from tasks.postgres.on_node.pg_wal import (
+    lsn_of,
+    own_timeline,
+    segment_size,
+    segments_from,
+    switchpoint,
+)
+
+_CRASHED = ("in production", "shutting down", "in crash recovery", "starting up")
+
+
+def rewind(p: Dict[str, Any]) -> Dict[str, Any]:
+    """Return `rewound` or `already`, or a `problem` and whether the directory is `half` a copy."""
+    data = p["data"]
+    if servers_in(data):
+        return {"problem": "a server runs on it", "half": False}
+    facts = control(p)
+    state = facts.get("Database cluster state", "")
+    label = text_of(data + "/backup_label") or ""
+    noted = json.loads(text_of(note_path(p)) or '{"state": "none"}')
+    if re.search(r"^BACKUP METHOD:\s*pg_rewind", label, re.M) and state == "in archive recovery":
+        set_standby_signal(p)
+        return {"state": "already", "evidence": noted.get("evidence")}
+    if label or noted["state"] == "begun":
+        return {"problem": "a rewind or copy was begun and not ended", "half": True}
+    timeline = own_timeline(p)
+    fork = switchpoint(p, timeline)
+    if fork is None:
+        return {"problem": "timeline %d is no ancestor of the primary's" % timeline, "half": False}
+    try:
+        evidence = keep_evidence(p, timeline, fork)
+        if state in _CRASHED:
+            recover(p)
+        write_durably(note_path(p), json.dumps(dict(note(p), state="begun", evidence=evidence)) + "\n")
+        said = run_pg_rewind(p)
+    except (Failed, OSError) as error:
+        begun = json.loads(text_of(note_path(p)) or "{}").get("state") == "begun"
+        return {"problem": str(error), "half": begun}
+    # It exits with 0 when it sees no divergence, also where there is one: a source without a checkpoint.
+    if "no rewind required" in said:
+        remove_durably(note_path(p))
+        return {"problem": "pg_rewind saw no divergence although there is one", "half": False}
+    set_standby_signal(p)
+    run(["sync", "-f", data], 600)
+    write_durably(note_path(p), json.dumps(dict(note(p), state="done", evidence=evidence)) + "\n")
+    return {"state": "rewound", "evidence": evidence, "timeline": timeline, "switchpoint": fork}
+
+
+def note_path(p: Dict[str, Any]) -> str:
+    """Return the file that says that a rewind was begun here."""
+    return str(p["state_dir"]) + "/rewind.json"
+
+
+def note(p: Dict[str, Any]) -> Dict[str, Any]:
+    """Return what the note says besides the state."""
+    return {"operation": p["operation"]}
+
+
+def keep_evidence(p: Dict[str, Any], timeline: int, fork: str) -> str:
+    """Copy the WAL that only this node has, and the control file; real copies, pg_rewind writes in place."""
+    wal, target = p["data"] + "/pg_wal", "%s/diverged/%s" % (p["state_dir"], p["operation"])
+    names = segments_from(wal, timeline, lsn_of(fork), segment_size(p))
+    names += [name for name in os.listdir(wal) if name.endswith(".history")]
+    needed = sum(os.path.getsize(wal + "/" + name) for name in names)
+    if os.path.isdir(target):
+        return target
+    partial = target + ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    os.makedirs(partial, 0o700)
+    free = shutil.disk_usage(partial).free
+    if free < needed + (256 << 20):
+        raise Failed("%s has %d MB free; the diverged WAL needs %d MB" % (partial, free >> 20, needed >> 20))
+    for name in names:
+        shutil.copy2(wal + "/" + name, partial + "/" + name)
+    shutil.copy2(p["data"] + "/global/pg_control", partial + "/pg_control")
+    run(["sync", "-f", partial], 600)
+    os.rename(partial, target)
+    return target
+
+
+def recover(p: Dict[str, Any]) -> None:
+    """Bring a crashed primary to a clean end without letting anybody in."""
+    # A standby cannot be recovered by a single-user server.
+    remove_durably(p["data"] + "/standby.signal")
+    argv = [p["bin"] + "/postgres", "--single", "-F", "-D", p["data"]]
+    argv += ["-c", "config_file=%s/postgresql.conf" % p["conf"], "-c", "archive_mode=off", "template1"]
+    try:
+        run(as_postgres(argv), p["recovery_s"])
+    finally:
+        set_standby_signal(p)
+
+
+def run_pg_rewind(p: Dict[str, Any]) -> str:
+    """Run it once, against the source's address; the password comes from the pass file."""
+    argv = [p["bin"] + "/pg_rewind", "-D", p["data"], "--source-server", p["source"], "--no-ensure-shutdown"]
+    if p["major"] >= 15:
+        argv += ["--config-file", p["conf"] + "/postgresql.conf"]
+    more = {"PGPASSFILE": p["passfile"], "PGOPTIONS": "-c statement_timeout=0", "PGCONNECT_TIMEOUT": "5"}
+    return run(["sh", "-c", 'exec "$@" 2>&1', "sh"] + as_postgres(argv), p["rewind_s"], "", more)
+
+
+def locked(p: Dict[str, Any]) -> Dict[str, Any]:
+    """Keep a second rewind out: an orchestrator that was cut off may have left one running."""
+    os.makedirs(p["state_dir"], 0o700, exist_ok=True)
+    with open(p["state_dir"] + "/.rewind.lock", "w") as guard:
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return {"problem": "another rewind is running on it", "half": False, "busy": True}
+        return rewind(p)
+
+
+if __name__ == "__main__":
+    json.dump(locked(json.load(sys.stdin)), sys.stdout)

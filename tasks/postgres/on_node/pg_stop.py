@@ -1,0 +1,72 @@
+"""Runs on the primary: a fast shutdown for a switchover, seen through on the control file."""
+
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any, Dict, Set
+
+from tasks.on_node.pg_disk import (
+    SHUT_DOWN,
+    postmaster_of,
+    seen,
+    servers_in,
+    set_standby_signal,
+    set_start_conf,
+    signal_all,
+)
+
+
+def stop(p: Dict[str, Any]) -> Dict[str, Any]:
+    """Return what became of the server: `stopped`, `standby`, `crashed` or `late`, and its control file."""
+    data, before = p["data"], seen(p)
+    if not servers_in(data):
+        if before["cluster_state"] != SHUT_DOWN:
+            return dict(before, state="crashed")
+        return dict(before, state="stopped", how="was down", changed=hold(p))
+    if os.path.exists(data + "/standby.signal"):
+        return dict(before, state="standby")
+    postmaster = postmaster_of(data)
+    if postmaster is None:
+        return dict(before, state="crashed")
+    # Not `systemctl stop`: it starts a Perl program first, a third of a second. systemd sees the end itself.
+    old = set(servers_in(data))
+    os.kill(postmaster, signal.SIGINT)
+    deadline = time.monotonic() + p["limit_s"]
+    # The control file, not the process: the process waits for the archiver, which may hang on its storage.
+    while seen(p)["cluster_state"] != SHUT_DOWN:
+        if not servers_in(data) and seen(p)["cluster_state"] != SHUT_DOWN:
+            return dict(seen(p), state="crashed")
+        if time.monotonic() > deadline:
+            return dict(seen(p), state="late")
+        time.sleep(0.02)
+    hold(p)
+    how = "fast"
+    # Not whatever runs there by now: this program outlives a killed flow, and the next one may have taken the
+    # primary back.
+    if not wait_ended(data, old, p["archiver_grace_s"]):
+        signal_all(sorted(old & set(servers_in(data))), signal.SIGKILL)
+        wait_ended(data, old, 5.0)
+        how = "killed after its clean shutdown checkpoint, while archiving"
+    return dict(seen(p), state="stopped", how=how, changed=True, running=servers_in(data))
+
+
+def wait_ended(data: str, old: Set[int], limit: float) -> bool:
+    """Wait until none of these server processes is left."""
+    deadline = time.monotonic() + limit
+    while old & set(servers_in(data)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def hold(p: Dict[str, Any]) -> bool:
+    """From here on whatever starts this directory starts a standby, and the boot does not start it."""
+    changed = set_standby_signal(p)
+    return set_start_conf(p, "manual") or changed
+
+
+if __name__ == "__main__":
+    json.dump(stop(json.load(sys.stdin)), sys.stdout)
