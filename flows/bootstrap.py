@@ -91,7 +91,7 @@ def alone(run: Protocol, plan: Plan) -> Iterator[None]:
     )
     try:
         # Loading images on a slow disk takes longer than the lock lasts.
-        with store.renewed(*databases, op_id=op_id):
+        with store.renewed(run.site, *databases, op_id=op_id):
             yield
     finally:
         # Left behind, it runs out; the error that ended the flow is the one to be told.

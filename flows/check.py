@@ -8,9 +8,10 @@ from prefect import flow
 from prefect.events import emit_event
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.machinery.operation import Operation, last_primary
+from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
+from flows.machinery.sight import last_primary
 from flows.rules.policy import policy_of
 from flows.rules.table import Decision
 from flows.rules.verdict import Verdict, verdict

@@ -7,26 +7,30 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.machinery.entry import decide_entry
 from flows.machinery.fence import fence
-from flows.machinery.operation import Operation, last_primary, open_record
+from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
-from flows.machinery.traffic import finish, open_traffic, staged, unstage
+from flows.machinery.sight import identity, last_primary, open_record
+from flows.machinery.traffic import finish, open_traffic, put_back, staged
 from flows.rules.admission import Admission, admit_failover
-from flows.rules.fence import Rung, held
+from flows.rules.fence import Rung, recorded_rung
 from flows.rules.last_look import LastLook, last_look
 from flows.rules.primary import Primary, agreed, classify_primary
 from flows.rules.promotion import MayPromote, may_fail_over
-from flows.rules.resume import Entry, re_entry, recorded_rung
+from flows.rules.resume import Entry
 from flows.rules.table import Decision
 from tasks import clock
 from tasks.errors import HarborHaError, Refused
-from tasks.operation.record import Fence, OperationKind, Phase
+from tasks.operation.record import OperationKind, Phase
 from tasks.operation.store import holder
 from tasks.postgres import ha_steps as postgres
 
 # A standby's receiver is fresh for 8 s after its primary's last word, and stale at the latest 10 s after it.
 CONFIRM_S = 15.0
+# A fence counts for the process that climbed it, and for this long; then it is climbed again.
+FENCE_LIMIT_S = 60.0
 _ROUND_S = 1.0
 _JUST_SEEN_S = 2.0
 # An alert that waited this long in a queue tells of another night.
@@ -77,28 +81,27 @@ def failover(
     run = Protocol.begin("failover", site, dry_run)
     if _too_old(alert_time):
         return publish(run, f"Nothing was done: the alert is of {alert_time}, older than {ALERT_LIMIT}.")
-    work = Operation.begin_with(run, expected_primary)
-    calm = admit(work, expected_primary, reason, by_operator=accept_data_loss or attest_fenced)
-    if calm:
-        return publish(run, calm, work.sections)
-    entry = point_of_entry(work, expected_primary)
-    if entry is Entry.CLOSE:
-        return end_early(work, f"Nothing was done: {work.held.target} is the primary and was before.")
-    if entry is Entry.OBSERVE:
-        calm = confirm(work, expected_primary) or restart_first(work, expected_primary)
+    with Operation.begin_with(run, expected_primary) as work:
+        work.way_back = put_back
+        calm = admit(work, expected_primary, reason, by_operator=accept_data_loss or attest_fenced)
         if calm:
-            return end_early(work, calm)
-        approve(work, expected_primary, accept_data_loss=accept_data_loss)
-        if dry_run:
-            return publish(
-                run, f"Would fence {expected_primary} and promote {target_of(work)}.", work.sections
-            )
-    if entry in (Entry.OBSERVE, Entry.LAST_LOOK):
-        replace_primary(work, entry, attest_fenced=attest_fenced)
-    if entry is not Entry.SETTLE:
-        open_traffic(work)
-    finish(work)
-    return publish(run, headline(work), work.sections)
+            return publish(run, calm, work.sections)
+        entry = point_of_entry(work, expected_primary)
+        if entry is Entry.CLOSE:
+            return end_early(work, f"Nothing was done: {work.held.target} is the primary and was before.")
+        if entry is Entry.OBSERVE:
+            calm = confirm(work, expected_primary) or restart_first(work, expected_primary)
+            if calm:
+                return end_early(work, calm)
+            approve(work, expected_primary, accept_data_loss=accept_data_loss)
+            if dry_run:
+                target = target_of(work, expected_primary)
+                return publish(run, f"Would fence {expected_primary} and promote {target}.", work.sections)
+            replace_primary(work, attest_fenced=attest_fenced)
+        if entry is not Entry.FINISH:
+            open_traffic(work)
+        finish(work)
+        return publish(run, headline(work), work.sections)
 
 
 def admit(work: Operation, expected_primary: str, reason: str, *, by_operator: bool) -> str:
@@ -141,26 +144,25 @@ def choose_target(work: Operation, expected_primary: str) -> str:
     return max(others, key=lambda node: (node.is_standby, node.position.lsn if node.position else 0)).name
 
 
-def target_of(work: Operation) -> str:
+def target_of(work: Operation, expected_primary: str) -> str:
     """Name the node that is to be promoted."""
-    return work.held.target if work.record else choose_target(work, work.seen.nodes[0].name)
+    return work.held.target if work.record else choose_target(work, expected_primary)
 
 
 def point_of_entry(work: Operation, expected_primary: str) -> Entry:
     """Say where to begin: from the start, or where a killed run of the same failover left off.
 
     Raises:
-        Refused: two nodes run as primaries.
+        Refused: two nodes run as primaries, or whether the target was promoted cannot be known.
     """
     if work.record is None or work.record.phase is Phase.STARTED:
         return Entry.OBSERVE
-    seen = work.seen
-    decision = re_entry(work.record, seen.node(expected_primary), seen.node(work.record.target), clock.now())
-    work.note("Resumed", decision)
+    decision = decide_entry(work)
     if decision.kind is Entry.REFUSE:
         work.refuse("The failover cannot go on.", decision)
-    if decision.kind in (Entry.OPEN_TRAFFIC, Entry.SETTLE):
-        work.record = work.held.at(work.held.phase, promoted_timeline=seen.node(work.held.target).timeline)
+    if decision.kind is Entry.OBSERVE:
+        # A fence is true for the process that climbed it, and for a minute; what was seen then is no fact now.
+        work.record = work.held.at(Phase.STARTED, fence=None, orchestrator=work.held.orchestrator)
     return decision.kind
 
 
@@ -220,8 +222,12 @@ def restart_first(work: Operation, expected_primary: str) -> str:
         return ""
     path = work.path(primary)
     budget = float(work.run.site.failover.restart_budget_s)
+    # Written anew: a node does nothing for an intent that is older than half a minute.
+    work.advance(Phase.STARTED)
     timeline = primary.timeline or (work.record.from_timeline if work.record else None) or 1
-    done, failed = work.run.try_each(postgres.restart_primary, [path], timeline=timeline, limit_s=budget)
+    done, failed = work.run.try_each(
+        postgres.restart_primary, [path], timeline=timeline, limit_s=budget, authority=work.authority()
+    )
     if failed:
         work.sections.setdefault("Restart", []).append(f"did not help: {failed[path]}")
         # The attempt may have taken longer than facts are good for.
@@ -238,13 +244,13 @@ def approve(work: Operation, expected_primary: str, *, accept_data_loss: bool) -
     """
     seen, now = work.seen, clock.now()
     record = work.record
-    standby = seen.node(record.target if record else choose_target(work, expected_primary))
+    standby = seen.node(target_of(work, expected_primary))
     last = (record.last_primary if record else None) or last_primary(seen, expected_primary)
     decision = may_fail_over(
         standby,
         seen.node(expected_primary),
         last,
-        record.system_identifier if record else None,
+        (record.system_identifier if record else None) or identity(seen),
         work.policy,
         now,
         accept_data_loss=accept_data_loss,
@@ -254,34 +260,29 @@ def approve(work: Operation, expected_primary: str, *, accept_data_loss: bool) -
         work.refuse(f"{standby.name} must not take over.", decision)
 
 
-def replace_primary(work: Operation, entry: Entry, *, attest_fenced: bool) -> None:
+def replace_primary(work: Operation, *, attest_fenced: bool) -> None:
     """Fence, look again, promote; meanwhile every reachable Harbor makes ready for the new primary.
 
     Raises:
         Refused: nothing was promoted, and every Harbor is as it was.
     """
-    try:
-        with staged(work):
-            if entry is Entry.OBSERVE:
-                fence(work, attest_fenced=attest_fenced)
-            promote(work)
-    except Refused:
-        unstage(work)
-        raise
+    work.advance(Phase.FENCING, staged=True)
+    with staged(work):
+        fence(work, attest_fenced=attest_fenced)
+        promote(work, attest_fenced=attest_fenced)
 
 
-def promote(work: Operation) -> None:
+def promote(work: Operation, *, attest_fenced: bool) -> None:
     """Look once more, write down the intent, promote, and prove it by a write.
 
     Raises:
         Refused: the old primary is back, or the fence does not hold.
     """
     record = work.held
+    if work.fenced_at is None or time.monotonic() - work.fenced_at > FENCE_LIMIT_S:
+        fence(work, attest_fenced=attest_fenced)
+        record = work.held
     rung = recorded_rung(record)
-    if rung is Rung.REFUSE and held(work.seen.node(record.expected_primary)):
-        # Fenced by a run that was killed before it could say so.
-        work.record = record.at(record.phase, fence=Fence(Rung.STOPPED, "seen stopped and held", time.time()))
-        rung = Rung.STOPPED
     # The rung STOPPED is the answer of a look that was taken after the fence.
     just_seen = work.witnesses is not None and work.witnesses.observed_at.age(clock.now()) < _JUST_SEEN_S
     if rung is not Rung.STOPPED or not just_seen:
@@ -294,12 +295,16 @@ def promote(work: Operation) -> None:
     work.note("Last look", decision)
     if decision.kind is LastLook.FENCE_AGAIN:
         fence(work, attest_fenced=False)
-        return promote(work)
+        return promote(work, attest_fenced=False)
     if decision.kind is LastLook.ABORT:
         work.refuse("The promotion was held back.", decision)
     work.advance(Phase.PROMOTING)
     outcome = work.run.on(
-        postgres.promote, record.target, from_timeline=record.from_timeline or 1, operation=record.op_id
+        postgres.promote,
+        record.target,
+        from_timeline=record.from_timeline or 1,
+        operation=record.op_id,
+        authority=work.authority(),
     )
     # Not written by itself: the next record, written before Harbor is repointed, says it too.
     work.record = work.held.at(Phase.PROMOTED, promoted_timeline=outcome.data["timeline"])
@@ -307,12 +312,9 @@ def promote(work: Operation) -> None:
 
 
 def end_early(work: Operation, headline: str) -> dict[str, Any]:
-    """Give the lock back and report that no failover was due."""
-    if work.record is not None:
-        if work.held.phase is not Phase.STARTED:
-            unstage(work)
-        work.close(Phase.ABORTED)
-    return publish(work.run, headline, work.sections)
+    """Put back what a killed run left, give the lock back, and report that no failover was due."""
+    left = work.abort()
+    return publish(work.run, headline, {**({"What stays changed": left} if left else {}), **work.sections})
 
 
 def headline(work: Operation) -> str:

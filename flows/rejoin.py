@@ -5,9 +5,10 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.machinery.operation import Operation, open_record
+from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
+from flows.machinery.sight import open_record
 from flows.rules.rejoin import Rejoin, classify_rejoin
 from flows.rules.table import Decision
 from tasks import clock

@@ -5,15 +5,17 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.machinery.operation import Operation, open_record
+from flows.machinery.entry import decide_entry
+from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
+from flows.machinery.sight import open_record
 from flows.machinery.traffic import finish, harbor_paths, open_traffic, unstage
 from flows.rules.admission import live_lock
-from flows.rules.resume import Entry, re_entry
+from flows.rules.resume import Entry
 from flows.rules.switchover import MaySwitch, may_switch_over
 from tasks import clock
-from tasks.errors import HarborHaError, Refused
+from tasks.errors import Refused
 from tasks.harbor import steps as harbor
 from tasks.operation.record import Fence, OperationKind, OperationRecord, Phase
 from tasks.postgres import ha_steps as postgres
@@ -36,22 +38,22 @@ def switchover(site: str, to: str, dry_run: bool = False) -> dict[str, Any]:
         dry_run: Look, decide, show what would be done, and change nothing.
     """
     run = Protocol.begin("switchover", site, dry_run)
-    work = Operation.begin(run)
-    entry = admit(work, to)
-    if entry is None:
-        return publish(run, f"Nothing was done: {to} is the primary already.", work.sections)
-    if entry is Entry.OBSERVE:
-        approve(work, to)
-        if dry_run:
-            return publish(run, f"Would make {to} the primary of {site}.", work.sections)
-        begin(work, to)
-    if entry in (Entry.OBSERVE, Entry.PROVE):
-        exchange(work)
-    if entry is not Entry.SETTLE:
-        open_traffic(work)
-    follow(work)
-    finish(work)
-    return publish(run, headline(work), work.sections)
+    with Operation.begin(run) as work:
+        work.way_back = take_back
+        entry = admit(work, to)
+        if entry is None:
+            return publish(run, f"Nothing was done: {to} is the primary already.", work.sections)
+        if entry is Entry.OBSERVE:
+            approve(work, to)
+            if dry_run:
+                return publish(run, f"Would make {to} the primary of {site}.", work.sections)
+            begin(work, to)
+        if entry in (Entry.OBSERVE, Entry.PROVE):
+            exchange(work)
+        if entry is not Entry.FINISH:
+            open_traffic(work)
+        finish(work, follow=follow)
+        return publish(run, headline(work), work.sections)
 
 
 def admit(work: Operation, to: str) -> Entry | None:
@@ -83,18 +85,18 @@ def resumed(work: Operation, record: OperationRecord) -> Entry:
     Raises:
         Refused: two nodes run as primaries.
     """
-    seen = work.seen
-    decision = re_entry(record, seen.node(record.expected_primary), seen.node(record.target), clock.now())
-    work.note("Resumed", decision)
+    decision = decide_entry(work)
     if decision.kind is Entry.REFUSE:
         work.refuse("The switchover cannot go on.", decision)
-    if decision.kind in (Entry.OBSERVE, Entry.CLOSE, Entry.LAST_LOOK):
-        take_back(work)
+    if decision.kind in (Entry.OBSERVE, Entry.CLOSE):
+        # Nothing was promoted, which was asked on the target itself; so the way back is open.
+        work.record = record.at(Phase.TAKING_BACK, orchestrator=work.held.orchestrator)
+        if decision.kind is Entry.OBSERVE:
+            take_back(work)
         work.close(Phase.ABORTED)
+        work.record = None
         work.look()
         return Entry.OBSERVE
-    if decision.kind is not Entry.PROVE:
-        work.record = work.held.at(work.held.phase, promoted_timeline=seen.node(record.target).timeline)
     return decision.kind
 
 
@@ -150,33 +152,44 @@ def exchange(work: Operation) -> None:
         HarborHaError: it was taken back; the site is as before.
     """
     record, run = work.held, work.run
-    try:
-        work.advance(Phase.STOPPING)
-        stopped = run.on(postgres.stop_for_switchover, record.expected_primary)
-        proof = {key: stopped.data[key] for key in ("checkpoint", "timeline", "sysid")}
-        run.on(postgres.prove_shutdown, record.target, **proof)
-        evidence = f"shut down cleanly at {proof['checkpoint']}, replayed by {record.target}"
-    except HarborHaError:
-        take_back(work)
-        work.close(Phase.ABORTED)
-        raise
+    work.advance(Phase.STOPPING)
+    stopped = run.on(postgres.stop_for_switchover, record.expected_primary, authority=work.authority())
+    proof = {key: stopped.data[key] for key in ("checkpoint", "timeline", "sysid")}
+    run.on(postgres.prove_shutdown, record.target, **proof)
+    evidence = f"shut down cleanly at {proof['checkpoint']}, replayed by {record.target}"
     work.advance(Phase.PROMOTING, fence=Fence("STOPPED", evidence, clock.now().wall))
-    outcome = run.on(postgres.promote, record.target, from_timeline=proof["timeline"], operation=record.op_id)
+    outcome = run.on(
+        postgres.promote,
+        record.target,
+        from_timeline=proof["timeline"],
+        operation=record.op_id,
+        authority=work.authority(),
+    )
     # Not written by itself: the next record, written before Harbor is repointed, says it too.
     work.record = work.held.at(Phase.PROMOTED, promoted_timeline=outcome.data["timeline"])
 
 
-def take_back(work: Operation) -> None:
+def take_back(work: Operation) -> list[str]:
     """Make the old primary the primary again, on its own timeline, and Harbor use it. Before a promotion only."""
     record = work.held
-    work.run.on(postgres.compensate, record.expected_primary, timeline=record.from_timeline or 1)
+    if record.phase in (Phase.STOPPING, Phase.TAKING_BACK):
+        work.advance(Phase.TAKING_BACK)
+        work.run.on(
+            postgres.compensate,
+            record.expected_primary,
+            timeline=record.from_timeline or 1,
+            authority=work.authority(),
+        )
     unstage(work)
+    return []
 
 
 def follow(work: Operation) -> None:
     """Have the old primary follow the new one; if it does not, the site is up without a standby and says so."""
     record = work.held
-    _, failed = work.run.try_each(postgres.follow, [record.expected_primary], then=[record.target])
+    _, failed = work.run.try_each(
+        postgres.follow, [record.expected_primary], then=[record.target], authority=work.authority()
+    )
     for node, error in failed.items():
         work.sections.setdefault("No standby", []).append(f"{node}: {error} -> run rejoin for it")
 

@@ -82,15 +82,22 @@ class RemoteCommandFailed(HarborHaError):
 
 
 class Refused(HarborHaError):
-    """A rule said no. A normal result: nothing was changed.
+    """A rule said no. A normal result.
 
     Attributes:
         reasons: every reason, each with what to do about it.
+        changed: what this run, or the one that it goes on with, has changed and not put back; mostly nothing.
     """
 
-    def __init__(self, what: str, reasons: Sequence[str]) -> None:
+    def __init__(self, what: str, reasons: Sequence[str], changed: Sequence[str] = ()) -> None:
         self.reasons = list(reasons)
+        self.changed = list(changed)
         HarborHaError.__init__(self, what)
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.what} Nothing was changed.", *(f"  - {reason}" for reason in self.reasons)])
+        end = f"What was changed: {'; '.join(self.changed)}." if self.changed else "Nothing was changed."
+        return "\n".join([f"{self.what} {end}", *(f"  - {reason}" for reason in self.reasons)])
+
+
+class Superseded(HarborHaError):
+    """Another operation has taken over, or this one was held up too long: its step is not done any more."""

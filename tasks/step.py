@@ -30,7 +30,7 @@ def step(function: Callable[..., Outcome], title: str, *, name: str | None = Non
 
     def call(site: str, nodes: list[str], **plain: Any) -> Outcome:
         loaded = load_site(site)
-        return function(loaded, *(_host(loaded, node) for node in nodes), **plain)
+        return function(loaded, *(host_of(loaded, node) for node in nodes), **plain)
 
     def titled(parameters: dict[str, Any]) -> str:
         return f"{title}: {', '.join(parameters['nodes'])}" if parameters["nodes"] else title
@@ -46,7 +46,7 @@ def step(function: Callable[..., Outcome], title: str, *, name: str | None = Non
     )(call)
 
 
-def _host(site: HarborSite, node: str) -> Host:
+def host_of(site: HarborSite, node: str) -> Host:
     """Connect to `node-a`, or to `node-a via node-b` when only that way leads there."""
     name, _, jump = node.partition(" via ")
     return connect(site.node(name), via=site.node(jump) if jump else None)

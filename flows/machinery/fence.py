@@ -25,7 +25,7 @@ def fence(work: Operation, *, attest_fenced: bool) -> None:
         Refused: the site's policy is not met; the reason says exactly what an operator would have to attest.
     """
     record = work.held
-    work.advance(Phase.FENCING)
+    work.advance(Phase.FENCING, fence=None)
     command = Command.NONE
     silence = Silence(work)
     rungs = 0
@@ -39,12 +39,16 @@ def fence(work: Operation, *, attest_fenced: bool) -> None:
         if rung.kind is Rung.REFUSE or rungs > _MAX_RUNGS:
             _refuse(work, rung)
         if rung.kind is Rung.SSH:
-            work.run.on(postgres.fence_by_ssh, work.path(work.seen.node(record.expected_primary)))
+            # Also on a machine that answers only now: what it is not told, it refuses.
+            work.advance(Phase.FENCING)
+            path = work.path(work.seen.node(record.expected_primary))
+            work.run.on(postgres.fence_by_ssh, path, authority=work.authority())
             work.look_at(record.expected_primary)
         elif rung.kind is Rung.COMMAND:
             outcome = work.run.on(fencing.fence_by_command, node=record.expected_primary)
             command = Command.CONFIRMED if outcome.data["confirmed"] else Command.FAILED
         elif rung.kind is Rung.DRAIN:
+            work.advance(Phase.FENCING, drained=(*work.held.drained, record.expected_primary))
             work.run.on(fencing.drain, record.expected_primary)
             work.look_at(record.expected_primary)
         else:
@@ -59,6 +63,7 @@ def record_fence(work: Operation, rung: Decision[Rung]) -> None:
     next one, and clients wait for one write less.
     """
     fence = Fence(rung.kind.value, rung.reasons[0], time.time())
+    work.fenced_at = time.monotonic()
     if rung.kind is Rung.STOPPED:
         work.record = work.held.at(Phase.FENCED, fence=fence)
     else:

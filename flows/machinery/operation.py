@@ -1,24 +1,37 @@
-"""An operation on the site: its record on the nodes, its lock, and what was last seen."""
+"""An operation on the site: its record on the nodes, its lock and term, what was last seen, and its one way out."""
 
+import contextlib
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from types import TracebackType
+from typing import Any, NoReturn, Self
 
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
-from flows.rules.admission import latest_record
+from flows.machinery.sight import (
+    describe_decision,
+    describe_look,
+    describe_witnesses,
+    durability_state,
+    identity,
+    last_primary,
+)
+from flows.rules.admission import highest_term, latest_record
 from flows.rules.policy import Policy, policy_of
 from flows.rules.table import Decision
-from tasks import clock
-from tasks.errors import Refused
+from tasks.errors import HarborHaError, Refused
 from tasks.observation.look import SiteLook, look, look_with_witnesses
 from tasks.operation import steps as operation
-from tasks.operation.files import ACCEPTED, LAST_PRIMARY
-from tasks.operation.record import LastPrimary, OperationKind, OperationRecord, Phase, last_primary_from
-from tasks.operation.store import holder
+from tasks.operation.record import CLOSED, OperationKind, OperationRecord, Phase, record_from
+from tasks.operation.store import holder, renewed
 from tasks.operation.witnesses import Witnesses
 from tasks.postgres.facts import NodeFacts
+from tasks.step import host_of
+
+# Before these nothing was done that is not put back; from them on an operation that ends early stays open.
+_ABORTABLE = (Phase.STARTED, Phase.FENCING, Phase.FENCED, Phase.STOPPING, Phase.TAKING_BACK)
 
 
 @dataclass
@@ -32,6 +45,8 @@ class Operation:
         record: what the nodes hold about it; None before the lock is taken.
         sections: what the report says before its steps, by section.
         locked: the nodes on which this process holds the lock.
+        way_back: puts back what was changed before the promotion and returns what stays changed, in words.
+        fenced_at: when this process saw the fence hold, by its monotonic clock; None: not in this process.
     """
 
     run: Protocol
@@ -40,6 +55,9 @@ class Operation:
     record: OperationRecord | None = None
     sections: dict[str, list[str]] = field(default_factory=dict)
     locked: set[str] = field(default_factory=set)
+    way_back: "Callable[[Operation], list[str]] | None" = None
+    fenced_at: float | None = None
+    _renewal: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @classmethod
     def begin(cls, run: Protocol) -> "Operation":
@@ -90,7 +108,7 @@ class Operation:
         self.sections.setdefault(section, []).extend([*lines, *decision.warnings])
 
     def open(self, kind: OperationKind, expected_primary: str, target: str, notes: dict[str, str]) -> None:
-        """Take the lock and begin a new operation; nothing but its record is written."""
+        """Take the lock for a new operation with the next term; nothing but its record is written."""
         facts, previous = self.seen.node(expected_primary), latest_record(self.seen.nodes)
         self.record = OperationRecord(
             op_id=f"{kind}-{secrets.token_hex(4)}",
@@ -105,27 +123,54 @@ class Operation:
             last_primary=last_primary(self.seen, expected_primary),
             durability_state=durability_state(self.seen),
             last_failover=previous.failover_at if previous else None,
+            term=highest_term(self.seen.nodes) + 1,
             notes=notes,
         )
         self.lock()
         self.advance(Phase.STARTED)
 
     def resume(self, record: OperationRecord) -> None:
-        """Take the lock of an operation whose process is gone."""
-        self.record = record.at(record.phase, orchestrator=holder())
-        self.lock()
+        """Take the lock of an operation whose process is gone; what it wrote last is read under the lock.
 
-    def lock(self) -> None:
-        """Take the lock on every node that is reached; the target must be among them."""
+        Raises:
+            Refused: it has ended in the meantime.
+        """
+        self.record = record.at(record.phase, orchestrator=holder())
+        found = self.lock()
+        copies = [record_from(copy, node) for node, copy in found.items()]
+        newest = max((copy for copy in copies if copy is not None), key=lambda r: r.progress, default=record)
+        if newest.op_id != record.op_id or newest.phase in CLOSED:
+            self._release()
+            ended = f"{newest.kind} {newest.op_id} is at `{newest.phase}` by now -> run the flow again"
+            self.record = None
+            raise Refused(f"{record.kind} {record.op_id} does not go on.", [ended])
+        if newest.progress > record.progress:
+            self.record = newest.at(newest.phase, orchestrator=holder())
+
+    def lock(self) -> dict[str, Any]:
+        """Take the lock on every node that is reached, the target among them, and keep it while this runs.
+
+        Returns:
+            what each node holds as the record of an operation, undecoded.
+        """
         record = self.held
-        outcome = self.run.on(operation.acquire, *self.paths(), op_id=record.op_id, required=[record.target])
+        paths = self.paths()
+        outcome = self.run.on(
+            operation.acquire, *paths, op_id=record.op_id, term=record.term, required=[record.target]
+        )
         self.locked.update(outcome.data["locked"])
+        hosts = [host_of(self.run.site, path) for path in paths]
+        self._renewal.enter_context(renewed(self.run.site, *hosts, op_id=record.op_id))
+        return dict(outcome.data["records"])
 
     def _lock_newcomers(self) -> None:
         """Take the lock on nodes that were not reached when it was taken: without it they keep no record."""
         new = [path for path in self.paths() if path.partition(" ")[0] not in self.locked]
         if new:
-            done, _ = self.run.try_each(operation.acquire, new[:1], then=new[1:], op_id=self.held.op_id)
+            record = self.held
+            done, _ = self.run.try_each(
+                operation.acquire, new[:1], then=new[1:], op_id=record.op_id, term=record.term
+            )
             for outcome in done.values():
                 self.locked.update(outcome.data["locked"])
 
@@ -133,16 +178,65 @@ class Operation:
         self._lock_newcomers()
         return [path for path in self.paths() if path.partition(" ")[0] in self.locked]
 
-    def advance(self, phase: Phase, **changes: Any) -> None:
-        """Write the next phase on the nodes, before its step is taken."""
+    def advance(self, phase: Phase, *, accepted: str | None = None, **changes: Any) -> None:
+        """Write the next phase on the nodes, before its step is taken.
+
+        Args:
+            accepted: the text of accepted.json that is written with it, where a promotion has been proven.
+        """
         self.record = self.held.at(phase, **changes)
-        paths = self._locked_paths()
-        self.run.on(operation.advance, *paths, record=self.record, required=[self.record.target])
+        self.run.on(
+            operation.advance,
+            *self._locked_paths(),
+            record=self.record,
+            required=[self.record.target],
+            accepted=accepted,
+        )
+
+    def authority(self) -> dict[str, Any]:
+        """Say for which operation and phase a step is done; the node holds it against what it knows."""
+        record = self.held
+        return {
+            "term": record.term,
+            "operation": record.op_id,
+            "holder": holder(),
+            "phases": [record.phase.value],
+        }
 
     def close(self, phase: Phase = Phase.DONE) -> None:
         """Write the last phase and give the lock back."""
         self.record = self.held.at(phase)
-        self.run.on(operation.close, *self._locked_paths(), record=self.record)
+        self.run.on(operation.close, *self._locked_paths(), record=self.record, required=[self.record.target])
+        self.locked.clear()
+
+    def _release(self) -> None:
+        """Give the lock back and leave the record as it is, for the run that goes on."""
+        paths = [path for path in self.paths() if path.partition(" ")[0] in self.locked]
+        if paths:
+            with contextlib.suppress(HarborHaError):
+                self.run.on(operation.release, *paths, op_id=self.held.op_id)
+        self.locked.clear()
+
+    def abort(self) -> list[str]:
+        """End early: put back what was changed and close the record; past the promotion only give the lock back.
+
+        Returns:
+            what stays changed, in words.
+        """
+        if self.run.dry_run or self.record is None or not self.locked:
+            return []
+        if self.held.phase not in _ABORTABLE:
+            self._release()
+            return [
+                f"{self.held.kind} {self.held.op_id} stays open at `{self.held.phase}`; run again, it goes on"
+            ]
+        try:
+            left = self.way_back(self) if self.way_back else []
+            self.close(Phase.ABORTED)
+        except HarborHaError as error:
+            self._release()
+            return [f"{self.held.kind} {self.held.op_id} stays open at `{self.held.phase}`: {error}"]
+        return left
 
     def paths(self) -> list[str]:
         """Name all nodes that are reached, with the way there where it is not the direct one."""
@@ -154,80 +248,41 @@ class Operation:
         return node.name if way == "direct" else f"{node.name} {way}"
 
     def refuse(self, what: str, decision: Decision[Any]) -> NoReturn:
-        """Report the reasons and end the flow as refused; the lock is given back.
+        """End the flow as refused; leaving the `with` puts back what was changed, and reports.
 
         Raises:
             Refused: always.
         """
-        if self.record is not None and not self.run.dry_run:
-            self.close(Phase.ABORTED)
-        publish(
-            self.run,
-            f"{what} Refused: {decision.reasons[0]}",
-            {"Refused because": decision.lines(), **self.sections},
-        )
+        self.sections = {"Refused because": decision.lines(), **self.sections}
         raise Refused(what, decision.lines())
 
+    def __enter__(self) -> Self:
+        return self
 
-def last_primary(seen: SiteLook, primary: str) -> LastPrimary | None:
-    """Return the newest position known of the primary: from its own answer, or from what `check` left."""
-    facts = seen.node(primary)
-    if facts.is_primary and facts.position is not None:
-        return LastPrimary(primary, facts.position, clock.now().wall)
-    kept = [last_primary_from(node.state.get(LAST_PRIMARY), node.name) for node in seen.nodes]
-    known = [last for last in kept if last is not None and last.node == primary]
-    return max(known, key=lambda last: last.at, default=None)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The one way out: whatever ends a flow early is put back, given back, and told.
 
+        A signal that ends the process is no error: what it leaves is found by the run that goes on.
+        """
+        if error is not None and not isinstance(error, Exception):
+            return
+        self._renewal.close()
+        if error is None:
+            if self.locked and not self.run.dry_run:
+                self._release()
+            return
+        left = self.abort()
+        if isinstance(error, Refused):
+            error.changed.extend(left)
+        if isinstance(error, HarborHaError):
+            self._report(error, left)
 
-def identity(seen: SiteLook) -> str | None:
-    """Return the system identifier that the nodes have accepted as the site's."""
-    for node in seen.nodes:
-        accepted = node.state.get(ACCEPTED)
-        if isinstance(accepted, dict) and accepted.get("system_identifier"):
-            return str(accepted["system_identifier"])
-    return next((node.system_identifier for node in seen.nodes if node.system_identifier), None)
-
-
-def durability_state(seen: SiteLook) -> str | None:
-    """Return the recorded state of the synchronous replication; None when none is recorded."""
-    for node in seen.nodes:
-        recorded = node.state.get("durability")
-        if isinstance(recorded, dict) and "state" in recorded:
-            return str(recorded["state"])
-    return None
-
-
-def open_record(seen: SiteLook) -> OperationRecord | None:
-    """Return the operation that was begun and not ended, if any."""
-    record = latest_record(seen.nodes)
-    return record if record is not None and record.open else None
-
-
-def describe_decision(decision: Decision[Any]) -> str:
-    """Name a decision, with the rule of docs/rules.md that it comes from where that says more."""
-    kind, rule = (
-        [letter for letter in str(text).lower() if letter.isalpha()]
-        for text in (decision.kind, decision.rule)
-    )
-    return str(decision.kind) if kind == rule else f"{decision.kind} ({decision.rule})"
-
-
-def describe_look(seen: SiteLook) -> str:
-    """Say in one line how the nodes are."""
-    return ", ".join(f"{node.name} {describe_node(node)}" for node in seen.nodes)
-
-
-def describe_node(node: NodeFacts) -> str:
-    """Say in a few words how a node is."""
-    if not node.reachable:
-        return "not reached"
-    if node.server is None:
-        return "has a hanging server" if node.running else "has no server running"
-    role = "standby" if node.server.in_recovery else "primary"
-    return f"{role} on timeline {node.server.timeline} at {node.position.lsn if node.position else 'nowhere'}"
-
-
-def describe_witnesses(witnesses: Witnesses) -> str:
-    """Say in one line what the witnesses say."""
-    said = [*witnesses.sightings, *witnesses.unknown]
-    return "; ".join(said) if said else f"all witnesses have lost {witnesses.node}"
+    def _report(self, error: HarborHaError, left: list[str]) -> None:
+        if isinstance(error, Refused):
+            headline = f"{error.what} Refused: {error.reasons[0] if error.reasons else 'see below'}"
+        else:
+            headline = f"Failed: {error}"
+        stays = {"What stays changed": left} if left else {}
+        publish(self.run, headline, {**stays, **self.sections})

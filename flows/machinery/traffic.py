@@ -1,13 +1,14 @@
 """Let Harbor's clients work with the new primary, and finish what may wait."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 from flows.machinery.operation import Operation
+from tasks.balancer import steps as balancer
 from tasks.fencing import steps as fencing
-from tasks.guard import steps as guard
 from tasks.harbor import steps as harbor
-from tasks.operation.record import Phase
+from tasks.operation.record import Phase, acceptance
 from tasks.postgres import ha_steps as postgres
 from tasks.postgres.layout import peers_of
 
@@ -37,7 +38,8 @@ def open_traffic(work: Operation) -> None:
     roll back.
     """
     record = work.held
-    work.advance(Phase.OPENING)
+    # Whoever comes next must know the new primary before any client writes to it.
+    work.advance(Phase.OPENING, accepted=accepted_text(work))
     address = work.run.site.node(record.target).address
     way: Literal["edit", "prepare"] = work.run.site.failover.repoint
     step = harbor.repoint_core if way == "edit" else harbor.repoint_by_prepare
@@ -52,18 +54,13 @@ def open_traffic(work: Operation) -> None:
     work.run.on(harbor.write_through_balancer)
 
 
-def finish(work: Operation) -> None:
+def finish(work: Operation, *, follow: Callable[[Operation], None] | None = None) -> None:
     """Do what clients do not wait for: jobservice, the acceptance, a checkpoint, slots, the record's end."""
     record, run = work.held, work.run
-    work.advance(Phase.SETTLING)
+    work.advance(Phase.SETTLING, accepted=accepted_text(work))
     target, site = record.target, run.site
-    run.on(
-        guard.accept_primary,
-        *work.paths(),
-        primary=target,
-        timeline=record.promoted_timeline or work.seen.node(target).timeline,
-        sysid=record.system_identifier or "",
-    )
+    if follow is not None:
+        follow(work)
     run.on(postgres.ensure_slots, target, peers=[peer.name for peer in peers_of(site, target)])
     run.on(postgres.checkpoint, target)
     restart_jobs(work, harbor_paths(work), site.node(target).address)
@@ -71,6 +68,29 @@ def finish(work: Operation) -> None:
         # When it comes back its Harbor still knows the old primary; rejoin brings it back to clients.
         run.try_each(fencing.drain, [node])
     work.close()
+
+
+def accepted_text(work: Operation) -> str:
+    """Say who is the primary from now on, as the nodes and the NAS keep it."""
+    record = work.held
+    timeline = record.promoted_timeline or work.seen.node(record.target).timeline or 0
+    return acceptance(record.target, timeline, record.system_identifier or "", record.term)
+
+
+def put_back(work: Operation) -> list[str]:
+    """Undo what was done before a promotion that does not come: Harbor, the load balancer; return what stays."""
+    record, left = work.held, []
+    if record.staged:
+        unstage(work)
+    for node in record.drained:
+        _, failed = work.run.try_each(balancer.undrain, [node])
+        left += [f"{node} is still drained at the load balancer: {error}" for error in failed.values()]
+    if record.fence is not None:
+        left.append(
+            f"{record.expected_primary} stays fenced ({record.fence.rung}) and nothing was promoted: "
+            "run failover again when the reason is gone"
+        )
+    return left
 
 
 def restart_jobs(work: Operation, paths: list[str], database_host: str) -> None:

@@ -7,13 +7,12 @@ from enum import StrEnum
 from flows.rules.policy import Policy
 from flows.rules.table import Decision, Rule, first_match, require_fresh
 from tasks.clock import Moment
-from tasks.operation.files import ACCEPTED, LOCK, OPERATION, PAUSED
+from tasks.operation.files import ACCEPTED, LOCK, OPERATION, PAUSED, TERM
 from tasks.operation.holder import describe
 from tasks.operation.record import (
     Lock,
     OperationKind,
     OperationRecord,
-    Phase,
     RecordDamaged,
     lock_from,
     record_from,
@@ -63,6 +62,7 @@ class AdmissionView:
     open: Open
     lock_alive: bool
     lock_ours: bool
+    past_return: bool = False
     expected_primary: str = "the expected primary"
     current: str = "another node"
     operation: str = "an operation"
@@ -93,6 +93,14 @@ ADMISSION_RULES: tuple[Rule[AdmissionView, Admission], ...] = (
         Admission.IN_PROGRESS,
         "{operation} is in progress.",
         "Wait for it; when its process is dead, its lock runs out by itself.",
+    ),
+    Rule(
+        "paused before the promotion",
+        "the site is paused, and the same failover is open and has not come to promoting",
+        lambda v: v.paused and v.open is Open.SAME and not v.past_return,
+        Admission.PAUSED,
+        "The site is paused: {pause}",
+        "End the pause when the maintenance is over.",
     ),
     Rule(
         "resume",
@@ -204,9 +212,24 @@ def latest_record(nodes: Sequence[NodeFacts]) -> OperationRecord | None:
         RecordDamaged: when a copy cannot be read.
     """
     found = [record_from(node.state.get(OPERATION), node.name) for node in nodes]
-    order = list(Phase)
     records = [record for record in found if record is not None]
-    return max(records, key=lambda r: (r.started_at, order.index(r.phase)), default=None)
+    return max(records, key=lambda record: record.progress, default=None)
+
+
+def highest_term(nodes: Sequence[NodeFacts]) -> int:
+    """Return the highest term that any node knows; 0 before the first operation.
+
+    Raises:
+        RecordDamaged: when a copy cannot be read.
+    """
+    records = [record_from(node.state.get(OPERATION), node.name) for node in nodes]
+    terms = [record.term for record in records if record is not None]
+    for node in nodes:
+        known = node.state.get(TERM)
+        if known is not None and not (isinstance(known, dict) and isinstance(known.get("term"), int)):
+            raise RecordDamaged("The term cannot be read.", where=node.name)
+        terms += [known["term"]] if known is not None else []
+    return max(terms, default=0)
 
 
 def live_lock(nodes: Sequence[NodeFacts], wall: float) -> Lock | None:
@@ -230,7 +253,7 @@ def _view(
     by_operator: bool,
 ) -> AdmissionView:
     current = accepted_primary(nodes)
-    state, alive, ours, cooling, words = _operation(nodes, expected_primary, policy, holder, now)
+    state, alive, ours, cooling, words, past_return = _operation(nodes, expected_primary, policy, holder, now)
     pauses = [reason for reason in map(pause_reason, nodes) if reason]
     return AdmissionView(
         expected=_expected(nodes, expected_primary, current),
@@ -244,6 +267,7 @@ def _view(
         current=f"{current[0]} (timeline {current[1]})" if current else "nobody known",
         operation=words,
         pause=pauses[0] if pauses else "",
+        past_return=past_return,
     )
 
 
@@ -257,12 +281,12 @@ def _expected(nodes: Sequence[NodeFacts], expected_primary: str, current: tuple[
 
 def _operation(
     nodes: Sequence[NodeFacts], expected_primary: str, policy: Policy, holder: str, now: Moment
-) -> tuple[Open, bool, bool, bool, str]:
-    """Return the state of the recorded operation, lock alive, lock ours, cooling down, and words for it."""
+) -> tuple[Open, bool, bool, bool, str, bool]:
+    """Return the state of the recorded operation, lock alive, lock ours, cooling down, words, past the promotion."""
     try:
         record, lock = latest_record(nodes), live_lock(nodes, now.wall)
     except RecordDamaged as error:
-        return Open.DAMAGED, False, False, False, str(error)
+        return Open.DAMAGED, False, False, False, str(error), False
     alive, ours = lock is not None, lock is not None and lock.holder == holder
     words = f"{record.kind} {record.op_id} ({record.phase})" if record else "an operation"
     if lock is not None and not ours:
@@ -271,6 +295,13 @@ def _operation(
     last = record.failover_at if record is not None else None
     cooling = last is not None and now.wall - last < policy.cooldown_s
     if record is None or not record.open:
-        return Open.NONE, alive, ours, cooling, words
-    same = record.kind is OperationKind.FAILOVER and record.expected_primary == expected_primary
-    return (Open.SAME if same else Open.ANOTHER), alive, ours, cooling and not same, words
+        return Open.NONE, alive, ours, cooling, words, False
+    # A switchover that has come to promoting has only the way forward left, and that is the failover's way.
+    kinds = (
+        (OperationKind.FAILOVER, OperationKind.SWITCHOVER)
+        if record.past_return
+        else (OperationKind.FAILOVER,)
+    )
+    same = record.kind in kinds and record.expected_primary == expected_primary
+    state = Open.SAME if same else Open.ANOTHER
+    return state, alive, ours, cooling and not same, words, record.past_return

@@ -7,6 +7,7 @@ from flows.rules.policy import SELF_FENCE_MARGIN_S, Policy
 from flows.rules.primary import Contact, Other, Server, contact_of, other_state, server_state
 from flows.rules.table import Decision, Rule, first_match, require_fresh
 from tasks.clock import Moment
+from tasks.operation.record import OperationRecord
 from tasks.operation.witnesses import Witnesses
 from tasks.postgres.facts import NodeFacts
 
@@ -251,3 +252,9 @@ def held(node: NodeFacts) -> bool:
         # Its disk may be missing only for now; standby.signal cannot be written there, so the mask must hold.
         return bool(node.masked) and "cluster" not in node.problems
     return kept_down and node.cluster.standby_signal
+
+
+def recorded_rung(record: OperationRecord) -> Rung:
+    """Return the rung that the record names; REFUSE when it names none that exists."""
+    name = record.fence.rung if record.fence else ""
+    return Rung(name) if name in set(Rung) else Rung.REFUSE

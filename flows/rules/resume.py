@@ -1,9 +1,8 @@
-"""Where does an operation go on that was killed? The record and the facts say."""
+"""Where does an operation go on that was killed? The record, the target seen under our lock, and the facts say."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flows.rules.fence import SUFFICIENT, Rung, held
 from flows.rules.primary import Server, server_state
 from flows.rules.table import Decision, Rule, first_match, require_fresh
 from tasks.clock import Moment
@@ -15,33 +14,36 @@ class Entry(StrEnum):
     """The phase to go on with. Nothing irreversible lies before it that could happen twice."""
 
     OBSERVE = "OBSERVE"
-    LAST_LOOK = "LAST_LOOK"
     PROVE = "PROVE"
     OPEN_TRAFFIC = "OPEN_TRAFFIC"
-    SETTLE = "SETTLE"
+    FINISH = "FINISH"
     CLASSIFY_REJOIN = "CLASSIFY_REJOIN"
     CLOSE = "CLOSE"
     REFUSE = "REFUSE"
 
 
 class Target(StrEnum):
-    """The node to promote, as it is now."""
+    """The node to promote, as it is now; asked on the node itself, after its lock has become ours."""
 
     PROMOTED = "primary, on a newer timeline"
     PRIMARY = "primary, on the same timeline"
-    STANDBY = "standby"
+    PENDING = "standby, told to promote itself"
+    STANDBY = "standby, and stays one"
     AWAY = "not answering"
 
 
 @dataclass(frozen=True)
 class ResumeView:
-    """What the rules below look at; the texts are for the reasons."""
+    """What the rules below look at; the texts are for the reasons.
+
+    Attributes:
+        past_return: the record has come to promoting: the target may be the primary, whatever is seen of it.
+    """
 
     kind: OperationKind
     open: bool
+    past_return: bool
     opened: bool
-    fenced: bool
-    held: bool
     server: Server
     target_state: Target
     operation: str = "the operation"
@@ -78,8 +80,8 @@ RESUME_RULES: tuple[Rule[ResumeView, Entry], ...] = (
         "promoted, traffic open",
         "the target is primary on a newer timeline, and Harbor was repointed",
         lambda v: v.target_state is Target.PROMOTED and v.opened,
-        Entry.SETTLE,
-        "{target} is the primary and Harbor was repointed; {operation} goes on with settling.",
+        Entry.FINISH,
+        "{target} is the primary and Harbor was repointed; {operation} goes on with what is left.",
     ),
     Rule(
         "promoted",
@@ -96,8 +98,36 @@ RESUME_RULES: tuple[Rule[ResumeView, Entry], ...] = (
         "{target} is the primary and was before; {operation} is superseded.",
     ),
     Rule(
+        "promotion under way",
+        "the target was told to promote itself and is still in recovery",
+        lambda v: v.target_state is Target.PENDING,
+        Entry.REFUSE,
+        "{target} was told to promote itself and becomes the primary at any moment.",
+        "Run again in a few seconds; {primary} must stay down. A restart of PostgreSQL on {target} takes it back.",
+    ),
+    Rule(
+        "promoted or not",
+        "promoting was recorded, and the target does not answer: not to be reached is not to be unpromoted",
+        lambda v: v.past_return and v.target_state is Target.AWAY,
+        Entry.REFUSE,
+        "{target} was about to be promoted and does not answer: it may be the primary.",
+        "Bring {target} back and run again; it goes on. Until then {primary} must stay down.",
+    ),
+    Rule(
+        "target away",
+        "a switchover whose target does not answer, while the old primary does not run as one",
+        lambda v: (
+            v.kind is OperationKind.SWITCHOVER
+            and v.target_state is Target.AWAY
+            and v.server is not Server.WRITABLE
+        ),
+        Entry.REFUSE,
+        "{target} does not answer, so it cannot be seen that it was not promoted; {primary} is {server}.",
+        "Bring {target} back and run again; it goes on, or takes {primary} back.",
+    ),
+    Rule(
         "primary is back",
-        "the old primary answers and accepts writes, and the target is not primary",
+        "the old primary answers and accepts writes, and the target is no primary",
         lambda v: v.server is Server.WRITABLE,
         Entry.OBSERVE,
         "{primary} is the primary and nothing was promoted; {operation} begins again with looking.",
@@ -114,29 +144,25 @@ RESUME_RULES: tuple[Rule[ResumeView, Entry], ...] = (
         "{primary} was stopped for {operation}: it goes on with proving that {target} has everything.",
     ),
     Rule(
-        "fenced",
-        "a sufficient rung is recorded, or the old primary is seen held; the target is a standby",
-        lambda v: (v.fenced or v.held) and v.target_state is Target.STANDBY,
-        Entry.LAST_LOOK,
-        "{primary} is fenced and {target} is not promoted; {operation} goes on with the last look.",
-    ),
-    Rule(
         "from the start",
-        "otherwise",
+        "otherwise: a fence counts only for the process that climbed it",
         lambda v: True,
         Entry.OBSERVE,
-        "Nothing irreversible was done by {operation}; it begins again with looking.",
+        "Nothing was promoted by {operation}; it begins again with looking, and fences anew.",
     ),
 )
 
 
-def re_entry(record: OperationRecord, primary: NodeFacts, target: NodeFacts, now: Moment) -> Decision[Entry]:
+def re_entry(
+    record: OperationRecord, primary: NodeFacts, target: NodeFacts, held: Target, now: Moment
+) -> Decision[Entry]:
     """Say where an open operation goes on.
 
     Args:
         record: the operation record, the copy that is further on.
         primary: facts of the node that it began with as primary.
-        target: facts of the node to promote.
+        target: facts of the node to promote, for their age.
+        held: what the target is, asked after its lock was taken.
         now: the moment of the decision.
 
     Raises:
@@ -146,11 +172,10 @@ def re_entry(record: OperationRecord, primary: NodeFacts, target: NodeFacts, now
     view = ResumeView(
         kind=record.kind,
         open=record.open,
+        past_return=record.past_return,
         opened=record.phase is Phase.SETTLING,
-        fenced=record.fence is not None and record.fence.rung in {rung.value for rung in SUFFICIENT},
-        held=held(primary),
         server=server_state(primary),
-        target_state=_target(target, record.from_timeline),
+        target_state=held,
         operation=f"{record.kind} {record.op_id}",
         primary=primary.name,
         target=target.name,
@@ -158,16 +183,9 @@ def re_entry(record: OperationRecord, primary: NodeFacts, target: NodeFacts, now
     return first_match(RESUME_RULES, view)
 
 
-def recorded_rung(record: OperationRecord) -> Rung:
-    """Return the rung that the record names; REFUSE when it names none that exists."""
-    name = record.fence.rung if record.fence else ""
-    return Rung(name) if name in set(Rung) else Rung.REFUSE
-
-
-def _target(target: NodeFacts, from_timeline: int | None) -> Target:
-    if target.server is None:
-        return Target.AWAY
-    if target.server.in_recovery:
-        return Target.STANDBY
-    newer = from_timeline is None or target.server.timeline > from_timeline
-    return Target.PROMOTED if newer else Target.PRIMARY
+def target_of_hold(state: str, timeline: int | None, from_timeline: int | None) -> Target:
+    """Read the answer of the node: `standby`, `pending`, `primary` or `down`, and its timeline."""
+    if state == "primary":
+        newer = from_timeline is None or timeline is None or timeline > from_timeline
+        return Target.PROMOTED if newer else Target.PRIMARY
+    return {"standby": Target.STANDBY, "pending": Target.PENDING}.get(state, Target.AWAY)

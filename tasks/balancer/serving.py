@@ -26,6 +26,15 @@ def admit(site: HarborSite, host: Host, *, timeout: float = 30.0) -> Outcome:
     return changed(f"{node} is served")
 
 
+def undrain(site: HarborSite, host: Host) -> Outcome:
+    """End the drain of a node; whether it is served is for its health check to say, for it may be dead."""
+    balancer = balancer_of(site)
+    if balancer is None:
+        return unchanged("the load balancer is not ours to tell")
+    balancer.admit(host.name)
+    return changed(f"{host.name} is drained no more")
+
+
 def drain(site: HarborSite, host: Host) -> Outcome:
     """Take a node out of the load balancer, so that no client reaches its Harbor; the node may be dead.
 

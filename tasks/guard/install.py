@@ -14,8 +14,8 @@ from tasks.guard.on_node import (
 )
 from tasks.hosts.connection import Host
 from tasks.node_program import node_program
-from tasks.operation.files import ACCEPTED
-from tasks.operation.store import put_state
+from tasks.operation.record import acceptance
+from tasks.operation.store import accept
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import PASSFILE, PROGRAM_DIR, layout_of, peers_of, slot_of
 from tasks.postgres.run_on_node import cluster_names, run_on_node
@@ -71,7 +71,13 @@ def install_guard(site: HarborSite, host: Host) -> Outcome:
 
 
 def accept_primary(
-    site: HarborSite, *hosts: Host, primary: str, timeline: int, sysid: str, required: tuple[str, ...] = ()
+    site: HarborSite,
+    *hosts: Host,
+    primary: str,
+    timeline: int,
+    sysid: str,
+    term: int = 0,
+    required: tuple[str, ...] = (),
 ) -> Outcome:
     """Record on the nodes who is the primary from now on; the boot guard of each goes by it.
 
@@ -80,15 +86,14 @@ def accept_primary(
         primary: its name.
         timeline: its timeline; the fencing token: a lower one is not primary any more.
         sysid: the database's system identifier.
+        term: of the operation that accepts it.
         required: nodes that must have it.
 
     Raises:
         NotMirrored: a required node, or every node, could not be written.
+        Superseded: a node knows a later promotion.
     """
-    text = {"primary": primary, "timeline": timeline, "system_identifier": sysid}
-    return put_state(
-        site, *hosts, name=ACCEPTED, text=json.dumps(text, sort_keys=True) + "\n", required=required
-    )
+    return accept(site, *hosts, accepted=acceptance(primary, timeline, sysid, term), required=required)
 
 
 def accept_running_primary(site: HarborSite, primary: Host, *others: Host) -> Outcome:

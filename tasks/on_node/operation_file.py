@@ -1,17 +1,17 @@
-"""Runs on a node: the lock, the operation record and the other state files, each step under one file lock.
+"""Runs on a node: term, lock, operation record and the other state files, each step under one lock.
 
-The kernel drops a file lock with the process that holds it; a lock file made with O_EXCL would stay behind
-when this program is killed between making and filling it.
+A term is a number that only grows. Every operation begins with the next one, and a node that knows a higher term
+does nothing for a lower one: whoever was stalled, cloned or restored finds out here and not by promoting.
 """
 
-import fcntl
 import json
-import os
 import sys
 import time
 from typing import Any, Callable, Dict, Optional
 
+from tasks.on_node.authority import Busy, age_of, known_term, moment, state_lock
 from tasks.on_node.pg_disk import remove_durably, text_of, write_durably
+from tasks.on_node.shared_copy import keep_shared, read_shared
 
 Answer = Dict[str, Any]
 
@@ -27,25 +27,57 @@ def current_lock(p: Dict[str, Any]) -> Optional[Dict[str, Any]]:
     if text is None:
         return None
     lock: Dict[str, Any] = json.loads(text)
-    return {key: lock[key] for key in ("op_id", "holder", "taken_at", "expires_at")}
+    return dict(lock, **{key: lock[key] for key in ("op_id", "holder", "taken_at", "expires_at")})
 
 
-def write_lock(p: Dict[str, Any], taken_at: float) -> None:
-    """Write our lock; its times are this node's, since it is this node that judges them."""
-    lock = {"op_id": p["op_id"], "holder": p["holder"], "taken_at": taken_at}
-    lock["expires_at"] = time.time() + p["ttl_s"]
+def alive(lock: Dict[str, Any]) -> bool:
+    """Tell whether a lock's time is not over; by the clock that nobody sets, as long as this machine has not booted."""
+    age = age_of(lock.get("renewed"))
+    return time.time() < lock["expires_at"] if age is None else age < float(lock["ttl_s"])
+
+
+def write_lock(p: Dict[str, Any], taken_at: float, written: Optional[Dict[str, Any]] = None) -> None:
+    """Write our lock; its times are this node's, since it is this node that judges them.
+
+    Args:
+        written: the moment of the newest record, which is how old an intent is; None before the first.
+    """
+    lock = {"op_id": p["op_id"], "holder": p["holder"], "taken_at": taken_at, "ttl_s": p["ttl_s"]}
+    lock.update(expires_at=time.time() + p["ttl_s"], renewed=moment(), written=written)
     write_durably(path(p, "lock"), json.dumps(lock, sort_keys=True) + "\n")
 
 
 def acquire(p: Dict[str, Any]) -> Answer:
-    """Take the lock if it is free, expired, ours, or that of a process known to be dead."""
+    """Take the lock if it is free, over, ours, or that of a process known to be dead; never for a lower term."""
     lock, now = current_lock(p), time.time()
     others = lock is not None and lock["holder"] not in [p["holder"]] + p["dead"]
-    if lock is not None and others and now < lock["expires_at"]:
+    if lock is not None and others and alive(lock):
         return {"state": "held", "lock": lock}
+    outdated = claim_term(p)
+    if outdated is not None:
+        return outdated
     same = lock is not None and (lock["holder"], lock["op_id"]) == (p["holder"], p["op_id"])
     write_lock(p, lock["taken_at"] if lock is not None and same else now)
     return {"state": "acquired", "changed": not same, "previous": lock, "operation": operation(p)}
+
+
+def claim_term(p: Dict[str, Any]) -> Optional[Answer]:
+    """Make the caller's term the highest here and on the NAS; the answer for a caller that is behind.
+
+    A bootstrap has none: it promotes nothing.
+    """
+    if p.get("term") is None:
+        return None
+    known, shared = known_term(p), read_shared(p, "term") or {}
+    if int(shared.get("term") or 0) > known["term"]:
+        known = {"term": int(shared["term"]), "op_id": str(shared.get("op_id"))}
+    if known["term"] > p["term"] or (known["term"] == p["term"] and known["op_id"] != p["op_id"]):
+        return {"state": "outdated", "term": known["term"], "operation": known["op_id"]}
+    if known["term"] < p["term"]:
+        text = json.dumps({"term": p["term"], "op_id": p["op_id"]}, sort_keys=True) + "\n"
+        write_durably(path(p, "term"), text)
+        keep_shared(p, "term", text)
+    return None
 
 
 def operation(p: Dict[str, Any]) -> Any:
@@ -58,13 +90,53 @@ def operation(p: Dict[str, Any]) -> Any:
 
 
 def write(p: Dict[str, Any]) -> Answer:
-    """Write the operation record and renew the lock; only while the lock is ours."""
+    """Write the operation record and renew the lock; only while the lock is ours.
+
+    With `accepted` the new primary is accepted in the same breath: the boot guard and a second orchestrator must
+    know it before any client does.
+    """
     lock = current_lock(p)
     if lock is None or (lock["holder"], lock["op_id"]) != (p["holder"], p["op_id"]):
         return {"state": "lost", "lock": lock}
+    record = json.loads(p["record"])
+    known = known_term(p)
+    if known["term"] > int(record.get("term") or 0):
+        return {"state": "lost", "lock": dict(lock, holder="term %d, %s" % (known["term"], known["op_id"]))}
+    if p.get("accepted"):
+        accept(p)
     write_durably(path(p, "operation"), p["record"])
-    write_lock(p, lock["taken_at"])
+    write_lock(p, lock["taken_at"], moment())
     return {"state": "written"}
+
+
+def accept(p: Dict[str, Any]) -> Answer:
+    """Keep who is the primary from now on, here and on the NAS; what is newer there stays."""
+    given, text = json.loads(p["accepted"]), text_of(path(p, "accepted"))
+    known = None if text is None else json.loads(text)
+    if known is not None and newer(known, given):
+        return {"state": "outdated", "term": known.get("term", 0), "operation": str(known.get("primary"))}
+    same = known is not None and all(
+        known.get(key) == given[key] for key in ("primary", "timeline", "system_identifier")
+    )
+    changed = not same or int((known or {}).get("term") or 0) < int(given.get("term") or 0)
+    if changed:
+        write_durably(path(p, "accepted"), p["accepted"])
+    shared = read_shared(p, "accepted")
+    if shared is None or not newer(shared, given):
+        keep_shared(p, "accepted", p["accepted"])
+    return {"state": "written", "changed": changed}
+
+
+def newer(known: Dict[str, Any], given: Dict[str, Any]) -> bool:
+    """Tell whether an acceptance is of a later promotion of the same database."""
+    if known.get("system_identifier") != given["system_identifier"]:
+        return False
+    if known.get("primary") == given["primary"] and known.get("timeline") == given["timeline"]:
+        return False
+    return (int(known.get("timeline") or 0), int(known.get("term") or 0)) > (
+        int(given["timeline"]),
+        int(given.get("term") or 0),
+    )
 
 
 def renew(p: Dict[str, Any]) -> Answer:
@@ -72,7 +144,7 @@ def renew(p: Dict[str, Any]) -> Answer:
     lock = current_lock(p)
     if lock is None or (lock["holder"], lock["op_id"]) != (p["holder"], p["op_id"]):
         return {"state": "lost", "lock": lock}
-    write_lock(p, lock["taken_at"])
+    write_lock(p, lock["taken_at"], lock.get("written"))
     return {"state": "renewed"}
 
 
@@ -108,6 +180,7 @@ ACTIONS: Dict[str, Callable[[Dict[str, Any]], Answer]] = {
     "renew": renew,
     "release": release,
     "close": close,
+    "accept": accept,
     "put": put,
     "drop": drop,
 }
@@ -115,13 +188,16 @@ ACTIONS: Dict[str, Callable[[Dict[str, Any]], Answer]] = {
 
 def act(p: Dict[str, Any]) -> Answer:
     """Do one action with all others kept out."""
-    os.makedirs(p["state_dir"], 0o700, exist_ok=True)
-    with open(p["state_dir"] + "/.state.lock", "w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        try:
+    try:
+        with state_lock(p):
             return ACTIONS[p["action"]](p)
-        except (ValueError, KeyError, TypeError) as error:
-            return {"state": "damaged", "why": "%s: %s" % (type(error).__name__, error)}
+    except Busy as error:
+        return {"state": "busy", "why": str(error)}
+    except OSError as error:
+        # Its disk is full, read-only or gone: nothing can be recorded here, and the others go on without it.
+        return {"state": "unwritable", "why": "%s: %s" % (type(error).__name__, error)}
+    except (ValueError, KeyError, TypeError) as error:
+        return {"state": "damaged", "why": "%s: %s" % (type(error).__name__, error)}
 
 
 if __name__ == "__main__":

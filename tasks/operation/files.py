@@ -4,10 +4,10 @@ from tasks.postgres.layout import STATE_DIR
 
 # Names of the files in there without `.json`; the probe returns all of them by these names.
 OPERATION = "operation"  # the open or last operation: OperationRecord in record.py
+TERM = "term"  # {"term", "op_id"}: the highest term that this node knows
 LOCK = "lock"  # who works on the site right now: Lock in record.py
-ACCEPTED = (
-    "accepted"  # {"primary", "timeline", "system_identifier"}: the accepted primary, for the boot guard
-)
+ACCEPTED = "accepted"  # {"primary", "timeline", "system_identifier", "term"}: the accepted primary, for the boot guard
+PROMOTION = "promotion"  # {"boot", "uptime", "operation"}: when this server was told to promote itself
 PAUSED = "paused"  # {"reason", "since", "by"}: nothing that an alert starts may act
 LAST_PRIMARY = "last_primary"  # the last position seen by `check`: LastPrimary in record.py
 DURABILITY = "durability"  # {"state": "SYNC"|"ASYNC"|"ASYNC_DEGRADED", "lsn", "at"}

@@ -1,5 +1,6 @@
 """Who holds a lock: this very process, told from one that had its number before."""
 
+import hashlib
 import os
 import socket
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ class Holder:
         start: when it started, in clock ticks since the boot; process ids are used again.
         boot: the first part of the machine's boot id.
         namespace: its process id namespace; two containers have different processes of the same number.
-        machine: the first part of the machine's id; empty when it has none.
+        machine: its id and its network cards, hashed: a clone has the id, and other cards.
     """
 
     host: str
@@ -43,7 +44,7 @@ def process_of(pid: int) -> Holder:
         _start_of(pid),
         _text("/proc/sys/kernel/random/boot_id")[:8],
         str(os.stat("/proc/self/ns/pid").st_ino),
-        _text("/etc/machine-id")[:8],
+        _machine(),
     )
 
 
@@ -57,10 +58,15 @@ def known_dead(holder: str) -> bool:
         return False
     other = Holder(parts[0], int(parts[1]), *parts[2:])
     here = this_process()
-    if here.boot and other.boot == here.boot:
-        return other.namespace == here.namespace and _start_of(other.pid) != other.start
-    # This machine before its last boot, or another one; a container has no id and cannot tell.
-    return bool(here.machine) and (other.host, other.machine) == (here.host, here.machine)
+    if not here.boot or (other.boot, other.namespace, other.machine) != (
+        here.boot,
+        here.namespace,
+        here.machine,
+    ):
+        # Of an earlier boot, or of a machine that was cloned from the same image or snapshot: the name and the id
+        # are the same, and the other one may be alive. Its lock is over a minute after its last step.
+        return False
+    return _start_of(other.pid) != other.start
 
 
 def describe(holder: str) -> str:
@@ -68,6 +74,15 @@ def describe(holder: str) -> str:
     host, _, rest = holder.partition(":")
     pid = rest.partition(":")[0]
     return f"process {pid} on {host}" if pid.isdigit() else holder
+
+
+def _machine() -> str:
+    cards = sorted(
+        _text(str(card / "address"))
+        for card in Path("/sys/class/net").glob("*")
+        if (card / "device").exists()
+    )
+    return hashlib.sha256("\n".join([_text("/etc/machine-id"), *cards]).encode()).hexdigest()[:8]
 
 
 def _start_of(pid: int) -> str:

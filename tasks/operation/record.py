@@ -29,17 +29,23 @@ class Phase(StrEnum):
     FENCING = "fencing"
     FENCED = "fenced"
     STOPPING = "stopping"  # switchover: the primary is being shut down
+    TAKING_BACK = "taking back"  # nothing was promoted, and the old primary is being started again
     PROMOTING = "promoting"  # the intent: the standby may be a primary from here on
     PROMOTED = "promoted"
     OPENING = "opening"  # Harbor is being repointed
     SETTLING = "settling"
     REWINDING = "rewinding"
     CLONING = "cloning"
+    FOLLOWING = "following"
     DONE = "done"
     ABORTED = "aborted"
 
 
 CLOSED = frozenset({Phase.DONE, Phase.ABORTED})
+# From here on the target may be the primary, whatever can be seen of it: there is only the way forward.
+PAST_RETURN = frozenset({Phase.PROMOTING, Phase.PROMOTED, Phase.OPENING, Phase.SETTLING})
+_ORDER = [phase for phase in Phase if phase not in (*PAST_RETURN, *CLOSED)]
+_ORDER += [Phase.ABORTED, Phase.PROMOTING, Phase.PROMOTED, Phase.OPENING, Phase.SETTLING, Phase.DONE]
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,9 @@ class OperationRecord:
         started_at: wall time, seconds since 1970.
         orchestrator: `host:pid` of the process that works on it.
         phase: how far it is.
+        term: the number of this operation among all of the site; a node that knows a higher one obeys no lower one.
+        staged: every Harbor was told to make ready for the new primary, which is to be put back on an abort.
+        drained: nodes that this operation took out of the load balancer, likewise.
         system_identifier: of the cluster that it is about.
         fence: how the old primary was cut off; None before.
         last_primary: the last position seen on the old primary; None when unknown.
@@ -98,12 +107,25 @@ class OperationRecord:
     durability_state: str | None = None
     promoted_timeline: int | None = None
     last_failover: float | None = None
+    term: int = 0
+    staged: bool = False
+    drained: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def open(self) -> bool:
         """Whether it has not come to an end."""
         return self.phase not in CLOSED
+
+    @property
+    def past_return(self) -> bool:
+        """Whether the promotion may have happened: nothing before it may be taken back any more."""
+        return self.phase in PAST_RETURN and self.kind is not OperationKind.REJOIN
+
+    @property
+    def progress(self) -> tuple[int, float, int]:
+        """Order copies of records: the later operation, then the one that is further on."""
+        return self.term, self.started_at, _ORDER.index(self.phase)
 
     @property
     def failover_at(self) -> float | None:
@@ -118,12 +140,22 @@ class OperationRecord:
 
 @dataclass(frozen=True)
 class Lock:
-    """Who works on the site. It is dead when `expires_at` (wall time) has passed without a renewal."""
+    """Who works on the site.
+
+    Attributes:
+        expires_at: wall time of the node; the lock is over when it has passed without a renewal.
+        ttl_s: seconds from one renewal to the end.
+        renewed: when it was renewed last, by the node's clock since its boot, which judges it there.
+        written: when the newest record was written, likewise; an intent is as old as that.
+    """
 
     op_id: str
     holder: str
     taken_at: float
     expires_at: float
+    ttl_s: float = 0.0
+    renewed: Mapping[str, Any] | None = None
+    written: Mapping[str, Any] | None = None
 
     def alive(self, wall: float) -> bool:
         """Tell whether the holder may still be working."""
@@ -133,6 +165,12 @@ class Lock:
 def to_json(record: OperationRecord | Lock | LastPrimary) -> str:
     """Write a record as JSON, sorted, so that equal records are equal files."""
     return json.dumps(asdict(record), sort_keys=True, indent=1, default=str) + "\n"
+
+
+def acceptance(primary: str, timeline: int, system_identifier: str, term: int) -> str:
+    """Write accepted.json: who is the primary from now on; a lower timeline is not primary any more."""
+    value = {"primary": primary, "timeline": timeline, "system_identifier": system_identifier, "term": term}
+    return json.dumps(value, sort_keys=True) + "\n"
 
 
 def record_from(value: Any, where: str = "") -> OperationRecord | None:
@@ -149,6 +187,7 @@ def record_from(value: Any, where: str = "") -> OperationRecord | None:
         fields["phase"] = Phase(fields["phase"])
         fields["fence"] = Fence(**fields["fence"]) if fields.get("fence") else None
         fields["last_primary"] = _last_primary(fields.get("last_primary"))
+        fields["drained"] = tuple(fields.get("drained", ()))
         return OperationRecord(**fields)
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged("operation record", where, error) from error

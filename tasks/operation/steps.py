@@ -5,6 +5,7 @@ from tasks.step import step
 
 acquire = step(store.acquire, "Take the site's lock")
 advance = step(store.advance, "Record the operation")
+accept = step(store.accept, "Record the accepted primary")
 close = step(store.close, "Close the operation")
 release = step(store.release, "Give the site's lock back")
 put_state = step(store.put_state, "Keep a note on the nodes")

@@ -15,7 +15,14 @@ from typing import Any
 
 from blocks import HarborSite
 from tasks import clock
-from tasks.errors import HarborHaError, HostUnreachable, RemoteConnectionLost, RemoteTimeout
+from tasks.errors import (
+    HarborHaError,
+    HostUnreachable,
+    RemoteCommandFailed,
+    RemoteConnectionLost,
+    RemoteTimeout,
+    Superseded,
+)
 from tasks.hosts.connection import Host
 from tasks.node_program import node_program
 from tasks.on_node import operation_file
@@ -27,11 +34,12 @@ from tasks.postgres.layout import STATE_DIR
 
 _OPERATION_FILE = node_program(operation_file)
 
-# Longer than any step between two records but a clone, which `renewed` sees through.
-LOCK_TTL_S = 900.0
-RENEWAL_S = 120.0
+# A working process renews its lock (`renewed`); of one that is gone, or stalls, the lock is over after a minute.
+LOCK_TTL_S = 60.0
+RENEWAL_S = 15.0
 _LIMIT_S = 10.0
-_AWAY = (HostUnreachable, RemoteConnectionLost, RemoteTimeout)
+# A node on which no program ends well keeps no record either: its disk is full, or its Python is gone.
+_AWAY = (HostUnreachable, RemoteConnectionLost, RemoteTimeout, RemoteCommandFailed)
 
 
 class LockHeld(HarborHaError):
@@ -59,6 +67,10 @@ class LockLost(HarborHaError):
     """The lock is no longer ours: this process slept too long and another one took over."""
 
 
+class Unwritable(HarborHaError):
+    """A node is reached and can keep nothing: its disk is full or read-only, or another step holds it up."""
+
+
 class NotMirrored(HarborHaError):
     """A state file could not be written where it is needed."""
 
@@ -68,12 +80,15 @@ def holder() -> str:
     return str(this_process())
 
 
-def acquire(site: HarborSite, *hosts: Host, op_id: str, required: Sequence[str] = ()) -> Outcome:
+def acquire(
+    site: HarborSite, *hosts: Host, op_id: str, term: int | None = None, required: Sequence[str] = ()
+) -> Outcome:
     """Take the site's lock for an operation, on all given nodes or on none; a second time is no change.
 
     Args:
         hosts: the database nodes; one that cannot be reached is left out.
         op_id: the operation, new or resumed.
+        term: its term, which becomes the highest on these nodes; None for work that promotes nothing.
         required: nodes that must be locked.
 
     Returns:
@@ -82,7 +97,8 @@ def acquire(site: HarborSite, *hosts: Host, op_id: str, required: Sequence[str] 
 
     Raises:
         LockHeld: another process works on the site.
-        NotMirrored: a required node, or every node, could not be reached.
+        Superseded: a node knows a later operation.
+        NotMirrored: a required node, or every node, could not be reached or written.
         RecordDamaged: a lock cannot be read.
     """
     locked: list[Host] = []
@@ -93,8 +109,8 @@ def acquire(site: HarborSite, *hosts: Host, op_id: str, required: Sequence[str] 
     try:
         for host in _in_order(site, hosts):
             try:
-                answer = _acquire_on(host, op_id)
-            except _AWAY as error:
+                answer = _acquire_on(site, host, op_id, term)
+            except (*_AWAY, Unwritable) as error:
                 missed[host.name] = str(error)
                 continue
             locked.append(host)
@@ -105,7 +121,7 @@ def acquire(site: HarborSite, *hosts: Host, op_id: str, required: Sequence[str] 
             fresh = fresh or answer["changed"]
         _require(locked, required, missed, "The lock")
     except HarborHaError:
-        _each(locked, lambda host: _act(host, "release", op_id=op_id))
+        _each(locked, lambda host: _act(site, host, "release", op_id=op_id))
         raise
     names = [host.name for host in locked]
     said = changed if fresh else unchanged
@@ -118,33 +134,45 @@ def acquire(site: HarborSite, *hosts: Host, op_id: str, required: Sequence[str] 
     )
 
 
-def advance(site: HarborSite, *hosts: Host, record: OperationRecord, required: Sequence[str] = ()) -> Outcome:
+def advance(
+    site: HarborSite,
+    *hosts: Host,
+    record: OperationRecord,
+    required: Sequence[str] = (),
+    accepted: str | None = None,
+) -> Outcome:
     """Write the operation record on the nodes, before the step that its phase names, and renew the lock.
 
     Args:
         hosts: nodes on which `acquire` took the lock; written all at once.
         required: nodes that must have it; the node to promote before its promotion.
+        accepted: who is the primary from now on (the text of accepted.json), written with it; None: no change.
 
     Raises:
         LockLost: the lock went to another process.
         NotMirrored: a required node, or every node, could not be written.
     """
-    return _record(hosts, record, "write", required, f"{record.kind} {record.op_id}: {record.phase}")
+    detail = f"{record.kind} {record.op_id}: {record.phase}"
+    return _record(site, hosts, record, "write", required, detail, accepted=accepted)
 
 
-def close(site: HarborSite, *hosts: Host, record: OperationRecord) -> Outcome:
+def close(site: HarborSite, *hosts: Host, record: OperationRecord, required: Sequence[str] = ()) -> Outcome:
     """Write the last record and give the lock back.
+
+    Args:
+        required: nodes that must have it: an abort that the target does not know is none.
 
     Raises:
         LockLost: the lock went to another process.
-        NotMirrored: no node could be written.
+        NotMirrored: a required node, or every node, could not be written.
     """
-    return _record(hosts, record, "close", (), f"{record.kind} {record.op_id} closed: {record.phase}")
+    detail = f"{record.kind} {record.op_id} closed: {record.phase}"
+    return _record(site, hosts, record, "close", required, detail)
 
 
 @contextlib.contextmanager
-def renewed(*hosts: Host, op_id: str, every_s: float = RENEWAL_S) -> Iterator[None]:
-    """Renew the lock while a step of unknown length runs (a clone, a rewind).
+def renewed(site: HarborSite, *hosts: Host, op_id: str, every_s: float = RENEWAL_S) -> Iterator[None]:
+    """Renew the lock while its process works; one that is killed or stalls loses it within a minute.
 
     A renewal that fails is not told: the next `advance` finds a lock that was lost, and stops.
     """
@@ -153,7 +181,7 @@ def renewed(*hosts: Host, op_id: str, every_s: float = RENEWAL_S) -> Iterator[No
     def renew() -> None:
         while not ended.wait(every_s):
             with contextlib.suppress(HarborHaError):
-                _each(hosts, lambda host: _act(host, "renew", op_id=op_id))
+                _each(hosts, lambda host: _act(site, host, "renew", op_id=op_id))
 
     renewer = threading.Thread(target=renew, daemon=True)
     renewer.start()
@@ -166,7 +194,7 @@ def renewed(*hosts: Host, op_id: str, every_s: float = RENEWAL_S) -> Iterator[No
 
 def release(site: HarborSite, *hosts: Host, op_id: str) -> Outcome:
     """Give the lock back without a record, when the operation did not begin."""
-    done = _each(hosts, lambda host: _act(host, "release", op_id=op_id))
+    done = _each(hosts, lambda host: _act(site, host, "release", op_id=op_id))
     freed = [name for name, answer in done.items() if not isinstance(answer, str) and answer["changed"]]
     return changed(f"lock released on {', '.join(freed)}") if freed else unchanged("no lock of ours")
 
@@ -187,7 +215,7 @@ def unpause(site: HarborSite, *hosts: Host) -> Outcome:
     Raises:
         NotMirrored: a node could not be reached; the site stays paused as long as one node says so.
     """
-    done = _each(hosts, lambda host: _act(host, "drop", name=PAUSED))
+    done = _each(hosts, lambda host: _act(site, host, "drop", name=PAUSED))
     missed = {name: answer for name, answer in done.items() if isinstance(answer, str)}
     _require([h for h in hosts if h.name not in missed], [h.name for h in hosts], missed, "The pause")
     ended = any(answer["changed"] for answer in done.values() if not isinstance(answer, str))
@@ -217,7 +245,7 @@ def put_state(site: HarborSite, *hosts: Host, name: str, text: str, required: Se
     Raises:
         NotMirrored: a required node, or every node, could not be written.
     """
-    done = _each(hosts, lambda host: _act(host, "put", name=name, text=text))
+    done = _each(hosts, lambda host: _act(site, host, "put", name=name, text=text))
     missed = {node: answer for node, answer in done.items() if isinstance(answer, str)}
     written = [host for host in hosts if host.name not in missed]
     _require(written, required, missed, f"{name}.json")
@@ -227,11 +255,37 @@ def put_state(site: HarborSite, *hosts: Host, name: str, text: str, required: Se
     return (changed if new else unchanged)(detail, written=names, missed=missed)
 
 
+def accept(site: HarborSite, *hosts: Host, accepted: str, required: Sequence[str] = ()) -> Outcome:
+    """Keep who is the primary on all nodes that can be reached and on the NAS; a later acceptance there stays.
+
+    Args:
+        accepted: the text of accepted.json.
+        required: nodes that must have it.
+
+    Raises:
+        Superseded: a node knows a later promotion.
+        NotMirrored: a required node, or every node, could not be written.
+    """
+    done = _each(hosts, lambda host: _act(site, host, "accept", accepted=accepted))
+    missed = {node: answer for node, answer in done.items() if isinstance(answer, str)}
+    written = [host for host in hosts if host.name not in missed]
+    _require(written, required, missed, "accepted.json")
+    new = any(answer["changed"] for answer in done.values() if not isinstance(answer, str))
+    detail = f"accepted.json on {', '.join(host.name for host in written)}"
+    return (changed if new else unchanged)(detail, written=[host.name for host in written], missed=missed)
+
+
 def _record(
-    hosts: Sequence[Host], record: OperationRecord, action: str, required: Sequence[str], detail: str
+    site: HarborSite,
+    hosts: Sequence[Host],
+    record: OperationRecord,
+    action: str,
+    required: Sequence[str],
+    detail: str,
+    **more: Any,
 ) -> Outcome:
     text = to_json(record)
-    done = _each(hosts, lambda host: _act(host, action, op_id=record.op_id, record=text))
+    done = _each(hosts, lambda host: _act(site, host, action, op_id=record.op_id, record=text, **more))
     for node, answer in done.items():
         if not isinstance(answer, str) and answer["state"] == "lost":
             owner = describe(answer["lock"]["holder"]) if answer["lock"] else "nobody"
@@ -247,27 +301,42 @@ def _record(
     return changed(detail, written=[host.name for host in written], missed=missed)
 
 
-def _acquire_on(host: Host, op_id: str) -> dict[str, Any]:
-    answer = _act(host, "acquire", op_id=op_id, dead=[])
+def _acquire_on(site: HarborSite, host: Host, op_id: str, term: int | None) -> dict[str, Any]:
+    answer = _act(site, host, "acquire", op_id=op_id, term=term, dead=[])
     if answer["state"] == "held" and known_dead(answer["lock"]["holder"]):
-        answer = _act(host, "acquire", op_id=op_id, dead=[answer["lock"]["holder"]])
+        dead = [answer["lock"]["holder"]]
+        answer = _act(site, host, "acquire", op_id=op_id, term=term, dead=dead)
     if answer["state"] == "held":
         raise LockHeld(host.name, answer["lock"])
     return answer
 
 
-def _act(host: Host, action: str, **given: Any) -> dict[str, Any]:
+def _act(site: HarborSite, host: Host, action: str, **given: Any) -> dict[str, Any]:
     payload = {"action": action, "state_dir": STATE_DIR, "holder": holder(), "ttl_s": LOCK_TTL_S, **given}
-    source = _OPERATION_FILE
-    answer: dict[str, Any] = host.python(source, payload, timeout=_LIMIT_S)
+    payload.update(site=site.name, nas_path=nas_path_of(site, host.name))
+    answer: dict[str, Any] = host.python(_OPERATION_FILE, payload, timeout=_LIMIT_S)
     if answer["state"] == "damaged":
         raise RecordDamaged(
-            f"The lock cannot be read: {answer['why']}.",
+            f"What is recorded there cannot be read: {answer['why']}.",
             where=host.name,
             meaning="An operation may be half done; it is not taken for absent.",
-            remedy=f"Look at {STATE_DIR}/lock.json; move it aside when you know the state.",
+            remedy=f"Look at the files in {STATE_DIR}; move the damaged one aside when you know the state.",
+        )
+    if answer["state"] in ("unwritable", "busy"):
+        raise Unwritable(f"Nothing can be recorded there: {answer['why']}.", where=host.name)
+    if answer["state"] == "outdated":
+        raise Superseded(
+            f"Another operation has begun since: term {answer['term']} ({answer['operation']}).",
+            where=host.name,
+            meaning="Nothing was changed there by this call.",
+            remedy="Run the flow again; it looks anew.",
         )
     return answer
+
+
+def nas_path_of(site: HarborSite, node: str) -> str | None:
+    """Say where a node sees the NAS; None for one that does not mount it."""
+    return site.nas.path if site.node(node).runs_harbor else None
 
 
 def _each(hosts: Iterable[Host], action: Callable[[Host], dict[str, Any]]) -> dict[str, dict[str, Any] | str]:
@@ -276,7 +345,7 @@ def _each(hosts: Iterable[Host], action: Callable[[Host], dict[str, Any]]) -> di
     def guarded(host: Host) -> dict[str, Any] | str:
         try:
             return action(host)
-        except _AWAY as error:
+        except (*_AWAY, Unwritable) as error:
             return str(error)
 
     listed = list(hosts)

@@ -9,10 +9,11 @@ from tasks.hosts.connection import Host
 from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import slot_of
-from tasks.postgres.on_node import pg_promote
-from tasks.postgres.run_on_node import run_on_node
+from tasks.postgres.on_node import pg_hold, pg_promote
+from tasks.postgres.run_on_node import Authority, run_on_node
 from tasks.postgres.sql import execute
 
+_PG_HOLD = node_program(pg_hold)
 _PG_PROMOTE = node_program(pg_promote)
 
 # Promotion takes 0.1 s; replaying what was received and not replayed takes the rest.
@@ -33,7 +34,13 @@ class NoWrite(HarborHaError):
 
 
 def promote(
-    site: HarborSite, host: Host, *, from_timeline: int, operation: str, limit_s: float = PROMOTE_LIMIT_S
+    site: HarborSite,
+    host: Host,
+    *,
+    from_timeline: int,
+    operation: str,
+    limit_s: float = PROMOTE_LIMIT_S,
+    authority: Authority | None = None,
 ) -> Outcome:
     """Promote the standby and prove it: no recovery, a higher timeline, standby.signal gone, a real commit.
 
@@ -63,6 +70,7 @@ def promote(
         from_timeline=from_timeline,
         operation=operation,
         limit_s=limit_s,
+        authority=authority,
     )
     state = answer["state"]
     if state == "promoted":
@@ -89,6 +97,20 @@ def promote(
         meaning="Facts have changed since the decision.",
         remedy="Run check to see who is the primary.",
     )
+
+
+def hold(site: HarborSite, host: Host, *, authority: Authority) -> Outcome:
+    """See what a node is that a killed run may have promoted; the lock is ours, so that run does nothing more.
+
+    Returns:
+        data: `state` (`standby`, `pending`: told to promote itself and not done, `primary`, `down`), `timeline`.
+
+    Raises:
+        Superseded: the lock there is not ours any more.
+    """
+    answer = run_on_node(site, host, _PG_HOLD, limit=15, authority=authority)
+    detail = f"{answer['state']}" + (f" on timeline {answer['timeline']}" if answer["timeline"] else "")
+    return unchanged(detail, state=answer["state"], timeline=answer["timeline"])
 
 
 def checkpoint(site: HarborSite, primary: Host, *, timeout: float = 300.0) -> Outcome:

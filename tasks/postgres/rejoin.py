@@ -10,7 +10,7 @@ from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres import promote, proof
 from tasks.postgres.layout import PASSFILE, layout_of, peers_of
 from tasks.postgres.on_node import pg_await_copy, pg_follow, pg_rewind
-from tasks.postgres.run_on_node import run_on_node
+from tasks.postgres.run_on_node import Authority, run_on_node
 from tasks.postgres.sql import document
 
 _PG_REWIND = node_program(pg_rewind)
@@ -46,7 +46,7 @@ class RewindFailed(HarborHaError):
         )
 
 
-def follow(site: HarborSite, standby: Host, primary: Host) -> Outcome:
+def follow(site: HarborSite, standby: Host, primary: Host, *, authority: Authority | None = None) -> Outcome:
     """Start the node as a standby and prove that it replays; for all ways to rejoin, as their last step.
 
     Gives the primary its slots, clears what must not be in postgresql.auto.conf, restores the autostart, drops
@@ -56,7 +56,9 @@ def follow(site: HarborSite, standby: Host, primary: Host) -> Outcome:
         NotFollowing: it runs as a primary, does not start, or does not replay a marker.
     """
     slots = promote.ensure_slots(site, primary, peers=[peer.name for peer in peers_of(site, primary.name)])
-    answer = run_on_node(site, standby, _PG_FOLLOW, limit=_START_LIMIT_S + 10, limit_s=_START_LIMIT_S)
+    answer = run_on_node(
+        site, standby, _PG_FOLLOW, limit=_START_LIMIT_S + 10, limit_s=_START_LIMIT_S, authority=authority
+    )
     if "problem" in answer:
         raise _not_following(standby, answer["problem"])
     stale = promote.drop_stale_slots(site, standby)
@@ -82,7 +84,9 @@ def await_copy(site: HarborSite, node: Host, *, limit_s: float = _REWIND_LIMIT_S
     return unchanged(f"no copy is under way; waited {answer['waited_s']:.1f} s")
 
 
-def rewind(site: HarborSite, node: Host, primary: Host, *, operation: str) -> Outcome:
+def rewind(
+    site: HarborSite, node: Host, primary: Host, *, operation: str, authority: Authority | None = None
+) -> Outcome:
     """Rewind a stopped, diverged node to the primary's history; it is not started (`follow` does that).
 
     First a checkpoint on the primary: without it pg_rewind sees no divergence. What only this node has is kept
@@ -108,6 +112,7 @@ def rewind(site: HarborSite, node: Host, primary: Host, *, operation: str) -> Ou
         source=f"host={primary.address} port={layout_of(site).port} user={site.postgres.rewind.user} "
         "dbname=postgres sslmode=require connect_timeout=5",
         passfile=PASSFILE,
+        authority=authority,
         **limits,
         **history_of(site, primary),
     )

@@ -12,6 +12,7 @@ from tasks.postgres.cluster import as_record, read_configuration
 from tasks.postgres.layout import STATE_DIR, layout_of, peers_of, slot_of
 from tasks.postgres.on_node import base_backup
 from tasks.postgres.promote import ensure_slots
+from tasks.postgres.run_on_node import Authority, require_authority
 from tasks.postgres.settings import conninfo
 from tasks.postgres.sql import execute
 
@@ -50,7 +51,7 @@ def copy_configuration(site: HarborSite, standby: Host, primary: Host) -> Outcom
     return changed(f"copied {conf} from {primary.name}")
 
 
-def clone(site: HarborSite, standby: Host, primary: Host) -> Outcome:
+def clone(site: HarborSite, standby: Host, primary: Host, *, authority: Authority | None = None) -> Outcome:
     """Take a base backup beside the data directory, verify it, swap it in; the old directory is kept aside.
 
     A copy that was interrupted is taken again from the start. The standby's server must be stopped when a
@@ -77,8 +78,10 @@ def clone(site: HarborSite, standby: Host, primary: Host) -> Outcome:
         "record_text": as_record(site.name, sysid),
         "state_dir": STATE_DIR,
         "limit_s": _COPY_S,
+        "authority": authority,
     }
     answer = standby.python(_BASE_BACKUP, payload, timeout=_COPY_S + 60)
+    require_authority(answer, standby)
     if "problem" in answer:
         raise HarborHaError(
             answer["problem"],

@@ -6,7 +6,7 @@ from tasks.hosts.connection import Host
 from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.on_node import pg_compensate, pg_fence, pg_stop, pg_wait_replay
-from tasks.postgres.run_on_node import run_on_node
+from tasks.postgres.run_on_node import Authority, run_on_node
 
 _PG_COMPENSATE = node_program(pg_compensate)
 _PG_FENCE = node_program(pg_fence)
@@ -39,7 +39,9 @@ class NotReplayed(HarborHaError):
     """The standby does not hold the primary's shutdown checkpoint; it must not be promoted."""
 
 
-def stop_for_switchover(site: HarborSite, host: Host, *, limit_s: float = STOP_LIMIT_S) -> Outcome:
+def stop_for_switchover(
+    site: HarborSite, host: Host, *, limit_s: float = STOP_LIMIT_S, authority: Authority | None = None
+) -> Outcome:
     """Shut the primary down fast and see the shutdown checkpoint on its control file.
 
     From its return on nothing starts this node as a primary: standby.signal is there and start.conf says
@@ -53,7 +55,13 @@ def stop_for_switchover(site: HarborSite, host: Host, *, limit_s: float = STOP_L
     """
     limit = limit_s + ARCHIVER_GRACE_S + 5
     answer = run_on_node(
-        site, host, _PG_STOP, limit=limit, limit_s=limit_s, archiver_grace_s=ARCHIVER_GRACE_S
+        site,
+        host,
+        _PG_STOP,
+        limit=limit,
+        limit_s=limit_s,
+        archiver_grace_s=ARCHIVER_GRACE_S,
+        authority=authority,
     )
     state = answer["state"]
     if state != "stopped" or answer.get("running"):
@@ -100,7 +108,9 @@ def prove_shutdown(
     )
 
 
-def fence_by_ssh(site: HarborSite, host: Host, *, graceful_s: float = FENCE_GRACE_S) -> Outcome:
+def fence_by_ssh(
+    site: HarborSite, host: Host, *, graceful_s: float = FENCE_GRACE_S, authority: Authority | None = None
+) -> Outcome:
     """Stop the server (fast, then immediate, then SIGKILL) and keep it from starting as a primary.
 
     The fast stop comes first because it sends the last writes to the standby.
@@ -121,6 +131,7 @@ def fence_by_ssh(site: HarborSite, host: Host, *, graceful_s: float = FENCE_GRAC
         archiver_grace_s=ARCHIVER_GRACE_S,
         immediate_s=_IMMEDIATE_S,
         kill_s=_KILL_S,
+        authority=authority,
     )
     if answer["against"]:
         raise NotFenced(
@@ -135,7 +146,7 @@ def fence_by_ssh(site: HarborSite, host: Host, *, graceful_s: float = FENCE_GRAC
     return said(detail, **{key: answer[key] for key in answer if key not in ("against", "changed")})
 
 
-def compensate(site: HarborSite, host: Host, *, timeline: int) -> Outcome:
+def compensate(site: HarborSite, host: Host, *, timeline: int, authority: Authority | None = None) -> Outcome:
     """Start a stopped primary again as the primary. Only before the promotion; afterwards there would be two.
 
     Args:
@@ -144,10 +155,12 @@ def compensate(site: HarborSite, host: Host, *, timeline: int) -> Outcome:
     Raises:
         NotTakenBack: it does not start, or its data is on another timeline or that of a standby.
     """
-    return _start_as_primary(site, host, timeline, _START_LIMIT_S, take_back=True)
+    return _start_as_primary(site, host, timeline, _START_LIMIT_S, authority, take_back=True)
 
 
-def restart_primary(site: HarborSite, host: Host, *, timeline: int, limit_s: float) -> Outcome:
+def restart_primary(
+    site: HarborSite, host: Host, *, timeline: int, limit_s: float, authority: Authority | None = None
+) -> Outcome:
     """Start a primary that crashed or hangs, on its own machine: no failover, no new timeline, nothing lost.
 
     A server that runs and does not answer is stopped first, without regard; crash recovery loses nothing.
@@ -159,11 +172,17 @@ def restart_primary(site: HarborSite, host: Host, *, timeline: int, limit_s: flo
     Raises:
         NotTakenBack: it does not start in time, or it has been made a standby.
     """
-    return _start_as_primary(site, host, timeline, limit_s, take_back=False)
+    return _start_as_primary(site, host, timeline, limit_s, authority, take_back=False)
 
 
 def _start_as_primary(
-    site: HarborSite, host: Host, timeline: int, limit_s: float, *, take_back: bool
+    site: HarborSite,
+    host: Host,
+    timeline: int,
+    limit_s: float,
+    authority: Authority | None,
+    *,
+    take_back: bool,
 ) -> Outcome:
     answer = run_on_node(
         site,
@@ -173,6 +192,7 @@ def _start_as_primary(
         timeline=timeline,
         limit_s=limit_s,
         take_back=take_back,
+        authority=authority,
     )
     if "problem" in answer:
         raise NotTakenBack(

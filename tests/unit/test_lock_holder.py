@@ -14,9 +14,13 @@ def test_this_process_is_alive_and_another_of_its_number_is_not_it() -> None:
     assert known_dead(str(replace(own, start=f"{own.start}1")))
 
 
-def test_a_process_of_this_machine_before_its_last_boot_is_gone() -> None:
-    assert known_dead(str(replace(this_process(), boot="01234567", machine="m"))) is False
-    assert known_dead(str(replace(this_process(), boot="01234567"))) is bool(this_process().machine)
+def test_an_orchestrator_restored_from_a_snapshot_does_not_take_the_lock_of_the_one_that_lives() -> None:
+    # Its name and its id are the other's, only the boot differs: that passed for "this machine before its boot".
+    assert not known_dead(str(replace(this_process(), boot="01234567", start="1")))
+
+
+def test_a_clone_with_other_network_cards_knows_nothing_of_the_processes_of_its_original() -> None:
+    assert not known_dead(str(replace(this_process(), machine="01234567", start="1")))
 
 
 def test_a_process_of_another_container_of_this_machine_is_not_called_dead() -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,14 +13,30 @@ from typing import Any, cast
 import pytest
 
 from blocks import HarborSite
-from tasks.errors import HostUnreachable
+from tasks.errors import HostUnreachable, Superseded
 from tasks.hosts.connection import Host
+from tasks.on_node import authority as authority_module
 from tasks.on_node import operation_file
+from tasks.on_node.authority import authorized, begun, still_mine, stopping
 from tasks.operation import holder, store
-from tasks.operation.record import OperationKind, OperationRecord, Phase, RecordDamaged, record_from
+from tasks.operation.record import (
+    OperationKind,
+    OperationRecord,
+    Phase,
+    RecordDamaged,
+    acceptance,
+    record_from,
+)
 
+NODES = [SimpleNamespace(name="node-a", runs_harbor=True), SimpleNamespace(name="node-b", runs_harbor=True)]
 SITE = cast(
-    HarborSite, SimpleNamespace(nodes=[SimpleNamespace(name="node-a"), SimpleNamespace(name="node-b")])
+    HarborSite,
+    SimpleNamespace(
+        name="demo",
+        nodes=NODES,
+        node=lambda name: next(node for node in NODES if node.name == name),
+        nas=SimpleNamespace(path="/nonexistent/nas"),
+    ),
 )
 
 
@@ -162,7 +179,7 @@ def test_without_the_node_to_promote_the_record_counts_as_not_written(nodes: lis
 def test_a_lock_is_renewed_while_a_long_step_runs(nodes: list[Node]) -> None:
     store.acquire(SITE, *hosts(nodes), op_id="op-1")
     before = nodes[1].state("lock")["expires_at"]
-    with store.renewed(*hosts(nodes), op_id="op-1", every_s=0.05):
+    with store.renewed(SITE, *hosts(nodes), op_id="op-1", every_s=0.05):
         deadline = time.monotonic() + 5
         while nodes[1].state("lock")["expires_at"] == before and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -185,3 +202,114 @@ def test_a_pause_is_over_only_when_no_node_says_it_any_more(nodes: list[Node]) -
     nodes[1].away = False
     store.unpause(SITE, *hosts(nodes))
     assert [node.state("paused") for node in nodes] == [None, None]
+
+
+def test_an_operation_of_a_lower_term_than_a_node_knows_gets_no_lock(nodes: list[Node]) -> None:
+    store.acquire(SITE, *hosts(nodes), op_id="op-2", term=7)
+    store.release(SITE, *hosts(nodes), op_id="op-2")
+    with pytest.raises(Superseded, match="term 7"):
+        store.acquire(SITE, *hosts(nodes), op_id="op-1", term=6)
+    with pytest.raises(Superseded, match="op-2"):
+        store.acquire(SITE, *hosts(nodes), op_id="op-3", term=7)
+    assert store.acquire(SITE, *hosts(nodes), op_id="op-2", term=7).data["locked"] == ["node-a", "node-b"]
+    assert nodes[0].state("term") == {"term": 7, "op_id": "op-2"}
+
+
+def test_a_term_that_only_the_nas_still_knows_counts(nodes: list[Node], tmp_path: Path) -> None:
+    nas = tmp_path / "nas"
+    nas.mkdir()
+    site = cast(HarborSite, SimpleNamespace(**{**vars(SITE), "nas": SimpleNamespace(path=str(nas))}))
+    store.acquire(site, *hosts(nodes[:1]), op_id="op-9", term=9)
+    with pytest.raises(Superseded, match="op-9"):
+        store.acquire(site, *hosts(nodes[1:]), op_id="op-8", term=8)
+
+
+def test_a_node_whose_disk_is_full_is_missed_and_does_not_end_the_operation(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The state directory of the first node cannot be made: its parent is a file.
+    (nodes[0].directory.parent / "file").write_text("")
+    nodes[0].directory = nodes[0].directory.parent / "file" / "a"
+    taken = store.acquire(SITE, *hosts(nodes), op_id="op-1", term=1, required=["node-b"])
+    assert taken.data["locked"] == ["node-b"]
+    assert "Nothing can be recorded" in taken.data["missed"]["node-a"]
+
+
+def test_a_later_acceptance_is_not_replaced_by_one_that_comes_late(nodes: list[Node]) -> None:
+    later, earlier = acceptance("node-b", 3, "7", 5), acceptance("node-a", 2, "7", 4)
+    assert store.accept(SITE, *hosts(nodes), accepted=later).changed
+    with pytest.raises(Superseded):
+        store.accept(SITE, *hosts(nodes), accepted=earlier)
+    assert not store.accept(SITE, *hosts(nodes), accepted=later).changed
+    assert nodes[0].state("accepted")["primary"] == "node-b"
+
+
+def test_the_new_primary_is_accepted_with_the_record_that_opens_traffic(nodes: list[Node]) -> None:
+    store.acquire(SITE, *hosts(nodes), op_id="op-1", term=1)
+    opening = replace(record(Phase.OPENING), term=1)
+    store.advance(SITE, *hosts(nodes), record=opening, accepted=acceptance("node-b", 2, "7", 1))
+    assert [node.state("accepted")["timeline"] for node in nodes] == [2, 2]
+    assert [node.state("operation")["phase"] for node in nodes] == ["opening", "opening"]
+
+
+class TestAuthority:
+    """What a program on a node is allowed to do, when it comes to do it."""
+
+    @pytest.fixture
+    def given(self, nodes: list[Node]) -> dict[str, Any]:
+        store.acquire(SITE, *hosts(nodes), op_id="op-1", term=3)
+        store.advance(SITE, *hosts(nodes), record=replace(record(Phase.PROMOTING), term=3))
+        authority = {"term": 3, "operation": "op-1", "holder": store.holder(), "phases": ["promoting"]}
+        return {"state_dir": str(nodes[0].directory), "authority": authority}
+
+    def test_the_step_of_the_record_is_done(self, given: dict[str, Any]) -> None:
+        assert authorized(given, lambda p: {"done": True}) == {"done": True}
+
+    def test_a_program_that_was_delivered_minutes_late_does_nothing(
+        self, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = authority_module.uptime()
+        monkeypatch.setattr(authority_module, "uptime", lambda: now + 31)
+        assert "more than 30 s ago" in authorized(given, lambda p: {"done": True})["outdated"]
+
+    def test_a_clock_that_was_set_makes_no_old_intent_new(
+        self, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(time, "time", lambda: 1.0)
+        assert authorized(given, lambda p: {"done": True}) == {"done": True}
+
+    def test_the_operation_was_closed_meanwhile(self, given: dict[str, Any], nodes: list[Node]) -> None:
+        store.close(SITE, *hosts(nodes), record=replace(record(Phase.ABORTED), term=3))
+        assert "held by nobody" in authorized(given, lambda p: {"done": True})["outdated"]
+
+    def test_another_orchestrator_has_taken_over(
+        self, given: dict[str, Any], nodes: list[Node], other_process: Any
+    ) -> None:
+        store.release(SITE, *hosts(nodes), op_id="op-1")
+        other_process()
+        store.acquire(SITE, *hosts(nodes), op_id="op-1", term=3)
+        assert "the lock is held by" in authorized(given, lambda p: {"done": True})["outdated"]
+
+    def test_a_later_operation_is_known(
+        self, given: dict[str, Any], nodes: list[Node], other_process: Any
+    ) -> None:
+        store.release(SITE, *hosts(nodes), op_id="op-1")
+        other_process()
+        store.acquire(SITE, *hosts(nodes), op_id="op-2", term=4)
+        for guarded in (authorized, begun, stopping):
+            assert "term 4 (op-2)" in guarded(given, lambda p: {"done": True})["outdated"]
+        assert "term 4 (op-2)" in str(still_mine(given))
+
+    def test_the_record_is_at_another_step(self, given: dict[str, Any], nodes: list[Node]) -> None:
+        store.advance(SITE, *hosts(nodes), record=replace(record(Phase.OPENING), term=3))
+        assert "is at `opening`" in authorized(given, lambda p: {"done": True})["outdated"]
+
+    def test_a_node_that_can_keep_no_record_is_stopped_all_the_same(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        authority = {"term": 3, "operation": "op-1", "holder": "me", "phases": ["fencing"]}
+        given = {"state_dir": str(tmp_path / "file" / "state"), "authority": authority}
+        assert stopping(given, lambda p: {"stopped": True}) == {"stopped": True}
+
+    def test_a_step_without_an_operation_does_not_run_into_one(self, given: dict[str, Any]) -> None:
+        alone = {"state_dir": given["state_dir"]}
+        assert "op-1 is under way" in authorized(alone, lambda p: {"done": True})["outdated"]

@@ -7,9 +7,9 @@ import pytest
 
 from blocks import HarborSite
 from flows.check import describe_served
-from flows.machinery.operation import describe_decision
 from flows.machinery.protocol import Protocol, StepRecord
 from flows.machinery.report import render
+from flows.machinery.sight import describe_decision
 from flows.rules.table import Decision
 from tasks.harbor.on_node import repoint
 from tasks.hosts.connection import _shown

@@ -10,6 +10,8 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
+from tasks.on_node.authority import begun, still_mine
+
 
 def as_postgres(argv: List[str], limit: float) -> "subprocess.CompletedProcess[bytes]":
     """Run a program of PostgreSQL as its user."""
@@ -59,6 +61,9 @@ def backup(p: Dict[str, Any]) -> Dict[str, Any]:
     done = as_postgres([p["bin"] + "/pg_verifybackup", "-q", new], p["limit_s"])
     if done.returncode != 0:
         return problem("The copy is not whole: " + done.stdout.decode()[-1500:].strip(), "Run again.")
+    why = still_mine(p)
+    if why:
+        return {"outdated": why}
     return {"kept": swap(p, new, postgres.pw_uid, postgres.pw_gid)}
 
 
@@ -105,4 +110,4 @@ def alone(p: Dict[str, Any]) -> Dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(alone(json.load(sys.stdin))))
+    print(json.dumps(begun(json.load(sys.stdin), alone)))

@@ -6,6 +6,7 @@ import signal
 import sys
 from typing import Any, Dict
 
+from tasks.on_node.authority import authorized
 from tasks.on_node.pg_disk import (
     SHUT_DOWN,
     postmaster_of,
@@ -70,4 +71,4 @@ def role(p: Dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    json.dump(compensate(json.load(sys.stdin)), sys.stdout)
+    json.dump(authorized(json.load(sys.stdin), compensate), sys.stdout)

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any, Dict, List
 
+from tasks.on_node.authority import stopping
 from tasks.on_node.pg_disk import (
     SHUT_DOWN,
     postmaster_of,
@@ -78,4 +79,4 @@ def listens(p: Dict[str, Any]) -> bool:
 
 
 if __name__ == "__main__":
-    json.dump(fence(json.load(sys.stdin)), sys.stdout)
+    json.dump(stopping(json.load(sys.stdin), fence), sys.stdout)

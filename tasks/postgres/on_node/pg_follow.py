@@ -6,6 +6,7 @@ import re
 import sys
 from typing import Any, Dict, List
 
+from tasks.on_node.authority import begun
 from tasks.on_node.pg_disk import (
     remove_durably,
     servers_in,
@@ -71,4 +72,4 @@ def autostart(p: Dict[str, Any]) -> bool:
 
 
 if __name__ == "__main__":
-    json.dump(follow(json.load(sys.stdin)), sys.stdout)
+    json.dump(begun(json.load(sys.stdin), follow), sys.stdout)

@@ -10,7 +10,8 @@ import sys
 import time
 from typing import Any, Dict, List
 
-from tasks.on_node.pg_disk import ENGLISH
+from tasks.on_node.authority import authorized, moment
+from tasks.on_node.pg_disk import ENGLISH, control, text_of, write_durably
 from tasks.on_node.pg_run import Failed, psql, psql_argv, standby_timeline
 from tasks.on_node.pg_sync import set_sync
 from tasks.postgres.on_node.pg_heartbeat import HEARTBEAT
@@ -42,6 +43,8 @@ def promote(p: Dict[str, Any]) -> Dict[str, Any]:
         return {"state": "wrong", "why": "it is a primary on timeline %s and was never promoted" % timeline}
     if recovering == "t" and standby_timeline(p) != p["from_timeline"]:
         return {"state": "wrong", "why": "it follows timeline %d" % standby_timeline(p)}
+    if recovering == "t":
+        note_request(p)
     # The only standby that a commit could wait for is the primary that is gone; the first one would hang.
     set_sync(p, "")
     script = ["\\set operation '%s'" % p["operation"]]
@@ -86,6 +89,7 @@ def judge(p: Dict[str, Any], said: Dict[str, str], was_standby: bool) -> Dict[st
         if recovering == "t":
             return {"state": "late", "why": "it is still in recovery; %s" % said.get("error", "")}
     timeline = int(said["promoted"])
+    accept_here(p, timeline)
     answer = {"timeline": timeline, "changed": was_standby}
     problems: List[str] = []
     if timeline <= p["from_timeline"]:
@@ -99,6 +103,25 @@ def judge(p: Dict[str, Any], said: Dict[str, str], was_standby: bool) -> Dict[st
     return dict(answer, state="promoted", lsn=said["wrote"])
 
 
+def note_request(p: Dict[str, Any]) -> None:
+    """Write down that this server is told to promote itself, before it is told: see pg_hold."""
+    note = dict(moment(), operation=p["operation"])
+    write_durably(p["state_dir"] + "/promotion.json", json.dumps(note, sort_keys=True) + "\n")
+
+
+def accept_here(p: Dict[str, Any], timeline: int) -> None:
+    """Keep on this node that it is the primary, as soon as that is so and before any client can know."""
+    given = p.get("authority")
+    if given is None or timeline <= p["from_timeline"]:
+        return
+    accepted = {"primary": p["node"], "timeline": timeline, "term": given["term"]}
+    accepted["system_identifier"] = control(p).get("Database system identifier", "")
+    text = json.dumps(accepted, sort_keys=True) + "\n"
+    path = p["state_dir"] + "/accepted.json"
+    if text_of(path) != text:
+        write_durably(path, text)
+
+
 def gone(path: str) -> bool:
     """Wait a moment for a file to be removed: the server does it at the end of recovery."""
     deadline = time.monotonic() + 2
@@ -110,4 +133,4 @@ def gone(path: str) -> bool:
 
 
 if __name__ == "__main__":
-    json.dump(promote(json.load(sys.stdin)), sys.stdout)
+    json.dump(authorized(json.load(sys.stdin), promote), sys.stdout)

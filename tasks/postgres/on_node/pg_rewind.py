@@ -12,6 +12,7 @@ import shutil
 import sys
 from typing import Any, Dict
 
+from tasks.on_node.authority import begun, still_mine
 from tasks.on_node.pg_disk import (
     control,
     remove_durably,
@@ -54,6 +55,9 @@ def rewind(p: Dict[str, Any]) -> Dict[str, Any]:
         evidence = keep_evidence(p, timeline, fork)
         if state in _CRASHED:
             recover(p)
+        why = still_mine(p)
+        if why:
+            return {"outdated": why}
         write_durably(note_path(p), json.dumps(dict(note(p), state="begun", evidence=evidence)) + "\n")
         said = run_pg_rewind(p)
     except (Failed, OSError) as error:
@@ -134,4 +138,4 @@ def locked(p: Dict[str, Any]) -> Dict[str, Any]:
 
 
 if __name__ == "__main__":
-    json.dump(locked(json.load(sys.stdin)), sys.stdout)
+    json.dump(begun(json.load(sys.stdin), locked), sys.stdout)

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any, Dict, Set
 
+from tasks.on_node.authority import authorized
 from tasks.on_node.pg_disk import (
     SHUT_DOWN,
     postmaster_of,
@@ -69,4 +70,4 @@ def hold(p: Dict[str, Any]) -> bool:
 
 
 if __name__ == "__main__":
-    json.dump(stop(json.load(sys.stdin)), sys.stdout)
+    json.dump(authorized(json.load(sys.stdin), stop), sys.stdout)

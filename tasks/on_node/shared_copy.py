@@ -1,0 +1,74 @@
+"""Part of node programs: small files on the NAS that every node can read, also one that is cut off from the others.
+
+A dead NFS server blocks whoever touches it, in the kernel and for good. So each access is a process of its own
+with a time limit, and what it does not say in time is not known. The NAS is a witness more, never a condition.
+"""
+
+import json
+import subprocess
+import sys
+from typing import Any, Dict, Optional
+
+SHARED_LIMIT_S = 2.0
+# The directory of the site is made once; the volume itself must be there, or it would land on the node's own disk.
+_WRITE = """
+import os, sys
+volume, directory, name = sys.argv[1:4]
+if not os.path.isdir(volume):
+    sys.exit(1)
+os.makedirs(directory, 0o700, exist_ok=True)
+temporary = os.path.join(directory, ".%s.%d" % (name, os.getpid()))
+handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+with os.fdopen(handle, "w") as target:
+    target.write(sys.stdin.read())
+    target.flush()
+    os.fsync(target.fileno())
+os.replace(temporary, os.path.join(directory, name))
+"""
+_READ = """
+import os, sys
+handle = os.open(sys.argv[1], os.O_RDONLY | os.O_NOFOLLOW)
+with os.fdopen(handle) as source:
+    sys.stdout.write(source.read(65536))
+"""
+
+
+def keep_shared(p: Dict[str, Any], name: str, text: str) -> bool:
+    """Write `<name>.json` on the NAS; tell whether that worked. Without a NAS nothing is done."""
+    if not p.get("nas_path"):
+        return False
+    return _limited(_WRITE, [p["nas_path"], directory_of(p), name + ".json"], text) is not None
+
+
+def read_shared(p: Dict[str, Any], name: str) -> Optional[Dict[str, Any]]:
+    """Read `<name>.json` from the NAS; None when there is none, or it cannot be read in time."""
+    if not p.get("nas_path"):
+        return None
+    text = _limited(_READ, ["%s/%s.json" % (directory_of(p), name)], "")
+    try:
+        value = json.loads(text or "null")
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def directory_of(p: Dict[str, Any]) -> str:
+    """Return where the site keeps its own files on the NAS."""
+    return "%s/.harbor-ha/%s" % (p["nas_path"], p["site"])
+
+
+def _limited(program: str, words: Any, text: str) -> Optional[str]:
+    process = subprocess.Popen(
+        [sys.executable or "/usr/bin/python3", "-c", program] + list(words),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+    )
+    try:
+        out, _ = process.communicate(text.encode(), timeout=SHARED_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        # Not waited for: a process that hangs in the kernel does not die before its file server answers.
+        process.kill()
+        return None
+    return out.decode("utf-8", "replace") if process.returncode == 0 else None
