@@ -3,12 +3,13 @@
 Joined with the program that uses it by `tasks.node_source`; Python 3.6, standard library only.
 """
 
-import glob
 import os
 import pwd
 import subprocess
 import time
 from typing import Any, Dict, List, Optional
+
+from tasks.on_node.pg_processes import server_processes
 
 ENGLISH = {"LC_ALL": "C", "TZ": "UTC", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 SHUT_DOWN = "shut down"
@@ -80,15 +81,21 @@ def seen(p: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def servers_in(data: str) -> List[int]:
-    """List the server processes of a data directory; a zombie has no working directory and is none."""
-    directory, found = os.path.realpath(data), []
-    for link in glob.glob("/proc/[0-9]*/cwd"):
-        try:
-            if os.readlink(link) == directory and (text_of(link[:-3] + "comm") or "").startswith("postgres"):
-                found.append(int(link.split("/")[2]))
-        except OSError:
-            continue
-    return sorted(found)
+    """List the server processes of a data directory; see `unknown_servers` for what this cannot tell."""
+    return server_processes(data)[0]
+
+
+def unknown_servers(data: str) -> str:
+    """Say why it cannot be told that no server runs in a data directory; empty when it can.
+
+    Whoever is about to write there, or to call it stopped, asks this too. A signal is for `servers_in` only: what
+    is not known may be another cluster's.
+    """
+    unknown = server_processes(data)[1]
+    if not unknown:
+        return ""
+    pids = ", ".join(map(str, unknown))
+    return "process %s may be its server: its directory may not be read here (CAP_SYS_PTRACE, hidepid)" % pids
 
 
 def postmaster_of(data: str) -> Optional[int]:

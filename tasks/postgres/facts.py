@@ -128,7 +128,7 @@ class Cluster:
     """The cluster on disk, running or not.
 
     Attributes:
-        processes: ids of the processes that work in the data directory; empty means that it is stopped.
+        processes: ids of the processes that work, or may work, in the data directory; empty: it is stopped.
         postmaster_status: last line of postmaster.pid: `starting`, `ready`, `standby`, `stopping`.
         backup_label_method: `pg_rewind` or `streamed` when a backup_label is there.
         auto_conf: names of the settings in postgresql.auto.conf, which override the configuration files.

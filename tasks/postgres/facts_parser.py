@@ -69,6 +69,11 @@ def _cluster(seen: Mapping[str, Any], problems: dict[str, str]) -> Cluster | Non
     row = seen.get("cluster")
     if not row:
         return None
+    if row["unknown_processes"]:
+        pids = ", ".join(map(str, row["unknown_processes"]))
+        problems["processes"] = (
+            f"process {pids} may be its server: its directory may not be read (CAP_SYS_PTRACE, hidepid)"
+        )
     return Cluster(
         major=row["major"],
         control=(control := _control(seen, problems)),

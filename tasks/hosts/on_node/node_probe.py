@@ -23,6 +23,8 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from tasks.on_node.pg_processes import server_processes
+
 ENGLISH = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 STATE_FILE_LIMIT = 64 * 1024
 # Time for one lost packet, which is sent again after a second; every look at a dead peer costs it.
@@ -111,18 +113,6 @@ def control(want: Dict[str, Any]) -> Dict[str, Any]:
     return seen
 
 
-def processes_in(directory: str) -> List[int]:
-    """List the servers in a data directory: a zombie has no directory, a shell in there is no server."""
-    found = []
-    for link in glob.glob("/proc/[0-9]*/cwd"):
-        try:
-            if os.readlink(link) == directory and (text_of(link[:-3] + "comm") or "").startswith("postgres"):
-                found.append(int(link.split("/")[2]))
-        except OSError:
-            continue
-    return sorted(found)
-
-
 def auto_conf_names(data_dir: str) -> List[str]:
     """List the settings that override the configuration files; the names only, values can be secret."""
     lines = (text_of(data_dir + "/postgresql.auto.conf") or "").splitlines()
@@ -140,9 +130,12 @@ def cluster(want: Dict[str, Any]) -> Optional[Dict[str, Any]]:
     label = text_of(data + "/backup_label") or ""
     method = re.search(r"^BACKUP METHOD:\s*(.+)$", label, re.M)
     histories = sorted(glob.glob(data + "/pg_wal/????????.history"))
+    own, unknown = server_processes(data)
     return {
         "major": int(version.strip().split(".")[0]),
-        "processes": processes_in(data),
+        # Unknown is never "stopped".
+        "processes": own + unknown,
+        "unknown_processes": unknown,
         "postmaster_status": pid_file[7].strip() if len(pid_file) > 7 else None,
         "standby_signal": os.path.exists(data + "/standby.signal"),
         "recovery_signal": os.path.exists(data + "/recovery.signal"),
