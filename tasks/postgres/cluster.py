@@ -157,6 +157,7 @@ def _names(layout: Layout) -> dict[str, object]:
         "port": str(layout.port),
         "unit": layout.unit,
         "record": layout.record,
+        "archive": layout.archive,
         "state_dir": STATE_DIR,
         "log": layout.log,
         "limit_s": _START_S,

@@ -128,9 +128,13 @@ def rewind(
 
 
 def history_of(site: HarborSite, primary: Host) -> dict[str, Any]:
-    """Read the primary's timeline and the text of its history, as the programs on the nodes take them."""
+    """Read the primary's timeline, its history's text and its position, as the programs on the nodes take them."""
     seen = document(site, primary, _HISTORY)
-    return {"primary_timeline": seen["timeline"], "history": seen["history"] or ""}
+    return {
+        "primary_timeline": seen["timeline"],
+        "history": seen["history"] or "",
+        "primary_lsn": seen["lsn"],
+    }
 
 
 def _not_following(standby: Host, why: str) -> NotFollowing:
@@ -143,7 +147,7 @@ def _not_following(standby: Host, why: str) -> NotFollowing:
 
 
 _HISTORY = """
-SELECT json_build_object('timeline', timeline, 'history', pg_read_file(
+SELECT json_build_object('timeline', timeline, 'lsn', pg_current_wal_lsn()::text, 'history', pg_read_file(
     'pg_wal/' || lpad(upper(to_hex(timeline)), 8, '0') || '.history', 0, 1048576, true))
   FROM (SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int AS timeline) here
 """

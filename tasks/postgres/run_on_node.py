@@ -51,6 +51,7 @@ def cluster_names(site: HarborSite, host: Host) -> dict[str, Any]:
         "address": host.address,
         "major": layout.major,
         "data": layout.data,
+        "archive": layout.archive,
         "conf": layout.conf,
         "bin": layout.bin,
         "port": str(layout.port),

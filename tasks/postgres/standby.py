@@ -76,6 +76,8 @@ def clone(site: HarborSite, standby: Host, primary: Host, *, authority: Authorit
         "needed_bytes": int(size * 1.2) + (64 << 20),
         "record": layout.record,
         "record_text": as_record(site.name, sysid),
+        "archive": layout.archive,
+        "sysid": sysid,
         "state_dir": STATE_DIR,
         "limit_s": _COPY_S,
         "authority": authority,
@@ -89,7 +91,8 @@ def clone(site: HarborSite, standby: Host, primary: Host, *, authority: Authorit
             meaning="The standby was not built; its old data directory, if any, is untouched.",
             remedy=answer["remedy"],
         )
-    kept = f", the old directory is kept as {answer['kept']}" if answer["kept"] else ""
+    aside = [answer[name] for name in ("kept", "archive_kept") if answer.get(name)]
+    kept = f", the old directory is kept as {' and '.join(aside)}" if aside else ""
     return changed(f"cloned {size / 1e6:.0f} MB from {primary.name}{kept}", **answer)
 
 

@@ -42,6 +42,7 @@ def node(backed_up: Repository, request: pytest.FixtureRequest) -> dict[str, Any
     base = repository_state(backed_up.site, HOST, backed_up.paths).backups[-1]
     return {
         "data": str(data),
+        "archive": str(place / "archive"),
         "bin": backed_up.server.programs,
         "unit": "no-such.service",
         "state_dir": str(place / "state"),

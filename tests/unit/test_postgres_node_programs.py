@@ -8,11 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.on_node import pg_disk
-from tasks.postgres.on_node import (
-    pg_follow,
-    pg_lost_commits,
-    pg_wal,
-)
+from tasks.postgres.on_node import pg_archive, pg_follow, pg_lost_commits, pg_rewind, pg_wal
 
 
 def test_start_conf_keeps_its_comments_and_changes_once(tmp_path: Path) -> None:
@@ -129,16 +125,24 @@ def diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     (tmp_path / "data" / "pg_wal").mkdir(parents=True)
     for name in segments(5, 6):
         (tmp_path / "data" / "pg_wal" / name).write_bytes(b"")
-    facts = {"Latest checkpoint's TimeLineID": "2", "Latest checkpoint location": "0/5000158"}
+    (tmp_path / "data" / "pg_wal" / "00000002.history").write_text("")
+    facts = {
+        "Database cluster state": "in production",
+        "Latest checkpoint's TimeLineID": "2",
+        "Latest checkpoint location": "0/5000158",
+    }
     monkeypatch.setattr(pg_lost_commits, "control", lambda p: facts)
     monkeypatch.setattr(pg_wal, "control", lambda p: facts)
+    monkeypatch.setattr(pg_archive, "control", lambda p: facts)
     monkeypatch.setattr(pg_lost_commits, "servers_in", lambda data: [])
     monkeypatch.setattr(pg_lost_commits, "waldump", lambda *_: iter(WAL.splitlines()))
     return {
         "data": str(tmp_path / "data"),
         "state_dir": str(tmp_path / "state"),
         "operation": "rejoin-1",
+        "archive": str(tmp_path / "archive"),
         "primary_timeline": 3,
+        "primary_lsn": "0/6000000",
         "history": "2\t0/5000028\tno recovery target specified\n",
         "limit_s": 5,
         "kept_only": False,
@@ -209,3 +213,100 @@ def test_a_server_that_runs_is_asked_again_when_it_does_not(
     assert not pg_lost_commits.lost(diverged)["known"]
     monkeypatch.setattr(pg_lost_commits, "servers_in", lambda data: [])
     assert pg_lost_commits.lost(diverged)["known"]
+
+
+@pytest.mark.parametrize(("major", "needed"), [(13, True), (14, True), (15, False), (17, False)])
+def test_before_15_the_single_user_server_is_given_a_directory_for_its_statistics(
+    major: int, needed: bool
+) -> None:
+    """After a power cut Debian's directory in /var/run was not there, and every node of 13 and 14 was cloned."""
+    argv = pg_rewind.recovery_argv({"bin": "/b", "data": "/d", "conf": "/c", "major": major})
+    assert ("stats_temp_directory=pg_stat_tmp" in argv) is needed
+    assert argv[-1] == "template1"
+
+
+def write_history(given: dict[str, Any], timeline: int, text: str) -> None:
+    """The node's own history file of a timeline."""
+    (Path(given["data"]) / "pg_wal" / f"{timeline:08X}.history").write_text(text)
+
+
+def test_of_two_timelines_of_one_number_nothing_is_said(diverged: dict[str, Any]) -> None:
+    """Two nodes promoted apart: "nothing was lost", and 25 rows were only on one of them."""
+    write_history(diverged, 2, "1\t0/3000000\tno recovery target specified\n")
+    given = {**diverged, "primary_timeline": 2, "history": "1\t0/3000060\tno recovery target specified\n"}
+    found = pg_lost_commits.lost(given)
+    assert (found["known"], found["total"]) == (False, 0)
+    assert "they are two" in found["why"]
+
+
+def test_an_ancestor_of_the_same_number_with_another_fork_is_no_ancestor(diverged: dict[str, Any]) -> None:
+    write_history(diverged, 2, "1\t0/3000000\tno recovery target specified\n")
+    history = "1\t0/3000060\tno recovery target specified\n2\t0/5000028\tno recovery target specified\n"
+    found = pg_lost_commits.lost({**diverged, "history": history})
+    assert not found["known"]
+    assert "not the one" in found["why"]
+
+
+@pytest.mark.parametrize(
+    ("state", "end", "known"),
+    [
+        ("in production", "0/0", False),
+        ("shut down", "0/0", False),
+        ("shut down in recovery", "0/5000158", True),
+        ("in archive recovery", "0/5000158", True),
+        ("in archive recovery", "0/7000000", False),
+    ],
+)
+def test_on_the_primarys_timeline_only_a_standby_that_is_not_beyond_it_has_lost_nothing(
+    diverged: dict[str, Any], monkeypatch: pytest.MonkeyPatch, state: str, end: str, known: bool
+) -> None:
+    facts = {
+        "Database cluster state": state,
+        "Latest checkpoint's TimeLineID": "2",
+        "Minimum recovery ending location": end,
+    }
+    monkeypatch.setattr(pg_lost_commits, "control", lambda p: facts)
+    monkeypatch.setattr(pg_wal, "control", lambda p: facts)
+    fork = "1\t0/3000000\tno recovery target specified\n"
+    write_history(diverged, 2, fork)
+    found = pg_lost_commits.lost({**diverged, "primary_timeline": 2, "history": fork})
+    assert found["known"] is known
+
+
+def segment(path: Path, sysid: int) -> None:
+    """A segment with the head that PostgreSQL writes."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(bytes(24) + sysid.to_bytes(8, "little") + bytes(100))
+
+
+def test_an_archive_of_another_database_goes_aside_and_the_own_one_stays(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    assert pg_archive.set_archive_aside(str(archive), "7") is None
+    segment(archive / "000000010000000000000001", 7)
+    assert pg_archive.set_archive_aside(str(archive), "7") is None
+    kept = pg_archive.set_archive_aside(str(archive), "8")
+    assert kept is not None
+    assert list(archive.iterdir()) == []
+    assert [path.name for path in Path(kept).iterdir()] == ["000000010000000000000001"]
+    assert archive.stat().st_mode & 0o777 == 0o700
+
+
+def test_wal_that_the_server_has_dropped_is_read_out_of_the_nodes_own_archive(
+    diverged: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {
+        "Database system identifier": "7",
+        "Database cluster state": "in production",
+        "Latest checkpoint's TimeLineID": "2",
+        "Latest checkpoint location": "0/5000158",
+    }
+    monkeypatch.setattr(pg_archive, "control", lambda p: facts)
+    gone = segments(5)[0]
+    (Path(diverged["data"]) / "pg_wal" / gone).unlink()
+    segment(Path(diverged["archive"]) / gone, 7)
+    assert not pg_lost_commits.found(diverged)["known"], "an archive without the timeline's history proves nothing"
+    (Path(diverged["archive"]) / "00000002.history").write_text("")
+    found = pg_lost_commits.found(diverged)
+    assert (found["known"], found["total"]) == (True, 1)
+    segment(Path(diverged["archive"]) / gone, 8)
+    assert not pg_lost_commits.found(diverged)["known"], "another database's WAL is not read"

@@ -9,6 +9,7 @@ from typing import Any, Dict
 
 from tasks.on_node.pg_disk import control, remove_durably, servers_in, text_of, write_durably
 from tasks.on_node.pg_run import Failed, as_postgres, run, systemctl
+from tasks.postgres.on_node.pg_archive import set_archive_aside
 
 
 def marker(p: Dict[str, Any]) -> Dict[str, Any]:
@@ -59,6 +60,7 @@ def swap(p: Dict[str, Any], new: str) -> None:
     if os.path.exists(p["data"]):
         os.rename(p["data"], unused)
     os.rename(new, p["data"])
+    set_archive_aside(p["archive"], p["sysid"])
     write_durably(p["record"], p["record_text"])
     remove_durably(intent)
     shutil.rmtree(unused, ignore_errors=True)

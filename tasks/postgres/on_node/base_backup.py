@@ -11,6 +11,8 @@ import time
 from typing import Any, Dict, List, Optional
 
 from tasks.on_node.authority import begun, still_mine
+from tasks.on_node.pg_disk import servers_in, unknown_servers, wait_gone
+from tasks.postgres.on_node.pg_archive import set_archive_aside
 
 
 def as_postgres(argv: List[str], limit: float) -> "subprocess.CompletedProcess[bytes]":
@@ -32,6 +34,10 @@ def problem(text: str, remedy: str) -> Dict[str, Any]:
 def backup(p: Dict[str, Any]) -> Dict[str, Any]:
     """Copy, verify, swap."""
     data, new = p["data"], p["data"] + ".new"
+    against = in_use(data)
+    if against:
+        # Before the copy, which takes hours; and by its processes: a power cut leaves a postmaster.pid behind.
+        return problem(against, "Stop the server of %s, then run again." % data)
     parent = os.path.dirname(data)
     os.makedirs(parent, exist_ok=True)
     shutil.rmtree(new, ignore_errors=True)
@@ -64,10 +70,19 @@ def backup(p: Dict[str, Any]) -> Dict[str, Any]:
     why = still_mine(p)
     if why:
         return {"outdated": why}
-    return {"kept": swap(p, new, postgres.pw_uid, postgres.pw_gid)}
+    return swap(p, new, postgres.pw_uid, postgres.pw_gid)
 
 
-def swap(p: Dict[str, Any], new: str, uid: int, gid: int) -> Optional[str]:
+def in_use(data: str) -> Optional[str]:
+    """Say that a server runs, or may run, in the data directory; None when none does."""
+    running = servers_in(data)
+    if running:
+        return "A server runs in %s (process %s)." % (data, ", ".join(map(str, running)))
+    unknown = unknown_servers(data)
+    return "It cannot be told that no server runs in %s: %s." % (data, unknown) if unknown else None
+
+
+def swap(p: Dict[str, Any], new: str, uid: int, gid: int) -> Dict[str, Any]:
     """Make the copy a standby and the data directory; return where the old one is kept."""
     data = p["data"]
     # ALTER SYSTEM of the primary would override the node's own conninfo and slot.
@@ -81,8 +96,12 @@ def swap(p: Dict[str, Any], new: str, uid: int, gid: int) -> Optional[str]:
     kept = None
     if os.path.exists(data):
         subprocess.run(["systemctl", "stop", p["unit"]], timeout=120)
-        if os.path.exists(data + "/postmaster.pid"):
-            sys.exit("the server of %s is still running" % data)
+        wait_gone(data, 5.0)
+        against = in_use(data)
+        if against:
+            return problem(
+                against + " It was started during the copy.", "Find out who started it, then run again."
+            )
         if os.listdir(data):
             kept = "%s.kept.%s" % (data, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
             os.rename(data, kept)
@@ -95,7 +114,7 @@ def swap(p: Dict[str, Any], new: str, uid: int, gid: int) -> Optional[str]:
         os.fsync(target.fileno())
     os.replace(p["record"] + ".tmp", p["record"])
     os.rename(new, data)
-    return kept
+    return {"kept": kept, "archive_kept": set_archive_aside(p["archive"], p["sysid"])}
 
 
 def alone(p: Dict[str, Any]) -> Dict[str, Any]:

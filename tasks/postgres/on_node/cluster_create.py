@@ -11,6 +11,8 @@ import sys
 import time
 from typing import Any, Dict, Optional, Tuple
 
+from tasks.postgres.on_node.pg_archive import set_archive_aside
+
 
 def system_identifier(p: Dict[str, Any]) -> Optional[str]:
     """Return the identifier in the data directory; None when there is no readable database."""
@@ -59,9 +61,12 @@ def create(p: Dict[str, Any]) -> Tuple[str, Optional[str]]:
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100)
     if done.returncode != 0:
         sys.exit(done.stdout.decode())
-    write(p["record"], {"site": p["site"], "system_identifier": system_identifier(p)})
+    sysid = system_identifier(p)
+    # Before the record: killed in between, the next run makes the cluster anew and comes here again.
+    set_archive_aside(p["archive"], sysid)
+    write(p["record"], {"site": p["site"], "system_identifier": sysid})
     os.unlink(intent)
-    return "created", system_identifier(p)
+    return "created", sysid
 
 
 if __name__ == "__main__":

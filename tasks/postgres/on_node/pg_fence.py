@@ -17,6 +17,7 @@ from tasks.on_node.pg_disk import (
     set_standby_signal,
     set_start_conf,
     signal_all,
+    unknown_servers,
     wait_gone,
 )
 from tasks.on_node.pg_run import mask
@@ -38,6 +39,8 @@ def fence(p: Dict[str, Any]) -> Dict[str, Any]:
     left = servers_in(data)
     if left:
         against.append("server processes are left: %s" % ", ".join(map(str, left)))
+    elif unknown_servers(data):
+        against.append(unknown_servers(data))
     elif listens(p):
         against.append("port %s of %s is still open" % (p["port"], p["address"]))
     facts = seen(p)

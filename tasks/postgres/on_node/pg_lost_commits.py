@@ -1,18 +1,22 @@
 """Runs on a former primary, stopped: list the commits behind the point where the new primary left its history."""
 
+import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 from typing import Any, Dict, Iterator, List, Optional, Set
 
-from tasks.on_node.pg_disk import ENGLISH, control, servers_in, text_of, write_durably
+from tasks.on_node.pg_disk import ENGLISH, control, servers_in, text_of, unknown_servers, write_durably
+from tasks.postgres.on_node.pg_archive import only_archived
 from tasks.postgres.on_node.pg_wal import (
     first_gap,
     lsn_of,
     own_timeline,
+    same_line,
     segment_size,
     segments_from,
     switchpoint,
@@ -36,6 +40,8 @@ def lost(p: Dict[str, Any]) -> Dict[str, Any]:
         return unknown("the rejoin that was interrupted kept no list")
     if servers_in(p["data"]):
         return unknown("a server runs on it")
+    if unknown_servers(p["data"]):
+        return unknown(unknown_servers(p["data"]))
     result = found(p)
     os.makedirs(os.path.dirname(result_path(p)), 0o700, exist_ok=True)
     write_durably(result_path(p), json.dumps(result) + "\n")
@@ -48,12 +54,15 @@ def found(p: Dict[str, Any]) -> Dict[str, Any]:
     if not timeline:
         return unknown("it has no database to look into")
     if timeline == p["primary_timeline"]:
-        return {"known": True, "commits": [], "total": 0, "timeline": timeline, "from": None, "to": None}
+        return on_the_primarys_timeline(p, timeline)
     fork = switchpoint(p, timeline)
     if fork is None:
         return unknown("its timeline %d is no ancestor of the primary's" % timeline)
+    if not same_line(p, timeline):
+        return unknown("its timeline %d is not the one that the primary's history names" % timeline)
     wal, size = p["data"] + "/pg_wal", segment_size(p)
-    names = segments_from(wal, timeline, lsn_of(fork), size)
+    archived = only_archived(p, timeline, lsn_of(fork))
+    names = sorted(segments_from(wal, timeline, lsn_of(fork), size) + archived)
     if not names:
         # A clean stop before the segment of the switchpoint was begun leaves nothing behind it.
         return unknown("its WAL from %s on is not there any more" % fork)
@@ -61,12 +70,44 @@ def found(p: Dict[str, Any]) -> Dict[str, Any]:
     if gap is not None:
         # pg_waldump reads nothing at all then, and nothing found is not nothing lost.
         return unknown("its WAL segment %s is not there any more" % gap)
-    result = collect(p, wal, timeline, fork)
+    with together(p, wal, archived) as directory:
+        result = collect(p, directory, timeline, fork)
     written = last_checkpoint(p, timeline)
     if result["known"] and lsn_of(result["to"]) < lsn_of(written):
         why = "its WAL cannot be read beyond %s, and it wrote up to %s at the least" % (result["to"], written)
         return dict(unknown(why), commits=result["commits"], total=result["total"])
     return result
+
+
+def on_the_primarys_timeline(p: Dict[str, Any], timeline: int) -> Dict[str, Any]:
+    """Say that nothing was lost only of a standby of this very timeline that is not beyond the primary."""
+    facts = control(p)
+    if not same_line(p, timeline):
+        return unknown("both are on a timeline %d, and they are two" % timeline)
+    if facts.get("Database cluster state") not in ("shut down in recovery", "in archive recovery"):
+        return unknown("both were primaries on timeline %d" % timeline)
+    end = facts.get("Minimum recovery ending location", "0/0")
+    if lsn_of(end) > lsn_of(p["primary_lsn"]):
+        return unknown("its WAL reaches to %s, beyond the primary's %s" % (end, p["primary_lsn"]))
+    return {"known": True, "commits": [], "total": 0, "timeline": timeline, "from": None, "to": None}
+
+
+@contextlib.contextmanager
+def together(p: Dict[str, Any], wal: str, archived: List[str]) -> Iterator[str]:
+    """Give one directory with all of the WAL, as pg_waldump wants it: links, where the archive has some of it."""
+    if not archived:
+        yield wal
+        return
+    linked = "%s/diverged/%s.wal" % (p["state_dir"], p["operation"])
+    shutil.rmtree(linked, ignore_errors=True)
+    os.makedirs(linked, 0o700)
+    try:
+        for directory, names in ((wal, os.listdir(wal)), (p["archive"], archived)):
+            for name in names:
+                os.symlink(directory + "/" + name, linked + "/" + name)
+        yield linked
+    finally:
+        shutil.rmtree(linked, ignore_errors=True)
 
 
 def last_checkpoint(p: Dict[str, Any], timeline: int) -> str:

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import sys
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from tasks.on_node.authority import begun, still_mine
 from tasks.on_node.pg_disk import (
@@ -19,9 +19,11 @@ from tasks.on_node.pg_disk import (
     servers_in,
     set_standby_signal,
     text_of,
+    unknown_servers,
     write_durably,
 )
 from tasks.on_node.pg_run import Failed, as_postgres, run
+from tasks.postgres.on_node.pg_archive import archive_has_line, only_archived
 from tasks.postgres.on_node.pg_wal import (
     lsn_of,
     own_timeline,
@@ -38,6 +40,8 @@ def rewind(p: Dict[str, Any]) -> Dict[str, Any]:
     data = p["data"]
     if servers_in(data):
         return {"problem": "a server runs on it", "half": False}
+    if unknown_servers(data):
+        return {"problem": unknown_servers(data), "half": False}
     facts = control(p)
     state = facts.get("Database cluster state", "")
     label = text_of(data + "/backup_label") or ""
@@ -59,7 +63,7 @@ def rewind(p: Dict[str, Any]) -> Dict[str, Any]:
         if why:
             return {"outdated": why}
         write_durably(note_path(p), json.dumps(dict(note(p), state="begun", evidence=evidence)) + "\n")
-        said = run_pg_rewind(p)
+        said = run_pg_rewind(p, archive_has_line(p, timeline))
     except (Failed, OSError) as error:
         begun = json.loads(text_of(note_path(p)) or "{}").get("state") == "begun"
         return {"problem": str(error), "half": begun}
@@ -88,7 +92,9 @@ def keep_evidence(p: Dict[str, Any], timeline: int, fork: str) -> str:
     wal, target = p["data"] + "/pg_wal", "%s/diverged/%s" % (p["state_dir"], p["operation"])
     names = segments_from(wal, timeline, lsn_of(fork), segment_size(p))
     names += [name for name in os.listdir(wal) if name.endswith(".history")]
-    needed = sum(os.path.getsize(wal + "/" + name) for name in names)
+    paths = [wal + "/" + name for name in names]
+    paths += [p["archive"] + "/" + name for name in only_archived(p, timeline, lsn_of(fork))]
+    needed = sum(map(os.path.getsize, paths))
     if os.path.isdir(target):
         return target
     partial = target + ".partial"
@@ -97,8 +103,8 @@ def keep_evidence(p: Dict[str, Any], timeline: int, fork: str) -> str:
     free = shutil.disk_usage(partial).free
     if free < needed + (256 << 20):
         raise Failed("%s has %d MB free; the diverged WAL needs %d MB" % (partial, free >> 20, needed >> 20))
-    for name in names:
-        shutil.copy2(wal + "/" + name, partial + "/" + name)
+    for path in paths:
+        shutil.copy2(path, partial + "/" + os.path.basename(path))
     shutil.copy2(p["data"] + "/global/pg_control", partial + "/pg_control")
     run(["sync", "-f", partial], 600)
     os.rename(partial, target)
@@ -109,21 +115,45 @@ def recover(p: Dict[str, Any]) -> None:
     """Bring a crashed primary to a clean end without letting anybody in."""
     # A standby cannot be recovered by a single-user server.
     remove_durably(p["data"] + "/standby.signal")
-    argv = [p["bin"] + "/postgres", "--single", "-F", "-D", p["data"]]
-    argv += ["-c", "config_file=%s/postgresql.conf" % p["conf"], "-c", "archive_mode=off", "template1"]
     try:
-        run(as_postgres(argv), p["recovery_s"])
+        run(as_postgres(recovery_argv(p)), p["recovery_s"])
     finally:
         set_standby_signal(p)
 
 
-def run_pg_rewind(p: Dict[str, Any]) -> str:
-    """Run it once, against the source's address; the password comes from the pass file."""
+def recovery_argv(p: Dict[str, Any]) -> List[str]:
+    """Build the command of the single-user server."""
+    argv = [p["bin"] + "/postgres", "--single", "-F", "-D", p["data"]]
+    argv += ["-c", "config_file=%s/postgresql.conf" % p["conf"], "-c", "archive_mode=off"]
+    if p["major"] < 15:
+        # Debian's is in /var/run, where only pg_ctlcluster makes it: after a power cut it is not there, and the
+        # server ends with FATAL. The setting has gone in 15.
+        argv += ["-c", "stats_temp_directory=pg_stat_tmp"]
+    return argv + ["template1"]
+
+
+def run_pg_rewind(p: Dict[str, Any], archived: bool) -> str:
+    """Run it once, against the source's address; the password comes from the pass file.
+
+    Args:
+        archived: the node's own archive may be read for WAL that its server has dropped. Before 15 pg_rewind does
+            not find Debian's configuration and cannot be told.
+    """
     argv = [p["bin"] + "/pg_rewind", "-D", p["data"], "--source-server", p["source"], "--no-ensure-shutdown"]
-    if p["major"] >= 15:
-        argv += ["--config-file", p["conf"] + "/postgresql.conf"]
     more = {"PGPASSFILE": p["passfile"], "PGOPTIONS": "-c statement_timeout=0", "PGCONNECT_TIMEOUT": "5"}
-    return run(["sh", "-c", 'exec "$@" 2>&1', "sh"] + as_postgres(argv), p["rewind_s"], "", more)
+    config, with_archive = p["conf"] + "/postgresql.conf", p["conf"] + "/harbor-ha-rewind.conf"
+    if archived and p["major"] >= 15:
+        # Not in conf.d: a server with this restore_command could take up a timeline of this node that was left.
+        text = "include '%s'\nrestore_command = 'cp \"%s/%%f\" \"%%p\"'\n" % (config, p["archive"])
+        write_durably(with_archive, text, 0o644, "postgres")
+        config = with_archive
+        argv.append("--restore-target-wal")
+    if p["major"] >= 15:
+        argv += ["--config-file", config]
+    try:
+        return run(["sh", "-c", 'exec "$@" 2>&1', "sh"] + as_postgres(argv), p["rewind_s"], "", more)
+    finally:
+        remove_durably(with_archive)
 
 
 def locked(p: Dict[str, Any]) -> Dict[str, Any]:
