@@ -8,7 +8,7 @@ from flows.rules.table import Decision, Rule, first_match, require_fresh
 from tasks.clock import Moment
 from tasks.operation.files import REWIND
 from tasks.postgres.controldata import IN_ARCHIVE_RECOVERY, SHUT_DOWN, SHUT_DOWN_IN_RECOVERY, ControlData
-from tasks.postgres.facts import Cluster, NodeFacts
+from tasks.postgres.facts import Cluster, NodeFacts, Server
 from tasks.postgres.history import FIRST, TimelineHistory
 from tasks.postgres.lsn import Lsn
 
@@ -62,7 +62,8 @@ class RejoinView:
 
     Attributes:
         beyond: the node's WAL reaches beyond what the primary's line holds of its timeline; None: not known.
-        wal_gone: the primary has dropped WAL that the node needs (its slot is lost).
+        wal_gone: the primary has dropped WAL that the node needs.
+        cloning: an open rejoin of the node has begun to clone it, and the copy is not complete.
         can_rewind: checksums or wal_log_hints were on.
     """
 
@@ -80,6 +81,7 @@ class RejoinView:
     beyond: bool | None
     wal_gone: bool
     can_rewind: bool
+    cloning: bool = False
     node: str = "the node"
     primary: str = "the primary"
     detail: str = ""
@@ -175,6 +177,13 @@ REJOIN_RULES: tuple[Rule[RejoinView, Rejoin], ...] = (
         "Decide which one holds the data to keep; to keep {primary}, move the directory on {node} aside.",
     ),
     Rule(
+        "clone begun",
+        "an open rejoin of the node has begun to clone it, and no complete copy is there",
+        lambda v: v.cloning and v.copy is Copy.NONE,
+        Rejoin.CLONE,
+        "A clone of {node} was begun and not completed; what called for it may look otherwise by now.",
+    ),
+    Rule(
         "copied from another line",
         "a complete rewind or copy that was not started, and the primary has changed since",
         lambda v: v.copy is Copy.COMPLETE,
@@ -196,10 +205,10 @@ REJOIN_RULES: tuple[Rule[RejoinView, Rejoin], ...] = (
     ),
     Rule(
         "needed WAL is gone",
-        "the primary does not keep the WAL that the node needs",
+        "the oldest WAL that the primary has begins behind what the node needs",
         lambda v: v.wal_gone and v.line in (Line.SAME, Line.ANCESTOR),
         Rejoin.CLONE,
-        "{primary} no longer has the WAL that {node} needs (its replication slot is lost).",
+        "{primary} no longer has the WAL that {node} needs.",
     ),
     Rule(
         "same line",
@@ -233,7 +242,7 @@ REJOIN_RULES: tuple[Rule[RejoinView, Rejoin], ...] = (
 
 
 def classify_rejoin(
-    node: NodeFacts, primary: NodeFacts, now: Moment, *, slot: str | None = None
+    node: NodeFacts, primary: NodeFacts, now: Moment, *, slot: str | None = None, cloning: bool = False
 ) -> Decision[Rejoin]:
     """Choose the cheapest safe way to make a node follow.
 
@@ -242,24 +251,22 @@ def classify_rejoin(
         primary: facts of the primary.
         now: the moment of the decision.
         slot: name of the node's replication slot on the primary.
+        cloning: an open rejoin of this node says that it has begun to clone.
 
     Raises:
         FactsTooOld: when facts are too old to decide on.
     """
     require_fresh([(node.name, node.observed_at), (primary.name, primary.observed_at)], now)
-    return first_match(REJOIN_RULES, rejoin_view(node, primary, slot))
+    return first_match(REJOIN_RULES, rejoin_view(node, primary, slot, cloning=cloning))
 
 
-def rejoin_view(node: NodeFacts, primary: NodeFacts, slot: str | None) -> RejoinView:
+def rejoin_view(
+    node: NodeFacts, primary: NodeFacts, slot: str | None, *, cloning: bool = False
+) -> RejoinView:
     """Condense facts to what the rules look at."""
     cluster, control, server = node.cluster, node.control, primary.server
     history = primary.cluster.history if primary.cluster else None
     line = _line(node, primary.timeline or 0, history)
-    lost = (
-        [s for s in server.slots if s.name == slot and s.wal_status in ("lost", "unreserved")]
-        if server
-        else []
-    )
     return RejoinView(
         reached=node.reachable,
         primary_ready=primary.is_primary and primary.name != node.name,
@@ -273,7 +280,8 @@ def rejoin_view(node: NodeFacts, primary: NodeFacts, slot: str | None) -> Rejoin
         line=line,
         end=_end(control, cluster),
         beyond=_beyond(line, control, cluster, history, server.write_lsn if server else None),
-        wal_gone=bool(lost),
+        wal_gone=_wal_gone(line, control, cluster, history, server, slot),
+        cloning=cloning,
         can_rewind=control is not None and control.can_rewind,
         node=node.name,
         primary=primary.name,
@@ -295,10 +303,17 @@ def _line(node: NodeFacts, primary_timeline: int, history: TimelineHistory | Non
         return Line.NEWER
     history = history or FIRST
     own = node.cluster.history if node.cluster else None
+    # Of both only what is below the node's timeline: it may have heard of newer ones than it is on.
+    known = own is not None and own.timeline >= timeline
+    differs = known and own is not None and _forks(own, timeline) != _forks(history, timeline)
     if timeline == primary_timeline:
-        differs = own is not None and own.timeline == history.timeline and own.forks != history.forks
         return Line.FORKED_SAME if differs else Line.SAME
-    return Line.ANCESTOR if history.switchpoint(timeline) is not None else Line.STRANGER
+    ancestor = history.switchpoint(timeline) is not None and not differs
+    return Line.ANCESTOR if ancestor else Line.STRANGER
+
+
+def _forks(history: TimelineHistory, below: int) -> list[tuple[int, Lsn]]:
+    return [(fork.timeline, fork.switchpoint) for fork in history.forks if fork.timeline < below]
 
 
 def _end(control: ControlData | None, cluster: Cluster | None) -> End:
@@ -332,6 +347,32 @@ def _beyond(
         end = cluster.checkpoint_end if cluster else None
         return end > limit if end is not None else control.checkpoint >= limit
     return control.min_recovery_end > limit
+
+
+def _wal_gone(
+    line: Line,
+    control: ControlData | None,
+    cluster: Cluster | None,
+    history: TimelineHistory | None,
+    server: Server | None,
+    slot: str | None,
+) -> bool:
+    """Tell whether the primary has dropped WAL that the node needs, by positions.
+
+    Not by the state of the node's slot: a clone makes it anew, and when that failed the next rejoin found a sound
+    slot and let the node wait for ever for what is gone. The slot is believed only where positions are not known.
+    """
+    if server is None:
+        return False
+    if server.oldest_wal is None or control is None:
+        return any(s.name == slot and s.wal_status in ("lost", "unreserved") for s in server.slots)
+    needed = max(control.min_recovery_end, control.redo)
+    if control.state == SHUT_DOWN:
+        needed = (cluster.checkpoint_end if cluster else None) or control.checkpoint
+    switchpoint = history.switchpoint(control.latest_timeline) if line is Line.ANCESTOR and history else None
+    if switchpoint is not None:
+        needed = min(needed, switchpoint)
+    return needed < server.oldest_wal
 
 
 def _copy(cluster: Cluster | None, control: ControlData | None, note: Any) -> Copy:

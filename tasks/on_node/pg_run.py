@@ -7,7 +7,7 @@ import os
 import pwd
 import subprocess
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Pattern
 
 from tasks.on_node.pg_disk import ENGLISH, remove_durably, servers_in
 from tasks.on_node.pg_log import log_since, log_size
@@ -110,8 +110,10 @@ def ended(p: Dict[str, Any]) -> Optional[str]:
     return None if servers_in(p["data"]) else "it ended at once"
 
 
-def start(p: Dict[str, Any], limit: float) -> Optional[str]:
+def start(p: Dict[str, Any], limit: float, hopeless: Optional[Pattern[str]] = None) -> Optional[str]:
     """Start the unit and wait until the server answers SQL; None when it does, else why not and what its log says.
+
+    It is waited for no longer once its log says what `hopeless` finds.
 
     Debian's pg_ctlcluster sleeps for two seconds after the server is up, so it is not waited for. Nor does its
     exit status tell anything: the unit ignores it.
@@ -134,6 +136,9 @@ def start(p: Dict[str, Any], limit: float) -> Optional[str]:
                 systemctl("start", "--no-block", p["unit"])
             elif over:
                 reason = over
+                break
+            if hopeless is not None and hopeless.search(log_since(p["log"], before)):
+                reason = "it waits for what will not come"
                 break
         time.sleep(0.05)
     return "%s: %s" % (reason, log_since(p["log"], before))

@@ -47,7 +47,13 @@ class Sender:
 
 @dataclass(frozen=True)
 class Slot:
-    """A replication slot. `safe_wal_size` is what may be written before the slot is lost, in bytes."""
+    """A replication slot. `safe_wal_size` is what may be written before the slot is lost, in bytes.
+
+    Attributes:
+        has_xmin: it keeps vacuum from removing rows (hot_standby_feedback of its standby, present or not).
+        xmin_age: by how many transactions; None without one.
+        held_bytes: WAL written since the oldest that it keeps; None on a standby.
+    """
 
     name: str
     kind: str
@@ -56,6 +62,8 @@ class Slot:
     wal_status: str | None
     safe_wal_size: int | None
     has_xmin: bool
+    xmin_age: int | None = None
+    held_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ class Server:
         write_lsn: where a primary writes; None on a standby.
         read_only: default_transaction_read_only, set by a hand: the self-fence stops the server.
         clients: sessions on Harbor's database over the network, by client address.
+        oldest_wal: where the oldest segment in its pg_wal begins; None when not known.
     """
 
     version_num: int
@@ -109,6 +118,7 @@ class Server:
     base_backups: int
     oldest_transaction_s: float
     clients: Mapping[str, int]
+    oldest_wal: Lsn | None = None
 
     @property
     def position(self) -> WalPosition | None:

@@ -20,7 +20,7 @@ from tasks.postgres.facts import (
     Slot,
 )
 from tasks.postgres.history import TimelineHistory, parse_history
-from tasks.postgres.lsn import Lsn, optional_lsn, record_end
+from tasks.postgres.lsn import Lsn, optional_lsn, record_end, segment_begin
 
 
 def parse_answer(
@@ -146,6 +146,7 @@ def _server(row: Mapping[str, Any]) -> Server:
         base_backups=row["base_backups"],
         oldest_transaction_s=row["oldest_transaction_s"],
         clients={client["address"]: client["sessions"] for client in row["clients"]},
+        oldest_wal=segment_begin(row["oldest_wal"], row["wal_segment_size"]) if row["oldest_wal"] else None,
     )
 
 
@@ -183,6 +184,8 @@ def _slot(row: Mapping[str, Any]) -> Slot:
         wal_status=row["wal_status"],
         safe_wal_size=row["safe_wal_size"],
         has_xmin=row["has_xmin"],
+        xmin_age=row["xmin_age"],
+        held_bytes=row["held_bytes"],
     )
 
 

@@ -46,8 +46,13 @@ SELECT row_to_json(facts) FROM (SELECT
       extract(epoch FROM clock_timestamp() - reply_time)::float8 AS reply_age_s
     FROM pg_stat_replication WHERE application_name <> 'harbor-ha-probe') s), '[]') AS senders,
   coalesce((SELECT json_agg(l) FROM (SELECT slot_name, slot_type, active, restart_lsn::text AS restart_lsn,
-      wal_status, safe_wal_size, xmin IS NOT NULL AS has_xmin
+      wal_status, safe_wal_size, coalesce(xmin, catalog_xmin) IS NOT NULL AS has_xmin,
+      greatest(age(xmin), age(catalog_xmin)) AS xmin_age,
+      CASE WHEN NOT pg_is_in_recovery()
+        THEN pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint END AS held_bytes
     FROM pg_replication_slots) l), '[]') AS slots,
+  (SELECT min(substr(name, 9) COLLATE "C") FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$') AS oldest_wal,
+  pg_size_bytes(current_setting('wal_segment_size')) AS wal_segment_size,
   coalesce((SELECT json_agg(c) FROM (SELECT host(client_addr) AS address, count(*) AS sessions
     FROM pg_stat_activity
     WHERE datname = :'database' AND client_addr IS NOT NULL AND backend_type = 'client backend'

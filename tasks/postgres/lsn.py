@@ -56,6 +56,19 @@ def optional_lsn(text: str | None) -> Lsn | None:
     return None if text is None else Lsn.parse(text)
 
 
+def segment_begin(number: str, segment_size: int) -> Lsn:
+    """Return where a segment begins.
+
+    Args:
+        number: the last 16 of the 24 digits of its file's name, behind the timeline.
+        segment_size: bytes of a segment.
+
+    Raises:
+        ValueError: when they are no such digits.
+    """
+    return Lsn((int(number[:8], 16) << 32) + int(number[8:], 16) * segment_size)
+
+
 def record_end(start: Lsn, length: int, segment_size: int = DEFAULT_SEGMENT) -> Lsn:
     """Return the end of a record: the first byte behind it, aligned, as replay and history files count.
 

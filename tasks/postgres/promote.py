@@ -136,14 +136,21 @@ def checkpoint(site: HarborSite, primary: Host, *, timeout: float = 300.0) -> Ou
     return changed(f"checkpoint on timeline {current}", timeline=int(current))
 
 
-def ensure_slots(site: HarborSite, primary: Host, *, peers: Sequence[str]) -> Outcome:
+def ensure_slots(
+    site: HarborSite, primary: Host, *, peers: Sequence[str], anew: Sequence[str] = ()
+) -> Outcome:
     """Give the primary exactly the slots of its standbys; a slot that lost its WAL is made again.
+
+    The slot of a standby that is away keeps the xmin of its last word (hot_standby_feedback), and vacuum removes
+    nothing that was deleted since, for as long as a copy takes.
 
     Args:
         peers: the names of the nodes that follow it, or will.
+        anew: those that are about to be rewound or cloned: they need no WAL from before, so their slots are made
+            anew when they hold back vacuum. A node that goes on as it is needs the WAL that its slot keeps.
     """
-    wanted = ",".join(slot_of(peer) for peer in peers)
-    rows = execute(site, primary, _ENSURE_SLOTS, wanted=wanted)
+    wanted, renewed = (",".join(slot_of(peer) for peer in listed) for listed in (peers, anew))
+    rows = execute(site, primary, _ENSURE_SLOTS, wanted=wanted, anew=renewed)
     done = [f"{what} {slot}" for what, slot in rows]
     return changed(", ".join(done)) if done else unchanged(f"slots as wanted: {wanted or 'none'}")
 
@@ -166,7 +173,8 @@ _ENSURE_SLOTS = """
 SELECT 'dropped', slot_name FROM (
   SELECT slot_name, pg_drop_replication_slot(slot_name) FROM pg_replication_slots
    WHERE slot_name ~ '^ha_' AND slot_type = 'physical' AND NOT active
-     AND (wal_status = 'lost' OR NOT slot_name = ANY (string_to_array(:'wanted', ',')))) gone;
+     AND (wal_status = 'lost' OR NOT slot_name = ANY (string_to_array(:'wanted', ','))
+       OR coalesce(xmin, catalog_xmin) IS NOT NULL AND slot_name = ANY (string_to_array(:'anew', ',')))) gone;
 SELECT 'created', slot_name FROM (
   SELECT name AS slot_name, pg_create_physical_replication_slot(name, true)
     FROM unnest(string_to_array(:'wanted', ',')) AS name

@@ -27,6 +27,10 @@ class NotFollowing(HarborHaError):
     """The node did not come up as a standby of the primary."""
 
 
+class CannotFollow(NotFollowing):
+    """The node's data will never follow that primary: WAL that it needs is gone, or it is on another line."""
+
+
 class RewindFailed(HarborHaError):
     """pg_rewind could not be used or did not end; the node needs a clone.
 
@@ -53,20 +57,26 @@ def follow(site: HarborSite, standby: Host, primary: Host, *, authority: Authori
     stale slots. On a standby that follows already it only proves.
 
     Raises:
+        CannotFollow: its log says that only a copy helps.
         NotFollowing: it runs as a primary, does not start, or does not replay a marker.
     """
     slots = promote.ensure_slots(site, primary, peers=[peer.name for peer in peers_of(site, primary.name)])
     answer = run_on_node(
         site, standby, _PG_FOLLOW, limit=_START_LIMIT_S + 10, limit_s=_START_LIMIT_S, authority=authority
     )
+    if answer.get("cannot_follow"):
+        raise _not_following(standby, answer["problem"], CannotFollow)
     if "problem" in answer:
         raise _not_following(standby, answer["problem"])
     stale = promote.drop_stale_slots(site, standby)
     try:
         marker = proof.replicate_marker(site, standby, primary)
     except proof.MarkerNotReplayed as error:
-        log = standby.run(["tail", "-n", "5", layout_of(site).log])
-        raise _not_following(standby, f"{error.what} Its log ends: {log.stdout.strip()}") from error
+        script = ["sh", "-c", 'tail -c "+$1" "$2" | tail -n 200', "sh", str(answer["log_from"] + 1)]
+        said = standby.run([*script, layout_of(site).log]).stdout.strip()
+        kind = CannotFollow if pg_follow.CANNOT_FOLLOW.search(said) else NotFollowing
+        tail = "\n".join(said.splitlines()[-5:])
+        raise _not_following(standby, f"{error.what} Its log ends: {tail}", kind) from error
     did = answer["changed"] or slots.changed or stale.changed
     said = changed if did else unchanged
     return said(f"follows {primary.name}; {marker.detail}", **marker.data)
@@ -102,6 +112,10 @@ def rewind(
         RewindFailed: clone instead.
     """
     promote.checkpoint(site, primary)
+    # After the checkpoint, before anything is read: from here on the primary keeps what the rewound node needs.
+    promote.ensure_slots(
+        site, primary, peers=[peer.name for peer in peers_of(site, primary.name)], anew=[node.name]
+    )
     limits = {"recovery_s": _RECOVERY_LIMIT_S, "rewind_s": _REWIND_LIMIT_S}
     answer = run_on_node(
         site,
@@ -137,8 +151,8 @@ def history_of(site: HarborSite, primary: Host) -> dict[str, Any]:
     }
 
 
-def _not_following(standby: Host, why: str) -> NotFollowing:
-    return NotFollowing(
+def _not_following(standby: Host, why: str, kind: type[NotFollowing] = NotFollowing) -> NotFollowing:
+    return kind(
         f"It does not follow: {why}",
         where=standby.name,
         meaning="The site has no standby there.",

@@ -62,7 +62,8 @@ def clone(site: HarborSite, standby: Host, primary: Host, *, authority: Authorit
     """
     layout = layout_of(site)
     # A missing slot fails the backup only after everything was copied; one that lost its WAL, too.
-    ensure_slots(site, primary, peers=[peer.name for peer in peers_of(site, primary.name)])
+    peers = [peer.name for peer in peers_of(site, primary.name)]
+    ensure_slots(site, primary, peers=peers, anew=[standby.name])
     size = int(execute(site, primary, "SELECT sum(pg_database_size(oid))::bigint FROM pg_database")[0][0])
     sysid = execute(site, primary, "SELECT system_identifier FROM pg_control_system()")[0][0]
     payload = {

@@ -62,6 +62,8 @@ def test_every_combination_has_exactly_one_way() -> None:
             row = (True, True, False, False, True, True, True, True)
             view = RejoinView(*row, Copy.NONE, line, end, beyond, wal_gone=gone, can_rewind=rewind)
             reached.add(next(rule.name for rule in REJOIN_RULES if rule.when(view)))
+    begun = RejoinView(*row, Copy.NONE, Line.SAME, End.AS_STANDBY, False, False, True, cloning=True)
+    reached.add(first_match(REJOIN_RULES, begun).rule)
     assert reached == {rule.name for rule in REJOIN_RULES}
 
 
@@ -174,6 +176,39 @@ def test_an_exclusive_backup_of_a_primary_is_no_copy() -> None:
 def test_needed_wal_that_is_gone_means_clone() -> None:
     lost = Slot("ha_node_a", "physical", False, None, "lost", None, False)
     assert classify(old_standby(), other=new_primary(slots=(lost,))) is Rejoin.CLONE
+
+
+def test_wal_that_is_gone_is_told_by_positions_also_when_the_slot_was_made_anew() -> None:
+    """A failed clone had made the slot anew: each next rejoin followed, and waited 300 s for what was gone."""
+    sound = Slot("ha_node_a", "physical", False, Lsn(0x7000000), "reserved", None, False)
+    primary_b = new_primary(slots=(sound,), oldest_wal=Lsn(0x6000000))
+    assert classify(old_standby(), other=primary_b) is Rejoin.CLONE
+    assert classify(stopped(), other=primary_b) is Rejoin.CLONE
+    assert classify(stopped(control=control(), checkpoint_end=None), other=primary_b) is Rejoin.CLONE
+
+
+def test_a_lost_slot_alone_is_no_reason_to_clone_while_the_wal_is_there() -> None:
+    lost = Slot("ha_node_a", "physical", False, None, "lost", None, False)
+    assert classify(old_standby(), other=new_primary(slots=(lost,), oldest_wal=Lsn(0x4000000))) is Rejoin.FOLLOW
+
+
+def cloning(facts: NodeFacts) -> Rejoin:
+    return classify_rejoin(facts, new_primary(), NOW, slot="ha_node_a", cloning=True).kind
+
+
+def test_a_clone_that_was_begun_goes_on_as_a_clone_until_its_copy_is_complete() -> None:
+    assert cloning(old_standby()) is Rejoin.CLONE
+    assert cloning(stopped(control=control(), checkpoint_end=None)) is Rejoin.CLONE
+    assert cloning(stopped(backup_label_method="streamed", control=control(timeline=3))) is Rejoin.START_ONLY
+    assert cloning(standby("node-a", server_changes={"timeline": 3})) is Rejoin.NOTHING
+
+
+def test_an_ancestor_of_the_same_number_that_forked_elsewhere_is_none() -> None:
+    """Both were promoted from timeline 1, apart: their timelines 2 are two."""
+    elsewhere = TimelineHistory(2, (Fork(1, Lsn(0x3000000), "x"),))
+    assert classify(stopped(history=elsewhere)) is Rejoin.REWIND
+    heard_of_more = TimelineHistory(3, (Fork(1, Lsn(0x4000000), "x"), Fork(2, Lsn(0x9000000), "x")))
+    assert classify(stopped(history=heard_of_more)) is Rejoin.FOLLOW
 
 
 def test_an_empty_machine_is_cloned() -> None:

@@ -15,6 +15,7 @@ from tasks.on_node.pg_disk import (
     text_of,
     write_durably,
 )
+from tasks.on_node.pg_log import log_size
 from tasks.on_node.pg_run import Failed, psql, start, systemctl, unmask
 from tasks.on_node.pg_sync import set_sync
 
@@ -26,9 +27,25 @@ _OF_ONE_NODE = re.compile(
     re.I,
 )
 
+# With what the server says so of itself, this data will never follow that primary. It does not end then: it asks
+# for the same segment once a second, and 300 s were waited for it, at each rejoin again.
+CANNOT_FOLLOW = re.compile(
+    r"requested WAL segment \S+ has already been removed"
+    r"|could not locate (?:a valid|required) checkpoint record"
+    r"|requested timeline \d+ is not a child of this server's history"
+    r"|new timeline \d+ forked off current database system timeline \d+ before current recovery point"
+    r"|highest timeline \d+ of the primary is behind recovery timeline \d+"
+)
+
 
 def follow(p: Dict[str, Any]) -> Dict[str, Any]:
-    """Return `standby` when the server answers in recovery, or `problem`."""
+    """Return `standby` when the server answers in recovery, or `problem`; `log_from`: where its log began to tell."""
+    log_from = log_size(p["log"])
+    return dict(started_as_standby(p), log_from=log_from)
+
+
+def started_as_standby(p: Dict[str, Any]) -> Dict[str, Any]:
+    """Return `standby`, or `problem` and whether it is one that only a copy cures (`cannot_follow`)."""
     running = bool(servers_in(p["data"]))
     if running:
         try:
@@ -45,9 +62,9 @@ def follow(p: Dict[str, Any]) -> Dict[str, Any]:
     if not running:
         for name in ("rewind", "self_fence"):
             remove_durably("%s/%s.json" % (p["state_dir"], name))
-        problem = start(p, p["limit_s"])
+        problem = start(p, p["limit_s"], CANNOT_FOLLOW)
         if problem is not None:
-            return {"problem": problem}
+            return {"problem": problem, "cannot_follow": bool(CANNOT_FOLLOW.search(problem))}
     return {"state": "standby", "changed": changed or not running}
 
 
