@@ -1,5 +1,6 @@
 """A former primary comes back as a standby: the cheapest safe way, nothing removed, losses listed."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from prefect import flow
@@ -16,10 +17,13 @@ from tasks.balancer import steps as balancer
 from tasks.errors import HarborHaError, Refused
 from tasks.guard import steps as guard
 from tasks.harbor import steps as harbor
+from tasks.hosts.connection import connect
 from tasks.operation.record import OperationKind, Phase
+from tasks.operation.store import renewed
 from tasks.postgres import ha_steps as postgres
 from tasks.postgres import steps as pair
 from tasks.postgres.layout import slot_of
+from tasks.postgres.rejoin import CannotFollow
 
 _COMMITS_SHOWN = 20
 _WAYS = {
@@ -57,7 +61,7 @@ def rejoin(site: str, node: str, dry_run: bool = False) -> dict[str, Any]:
     if resumed or decision.kind is Rejoin.STOP_FIRST:
         decision = classify_anew(work, node, primary, decision)
     way = return_of_the_data(work, node, primary, decision.kind)
-    run.on(postgres.follow, node, primary)
+    way = follow(work, node, primary, way)
     serve_again(work, node, primary)
     work.close()
     return publish(run, headline(work, node, primary, way), work.sections)
@@ -98,7 +102,15 @@ def classify(work: Operation, node: str, primary: str) -> Decision[Rejoin]:
     Raises:
         Refused: no way is safe.
     """
-    decision = classify_rejoin(work.seen.node(node), work.seen.node(primary), clock.now(), slot=slot_of(node))
+    record = open_record(work.seen)
+    begun = record is not None and record.kind is OperationKind.REJOIN and record.target == node
+    decision = classify_rejoin(
+        work.seen.node(node),
+        work.seen.node(primary),
+        clock.now(),
+        slot=slot_of(node),
+        cloning=begun and record is not None and record.phase is Phase.CLONING,
+    )
     work.note("The way back", decision)
     if decision.kind is Rejoin.REFUSE:
         work.refuse(f"{node} cannot rejoin.", decision)
@@ -110,7 +122,8 @@ def classify_anew(work: Operation, node: str, primary: str, decision: Decision[R
 
     A killed rejoin may have left its rewind or copy running there; a server that does not follow is stopped.
     """
-    work.run.on(postgres.await_copy, node)
+    with lock_kept(work):
+        work.run.on(postgres.await_copy, node)
     if decision.kind is Rejoin.STOP_FIRST:
         work.run.on(postgres.fence_by_ssh, node)
     work.look()
@@ -156,21 +169,65 @@ def return_of_the_data(work: Operation, node: str, primary: str, way: Rejoin) ->
         the way that it really went: a node that cannot be rewound is cloned.
     """
     if way not in (Rejoin.REWIND, Rejoin.CLONE):
-        if work.held.phase in (Phase.REWINDING, Phase.CLONING):
+        if work.held.phase in (Phase.REWINDING, Phase.CLONING, Phase.SETTLING):
             # The one that was interrupted has removed it; "nothing was lost" was its end once.
             list_losses(work, node, primary, kept_only=True)
         return way
     list_losses(work, node, primary)
     if way is Rejoin.REWIND:
         work.advance(Phase.REWINDING)
-        _, failed = work.run.try_each(postgres.rewind, [node], then=[primary], operation=work.held.op_id)
+        with lock_kept(work):
+            _, failed = work.run.try_each(postgres.rewind, [node], then=[primary], operation=work.held.op_id)
         if not failed:
             return Rejoin.REWIND
         work.sections["The way back"].append(f"the rewind failed, so the node is cloned: {failed[node]}")
+    clone(work, node, primary)
+    return Rejoin.CLONE
+
+
+def clone(work: Operation, node: str, primary: str) -> None:
+    """Copy the primary; the phase is CLONING until the copy is complete, whatever is seen of the node meanwhile."""
     work.advance(Phase.CLONING)
     work.run.on(pair.create_slot, primary, standby_name=node)
-    work.run.on(postgres.clone, node, primary)
+    with lock_kept(work):
+        work.run.on(postgres.clone, node, primary)
+    work.advance(Phase.SETTLING)
+
+
+def follow(work: Operation, node: str, primary: str, way: Rejoin) -> Rejoin:
+    """Start the node as a standby; where its log says that it never will follow, clone it.
+
+    Returns:
+        the way that it really went.
+
+    Raises:
+        CannotFollow: also the copy does not follow.
+    """
+    try:
+        work.run.on(postgres.follow, node, primary)
+        return way
+    except CannotFollow as error:
+        if way is Rejoin.CLONE:
+            raise
+        work.sections["The way back"].append(f"it cannot follow as it is, so the node is cloned: {error.what}")
+    work.run.on(postgres.fence_by_ssh, node)
+    if "Lost commits" not in work.sections:
+        list_losses(work, node, primary)
+    clone(work, node, primary)
+    work.run.on(postgres.follow, node, primary)
     return Rejoin.CLONE
+
+
+def lock_kept(work: Operation) -> AbstractContextManager[None]:
+    """Renew the lock during a step that may take longer than it lives; another orchestrator took it over."""
+    site = work.run.site
+    ways = [path.partition(" via ") for path in work.paths()]
+    hosts = [
+        connect(site.node(name), via=site.node(jump) if jump else None)
+        for name, _, jump in ways
+        if name in work.locked
+    ]
+    return renewed(*hosts, op_id=work.held.op_id)
 
 
 def list_losses(work: Operation, node: str, primary: str, *, kept_only: bool = False) -> None:
@@ -230,7 +287,9 @@ def serve_again(work: Operation, node: str, primary: str) -> None:
 def headline(work: Operation, node: str, primary: str, way: Rejoin) -> str:
     """Say in one sentence how it ended."""
     said = f"{node} {_WAYS[way]} and replays what {primary} writes"
-    if way is Rejoin.NOTHING and "Lost commits" not in work.sections:
-        # What it lost on its way here, if anything, was found by another run.
-        return f"{said}."
-    return f"{said}; {work.sections.get('Lost commits', ['nothing was lost'])[0]}."
+    losses = work.sections.get("Lost commits")
+    if losses is None and way is Rejoin.FOLLOW:
+        # Shown: it goes on from its own end on the primary's line, and has replayed what came after.
+        losses = ["nothing was lost"]
+    # What any other way cost, if it was not listed here, was found by another run.
+    return f"{said}; {losses[0]}." if losses else f"{said}."

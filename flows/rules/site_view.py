@@ -17,6 +17,8 @@ CERTIFICATE_WARNING = timedelta(days=21)
 MAX_CLOCK_SKEW_S = 2.0
 # Segments of 16 MB that wait for the archiver; a backlog of a hundred is a disk that fills.
 MAX_ARCHIVE_BACKLOG = 20
+# What wal_keep_size keeps without any slot.
+MAX_HELD_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class SiteView:
     wrong_database: str
     write_failed: str
     balancer_down: str
+    held_back: str
     slots: str
     archiver: str
     disks: str
@@ -100,6 +103,7 @@ def site_view(
         wrong_database=_wrong_database(harbors, primary, addresses),
         write_failed=write_error or "",
         balancer_down=", ".join(name for name, up in sorted((balancer_up or {}).items()) if not up),
+        held_back=_held_back(primary),
         slots=_slots(primary),
         archiver="; ".join(filter(None, (_archiving(node) for node in primaries))),
         disks="; ".join(filter(None, (_disks(node) for node in nodes))),
@@ -220,6 +224,22 @@ def _slots(primary: NodeFacts | None) -> str:
         [s for s in server.slots if not s.active or s.wal_status in ("lost", "unreserved")] if server else []
     )
     return ", ".join(f"{s.name} ({'active' if s.active else 'inactive'}, {s.wal_status})" for s in bad)
+
+
+def _held_back(primary: NodeFacts | None) -> str:
+    """Name the inactive slots that keep dead rows, or more WAL than the primary keeps anyway."""
+    server = primary.server if primary else None
+    held = []
+    for slot in server.slots if server else ():
+        parts = []
+        if slot.has_xmin:
+            age = "" if slot.xmin_age is None else f" of {slot.xmin_age:,} transactions"
+            parts.append(f"dead rows{age}")
+        if (slot.held_bytes or 0) > MAX_HELD_BYTES:
+            parts.append(f"{describe_bytes(slot.held_bytes)} of WAL")
+        if parts and not slot.active:
+            held.append(f"{slot.name} ({' and '.join(parts)})")
+    return ", ".join(held)
 
 
 def _archiving(node: NodeFacts) -> str:

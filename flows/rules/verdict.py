@@ -192,6 +192,15 @@ FINDINGS: tuple[Finding, ...] = (
         "When its Harbor is healthy: undrain it.",
     ),
     Finding(
+        "held back",
+        "the slot of a standby that is away keeps vacuum from removing rows, or much WAL on the primary's disk",
+        lambda v: bool(v.held_back),
+        Verdict.DEGRADED,
+        "A standby that is away holds back the primary: {held_back}.",
+        "Run rejoin for the standby. If it will not come back soon, drop its slot on the primary with "
+        "pg_drop_replication_slot; rejoin makes it anew, and copies when the WAL is gone.",
+    ),
+    Finding(
         "slots",
         "a replication slot is inactive or its WAL is being lost",
         lambda v: bool(v.slots),

@@ -56,6 +56,7 @@ def test_a_site_without_findings_is_healthy() -> None:
 
 
 LOST_SLOT = Slot("ha_node_b", "physical", False, None, "lost", None, False)
+PINNING_SLOT = Slot("ha_node_b", "physical", False, None, "extended", None, True, 12345, 2 << 30)
 CASES: dict[str, tuple[Verdict, tuple[NodeFacts, ...], dict[str, Any]]] = {
     "two primaries": (Verdict.SPLIT_BRAIN, (A, a(server_changes={"timeline": 3})), {}),
     "superseded primary": (
@@ -91,6 +92,7 @@ CASES: dict[str, tuple[Verdict, tuple[NodeFacts, ...], dict[str, Any]]] = {
     ),
     "wrong database": (Verdict.DEGRADED, (A, b(harbor=harbor(running_database="10.0.0.12"))), {}),
     "not balanced": (Verdict.DEGRADED, (A, B), {"balancer_up": {"node-a": True, "node-b": False}}),
+    "held back": (Verdict.DEGRADED, (a(server_changes={"slots": (PINNING_SLOT,)}), B), {}),
     "slots": (Verdict.DEGRADED, (a(server_changes={"slots": (LOST_SLOT,)}), B), {}),
     "archiver": (
         Verdict.DEGRADED,
@@ -129,6 +131,18 @@ def test_each_finding_is_made_and_says_what_to_do(name: str) -> None:
 def test_an_ill_component_is_named() -> None:
     decision = ask(*CASES["Harbor unhealthy"][1])
     assert "node-b (unhealthy: redis)" in decision.reasons[0]
+
+
+def test_what_a_lost_standby_holds_back_is_told_with_its_size() -> None:
+    """Its hot_standby_feedback kept vacuum from working until the slot was lost, and nobody heard of it."""
+    text = ask(*CASES["held back"][1]).reasons[0]
+    assert "12,345 transactions" in text
+    assert "2,147,483,648 bytes of WAL" in text
+
+
+def test_the_slot_of_a_standby_that_streams_holds_back_nothing_worth_telling() -> None:
+    streaming = replace(PINNING_SLOT, active=True)
+    assert ask(a(server_changes={"slots": (streaming,)}), B).kind is Verdict.HEALTHY
 
 
 def test_a_pause_does_not_hide_that_the_site_is_down() -> None:

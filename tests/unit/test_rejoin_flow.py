@@ -1,0 +1,167 @@
+"""The rejoin flow over scripted steps: what it does after the attempt before it, and what it says of losses."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pytest
+
+import flows.rejoin as flow
+from flows.machinery.operation import Operation
+from flows.machinery.protocol import Protocol
+from flows.rules.rejoin import Rejoin
+from tasks.clock import Moment
+from tasks.observation.look import SiteLook
+from tasks.operation.record import OperationKind, OperationRecord, Phase
+from tasks.outcome import Outcome
+from tasks.postgres.facts import NodeFacts
+from tasks.postgres.rejoin import CannotFollow, NotFollowing
+from tests.unit.facts_builder import NOW, control, primary, stopped
+
+OP = "rejoin-1"
+
+
+class Steps:
+    """Steps by their titles; a script says which fail."""
+
+    def __init__(self, fails: dict[str, list[Exception]] | None = None, known: bool = True) -> None:
+        self.done: list[str] = []
+        self.fails = fails or {}
+        self.known = known
+        self.site = None
+
+    def on(self, step: Any, *nodes: str, **plain: Any) -> Outcome:
+        title = f"{step.name}{': ' + plain['record'].phase if 'record' in plain else ''}"
+        self.done.append(title)
+        errors = self.fails.get(step.name)
+        if errors:
+            raise errors.pop(0)
+        if step.name.startswith("List what"):
+            return Outcome(
+                False, "", {"known": self.known, "why": "WAL is gone", "total": 0, "commits": []}
+            )
+        return Outcome(True, "", {"locked": list(nodes)})
+
+    def try_each(
+        self, step: Any, nodes: list[str], **plain: Any
+    ) -> tuple[dict[str, Outcome], dict[str, str]]:
+        try:
+            return {nodes[0]: self.on(step, nodes[0])}, {}
+        except Exception as error:
+            return {}, {nodes[0]: str(error)}
+
+
+def work_at(phase: Phase, steps: Steps, *nodes: NodeFacts) -> Operation:
+    """A rejoin of node-a that has come to a phase."""
+    record = OperationRecord(OP, OperationKind.REJOIN, "demo", "node-b", "node-a", 2, 1.0, "x:1", phase=phase)
+    seen = SiteLook(tuple(nodes), frozenset({"node-a", "node-b"}), 0.1)
+    work = Operation(cast(Protocol, steps), seen, record=record, locked={"node-a", "node-b"})
+    work.sections["The way back"] = []
+    return work
+
+
+@pytest.fixture(autouse=True)
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which steps ran while the lock was renewed."""
+    during: list[str] = []
+
+    @contextmanager
+    def renewing(work: Operation) -> Iterator[None]:
+        steps = cast(Steps, work.run).done
+        before = len(steps)
+        yield
+        during.extend(steps[before:])
+
+    monkeypatch.setattr(flow, "lock_kept", renewing)
+    return during
+
+
+def cannot(kind: Callable[..., Exception] = CannotFollow) -> Exception:
+    return kind("It does not follow: requested WAL segment 7 has already been removed", where="node-a")
+
+
+def test_wal_that_was_removed_leads_to_a_clone_and_not_to_the_same_error_for_ever() -> None:
+    steps = Steps({"Start as a standby": [cannot()]})
+    work = work_at(Phase.STARTED, steps)
+    assert flow.follow(work, "node-a", "node-b", Rejoin.FOLLOW) is Rejoin.CLONE
+    order = [title for title in steps.done if title in ("Fence over SSH", "Clone from the primary")]
+    assert order == ["Fence over SSH", "Clone from the primary"]
+    assert steps.done[-1] == "Start as a standby"
+    assert "List what only the old primary had" in steps.done
+
+
+def test_a_copy_that_does_not_follow_is_not_copied_again() -> None:
+    steps = Steps({"Start as a standby": [cannot()]})
+    with pytest.raises(CannotFollow):
+        flow.follow(work_at(Phase.SETTLING, steps), "node-a", "node-b", Rejoin.CLONE)
+    assert "Clone from the primary" not in steps.done
+
+
+def test_a_node_that_does_not_start_for_another_reason_is_not_cloned() -> None:
+    steps = Steps({"Start as a standby": [cannot(NotFollowing)]})
+    with pytest.raises(NotFollowing):
+        flow.follow(work_at(Phase.STARTED, steps), "node-a", "node-b", Rejoin.FOLLOW)
+    assert "Clone from the primary" not in steps.done
+
+
+def phases(steps: Steps) -> list[str]:
+    """The phases that were written."""
+    return [title.rpartition(": ")[2] for title in steps.done if ": " in title]
+
+
+def test_the_phase_says_cloning_until_the_copy_is_complete() -> None:
+    steps = Steps()
+    flow.return_of_the_data(work_at(Phase.STARTED, steps), "node-a", "node-b", Rejoin.CLONE)
+    assert phases(steps) == ["cloning", "settling"]
+
+
+def test_a_clone_that_failed_leaves_the_phase_at_cloning_and_is_a_clone_when_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The record `cloning` was overwritten by a rewind that the new slot had made to look right."""
+    steps = Steps({"Clone from the primary": [RuntimeError("no room")]})
+    work = work_at(Phase.STARTED, steps)
+    with pytest.raises(RuntimeError):
+        flow.return_of_the_data(work, "node-a", "node-b", Rejoin.CLONE)
+    assert phases(steps) == ["cloning"]
+    assert work.held.phase is Phase.CLONING
+    a = stopped(control=control(), checkpoint_end=None)
+    work.seen = SiteLook((a, primary("node-b", server_changes={"timeline": 3})), frozenset({a.name, "node-b"}), 0)
+    monkeypatch.setattr(flow, "open_record", lambda seen: work.record)
+    monkeypatch.setattr(flow.clock, "now", lambda: Moment(NOW.monotonic, NOW.wall))
+    assert flow.classify(work, "node-a", "node-b").kind is Rejoin.CLONE
+
+
+def test_the_lock_is_renewed_while_a_node_is_rewound_and_cloned(kept: list[str]) -> None:
+    steps = Steps({"Rewind": [RuntimeError("half")]})
+    flow.return_of_the_data(work_at(Phase.STARTED, steps), "node-a", "node-b", Rejoin.REWIND)
+    assert kept == ["Rewind", "Clone from the primary"]
+
+
+@pytest.mark.parametrize(
+    ("way", "listed", "claims"),
+    [
+        (Rejoin.FOLLOW, False, True),
+        (Rejoin.NOTHING, False, False),
+        (Rejoin.START_ONLY, False, False),
+        (Rejoin.CLONE, True, True),
+    ],
+)
+def test_nothing_was_lost_is_said_only_where_it_was_shown(way: Rejoin, listed: bool, claims: bool) -> None:
+    work = work_at(Phase.SETTLING, Steps())
+    if listed:
+        flow.list_losses(work, "node-a", "node-b")
+    assert ("nothing was lost" in flow.headline(work, "node-a", "node-b", way)) is claims
+
+
+def test_what_cannot_be_known_is_said_in_the_headline() -> None:
+    work = work_at(Phase.CLONING, Steps(known=False))
+    flow.list_losses(work, "node-a", "node-b")
+    assert "cannot be known" in flow.headline(work, "node-a", "node-b", Rejoin.CLONE)
+
+
+def test_after_a_copy_that_another_run_completed_only_the_kept_list_tells() -> None:
+    steps = Steps()
+    work = work_at(Phase.SETTLING, steps)
+    assert flow.return_of_the_data(work, "node-a", "node-b", Rejoin.START_ONLY) is Rejoin.START_ONLY
+    assert steps.done == ["List what only the old primary had"]
