@@ -108,7 +108,8 @@ class BackupPolicy(Block):
     wal_archive: Literal["disk", "oss"] = Field(
         default="disk",
         title="WAL archive",
-        description="disk: on the nodes only. oss: also in the bucket, to recover to a point in time",
+        description="disk: a week on each node's own disk, for rejoin; no backup. oss: also in the bucket, to "
+        "recover to a point in time",
     )
     wal_passphrase: SecretStr | None = Field(
         default=None,

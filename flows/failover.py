@@ -19,6 +19,7 @@ from flows.rules.fence import Rung, recorded_rung
 from flows.rules.last_look import LastLook, last_look
 from flows.rules.primary import Primary, agreed, classify_primary
 from flows.rules.promotion import MayPromote, may_fail_over
+from flows.rules.restart import Restart, how_to_restart
 from flows.rules.resume import Entry
 from flows.rules.table import Decision
 from tasks import clock
@@ -41,6 +42,7 @@ _CALM = (Admission.NOOP, Admission.PAUSED, Admission.IN_PROGRESS, Admission.COOL
 _FROM_THE_MACHINE = (
     Primary.HEALTHY,
     Primary.READ_ONLY,
+    Primary.STARTING,
     Primary.DOWN_HOST_UP,
     Primary.BROKEN,
     Primary.DEMOTED,
@@ -225,8 +227,20 @@ def restart_first(work: Operation, expected_primary: str) -> str:
     # Written anew: a node does nothing for an intent that is older than half a minute.
     work.advance(Phase.STARTED)
     timeline = primary.timeline or (work.record.from_timeline if work.record else None) or 1
+    way = how_to_restart(
+        primary,
+        work.seen.others(expected_primary),
+        work.before.others(expected_primary) if work.before else (),
+    )
+    work.note("Restart", way)
+    patience = {Restart.WAIT: budget, Restart.PATIENCE: budget / 2}.get(way.kind, 0.0)
     done, failed = work.run.try_each(
-        postgres.restart_primary, [path], timeline=timeline, limit_s=budget, authority=work.authority()
+        postgres.restart_primary,
+        [path],
+        timeline=timeline,
+        limit_s=budget,
+        patience_s=patience,
+        authority=work.authority(),
     )
     if failed:
         work.sections.setdefault("Restart", []).append(f"did not help: {failed[path]}")

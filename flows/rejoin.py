@@ -209,7 +209,9 @@ def follow(work: Operation, node: str, primary: str, way: Rejoin) -> Rejoin:
     except CannotFollow as error:
         if way is Rejoin.CLONE:
             raise
-        work.sections["The way back"].append(f"it cannot follow as it is, so the node is cloned: {error.what}")
+        work.sections["The way back"].append(
+            f"it cannot follow as it is, so the node is cloned: {error.what}"
+        )
     work.run.on(postgres.fence_by_ssh, node)
     if "Lost commits" not in work.sections:
         list_losses(work, node, primary)

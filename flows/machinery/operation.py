@@ -47,6 +47,7 @@ class Operation:
         locked: the nodes on which this process holds the lock.
         way_back: puts back what was changed before the promotion and returns what stays changed, in words.
         fenced_at: when this process saw the fence hold, by its monotonic clock; None: not in this process.
+        before: the look before the newest one at a suspect; None when there was one only.
     """
 
     run: Protocol
@@ -55,6 +56,7 @@ class Operation:
     record: OperationRecord | None = None
     sections: dict[str, list[str]] = field(default_factory=dict)
     locked: set[str] = field(default_factory=set)
+    before: SiteLook | None = None
     way_back: "Callable[[Operation], list[str]] | None" = None
     fenced_at: float | None = None
     _renewal: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -96,6 +98,7 @@ class Operation:
 
     def look_at(self, node: str) -> None:
         """Look at all nodes and ask everybody about one of them."""
+        self.before = self.seen
         self.seen, self.witnesses = self.run.watch(
             f"Look at {node} over every path",
             lambda: look_with_witnesses(self.run.site, node),

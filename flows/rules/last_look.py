@@ -42,7 +42,7 @@ class LastLookView:
         return self.rung in SUFFICIENT
 
 
-_RUNNING_PRIMARY = (Server.WRITABLE, Server.READ_ONLY, Server.HUNG)
+_RUNNING_PRIMARY = (Server.WRITABLE, Server.READ_ONLY, Server.HUNG, Server.STARTING)
 
 LAST_LOOK_RULES: tuple[Rule[LastLookView, LastLook], ...] = (
     Rule(

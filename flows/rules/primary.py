@@ -9,6 +9,10 @@ from tasks.clock import Moment
 from tasks.operation.witnesses import Witnesses
 from tasks.postgres.facts import NodeFacts
 
+# What the control file says during crash recovery, and how a server then turns clients away.
+_RECOVERING = ("starting up", "in crash recovery")
+_SAYS_STARTING = ("is starting up", "is in recovery mode", "is not yet accepting connections")
+
 # PostgreSQL cannot even start in less: crash recovery wants a WAL segment and some room.
 START_NEEDS_BYTES = 64 << 20
 
@@ -20,6 +24,7 @@ class Server(StrEnum):
     READ_ONLY = "read-only primary"
     STANDBY = "standby"
     HUNG = "running, not answering"
+    STARTING = "starting, in crash recovery"
     STOPPED = "stopped"
     UNUSABLE = "cannot run or write"
     UNSEEN = "not seen"
@@ -49,6 +54,7 @@ class Primary(StrEnum):
     HEALTHY = "HEALTHY"
     READ_ONLY = "READ_ONLY"
     HUNG = "HUNG"
+    STARTING = "STARTING"
     DOWN_HOST_UP = "DOWN_HOST_UP"
     BROKEN = "BROKEN"
     DEMOTED = "DEMOTED"
@@ -74,13 +80,16 @@ class PrimaryView:
     trouble: str = ""
 
 
+# Whatever runs there and is no standby.
+RUNS_AS_PRIMARY = (Server.WRITABLE, Server.READ_ONLY, Server.HUNG, Server.STARTING)
+
 Rules = tuple[Rule[PrimaryView, Primary], ...]
 
 PRIMARY_RULES: Rules = (
     Rule(
         "split brain",
         "the server runs here in any form but standby, and another node is primary",
-        lambda v: v.other is Other.PRIMARY and v.server in (Server.WRITABLE, Server.READ_ONLY, Server.HUNG),
+        lambda v: v.other is Other.PRIMARY and v.server in RUNS_AS_PRIMARY,
         Primary.SPLIT_BRAIN,
         "{primary} runs as a primary ({server}) and {standby} is a primary too.",
         "Decide which one holds the data to keep, stop the other one, then run rejoin for it.",
@@ -107,6 +116,13 @@ PRIMARY_RULES: Rules = (
         Primary.READ_ONLY,
         "{primary} is a primary whose default_transaction_read_only is on.",
         "Somebody set it, and a failover would not undo it: find out why, then set it off and reload.",
+    ),
+    Rule(
+        "starting",
+        "SSH works; the server replays its WAL after a crash and lets nobody in yet",
+        lambda v: v.server is Server.STARTING,
+        Primary.STARTING,
+        "PostgreSQL on {primary} is in crash recovery: it does not hang, and a kill would only begin it anew.",
     ),
     Rule(
         "hung",
@@ -260,9 +276,21 @@ def server_state(node: NodeFacts) -> Server:
         # The look at the directory itself failed: that is not an empty one, and a server may be running.
         return Server.HUNG if "cluster" in node.problems else Server.UNUSABLE
     if cluster.processes:
-        return Server.STANDBY if cluster.standby_signal else Server.HUNG
+        if cluster.standby_signal:
+            return Server.STANDBY
+        return Server.STARTING if _starting(node) else Server.HUNG
     full = node.data_disk is not None and node.data_disk.free < START_NEEDS_BYTES
     return Server.UNUSABLE if full or not cluster.writable or cluster.control is None else Server.STOPPED
+
+
+def _starting(node: NodeFacts) -> bool:
+    """Tell a server in crash recovery from one that hangs, by what it writes down and by what it answers."""
+    cluster = node.cluster
+    if cluster is None or cluster.postmaster_status == "stopping":
+        return False
+    recovering = cluster.control is not None and cluster.control.state in _RECOVERING
+    told = any(words in node.problems.get("server", "") for words in _SAYS_STARTING)
+    return cluster.postmaster_status == "starting" or recovering or told
 
 
 def other_state(others: Sequence[NodeFacts]) -> Other:

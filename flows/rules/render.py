@@ -10,6 +10,7 @@ from flows.rules.last_look import LAST_LOOK_RULES
 from flows.rules.primary import PRIMARY_RULES
 from flows.rules.promotion import CANDIDATE_CHECKS
 from flows.rules.rejoin import REJOIN_RULES
+from flows.rules.restart import RESTART_RULES
 from flows.rules.resume import RESUME_RULES
 from flows.rules.shutdown_proof import PROOF_RULES
 from flows.rules.switchover import SWITCH_CHECKS
@@ -37,6 +38,11 @@ _RULES: tuple[tuple[str, str, Sequence[Rule[Any, Any]]], ...] = (
         "Over SSH by any path first, then the standby's word, then the witnesses. Rounds that differ are "
         "AMBIGUOUS; one healthy round is HEALTHY.",
         PRIMARY_RULES,
+    ),
+    (
+        "A server that does not answer: is it waited for?",
+        "With `restart_first`, before anything is fenced.",
+        RESTART_RULES,
     ),
     (
         "How is it fenced?",

@@ -51,7 +51,7 @@ class ResumeView:
     target: str = "the new primary"
 
 
-_RUNNING_PRIMARY = (Server.WRITABLE, Server.READ_ONLY, Server.HUNG)
+_RUNNING_PRIMARY = (Server.WRITABLE, Server.READ_ONLY, Server.HUNG, Server.STARTING)
 
 RESUME_RULES: tuple[Rule[ResumeView, Entry], ...] = (
     Rule(

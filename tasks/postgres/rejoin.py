@@ -73,9 +73,9 @@ def follow(site: HarborSite, standby: Host, primary: Host, *, authority: Authori
         marker = proof.replicate_marker(site, standby, primary)
     except proof.MarkerNotReplayed as error:
         script = ["sh", "-c", 'tail -c "+$1" "$2" | tail -n 200', "sh", str(answer["log_from"] + 1)]
-        said = standby.run([*script, layout_of(site).log]).stdout.strip()
-        kind = CannotFollow if pg_follow.CANNOT_FOLLOW.search(said) else NotFollowing
-        tail = "\n".join(said.splitlines()[-5:])
+        log = standby.run([*script, layout_of(site).log]).stdout.strip()
+        kind = CannotFollow if pg_follow.CANNOT_FOLLOW.search(log) else NotFollowing
+        tail = "\n".join(log.splitlines()[-5:])
         raise _not_following(standby, f"{error.what} Its log ends: {tail}", kind) from error
     did = answer["changed"] or slots.changed or stale.changed
     said = changed if did else unchanged

@@ -18,6 +18,8 @@ _PG_STOP = node_program(pg_stop)
 STOP_LIMIT_S = 30.0
 ARCHIVER_GRACE_S = 5.0
 FENCE_GRACE_S = 15.0
+# For a server that is started again: longer than a checkpoint of what a registry has in memory.
+_FAST_S = 10.0
 _IMMEDIATE_S = 5.0
 _KILL_S = 5.0
 _START_LIMIT_S = 60.0
@@ -159,20 +161,30 @@ def compensate(site: HarborSite, host: Host, *, timeline: int, authority: Author
 
 
 def restart_primary(
-    site: HarborSite, host: Host, *, timeline: int, limit_s: float, authority: Authority | None = None
+    site: HarborSite,
+    host: Host,
+    *,
+    timeline: int,
+    limit_s: float,
+    patience_s: float = 0.0,
+    authority: Authority | None = None,
 ) -> Outcome:
     """Start a primary that crashed or hangs, on its own machine: no failover, no new timeline, nothing lost.
 
-    A server that runs and does not answer is stopped first, without regard; crash recovery loses nothing.
+    A server in crash recovery is waited for, all of `limit_s`, and never killed. Another one that runs and does not
+    answer in `patience_s` is stopped first: fast, then immediate, then killed; crash recovery loses nothing.
 
     Args:
         timeline: the one it was primary on.
-        limit_s: seconds for its recovery; the site's restart budget.
+        limit_s: seconds for waiting and recovery together; the site's restart budget. Stopping comes on top.
+        patience_s: seconds of it in which a server that does not answer may yet do so.
 
     Raises:
         NotTakenBack: it does not start in time, or it has been made a standby.
     """
-    return _start_as_primary(site, host, timeline, limit_s, authority, take_back=False)
+    return _start_as_primary(
+        site, host, timeline, limit_s, authority, take_back=False, patience_s=patience_s
+    )
 
 
 def _start_as_primary(
@@ -183,14 +195,19 @@ def _start_as_primary(
     authority: Authority | None,
     *,
     take_back: bool,
+    patience_s: float = 0.0,
 ) -> Outcome:
     answer = run_on_node(
         site,
         host,
         _PG_COMPENSATE,
-        limit=limit_s + 15,
+        limit=limit_s + _FAST_S + _IMMEDIATE_S + _KILL_S + 10,
         timeline=timeline,
         limit_s=limit_s,
+        patience_s=patience_s,
+        fast_s=_FAST_S,
+        immediate_s=_IMMEDIATE_S,
+        kill_s=_KILL_S,
         take_back=take_back,
         authority=authority,
     )

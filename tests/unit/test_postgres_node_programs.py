@@ -304,7 +304,9 @@ def test_wal_that_the_server_has_dropped_is_read_out_of_the_nodes_own_archive(
     gone = segments(5)[0]
     (Path(diverged["data"]) / "pg_wal" / gone).unlink()
     segment(Path(diverged["archive"]) / gone, 7)
-    assert not pg_lost_commits.found(diverged)["known"], "an archive without the timeline's history proves nothing"
+    assert not pg_lost_commits.found(diverged)["known"], (
+        "an archive without the timeline's history proves nothing"
+    )
     (Path(diverged["archive"]) / "00000002.history").write_text("")
     found = pg_lost_commits.found(diverged)
     assert (found["known"], found["total"]) == (True, 1)

@@ -37,9 +37,7 @@ class Steps:
         if errors:
             raise errors.pop(0)
         if step.name.startswith("List what"):
-            return Outcome(
-                False, "", {"known": self.known, "why": "WAL is gone", "total": 0, "commits": []}
-            )
+            return Outcome(False, "", {"known": self.known, "why": "WAL is gone", "total": 0, "commits": []})
         return Outcome(True, "", {"locked": list(nodes)})
 
     def try_each(
@@ -126,7 +124,9 @@ def test_a_clone_that_failed_leaves_the_phase_at_cloning_and_is_a_clone_when_it_
     assert phases(steps) == ["cloning"]
     assert work.held.phase is Phase.CLONING
     a = stopped(control=control(), checkpoint_end=None)
-    work.seen = SiteLook((a, primary("node-b", server_changes={"timeline": 3})), frozenset({a.name, "node-b"}), 0)
+    work.seen = SiteLook(
+        (a, primary("node-b", server_changes={"timeline": 3})), frozenset({a.name, "node-b"}), 0
+    )
     monkeypatch.setattr(flow, "open_record", lambda seen: work.record)
     monkeypatch.setattr(flow.clock, "now", lambda: Moment(NOW.monotonic, NOW.wall))
     assert flow.classify(work, "node-a", "node-b").kind is Rejoin.CLONE

@@ -204,7 +204,8 @@ def test_wal_that_the_server_dropped_is_rewound_and_listed_out_of_its_own_archiv
 
 def fork_segment(lsn: str) -> str:
     """The segment of timeline 1 in which a position lies."""
-    return "00000001%08X%08X" % (int(lsn.split("/")[0], 16), int(lsn.split("/")[1], 16) >> 24)
+    high, low = lsn.split("/")
+    return f"00000001{int(high, 16):08X}{int(low, 16) >> 24:08X}"
 
 
 def test_the_note_of_what_was_lost_is_kept_as_it_was(clusters: Clusters) -> None:

@@ -15,13 +15,16 @@ from flows.rules.primary import (
     agreed,
     classify_primary,
 )
+from flows.rules.restart import RESTART_RULES, Restart, RestartView, how_to_restart
 from flows.rules.table import Decision, FactsTooOld, first_match
 from tasks.clock import Moment
 from tasks.operation.witnesses import Witnesses
 from tasks.postgres.facts import Disk, NodeFacts
+from tasks.postgres.lsn import Lsn
 from tests.unit.facts_builder import (
     NOW,
     cluster,
+    control,
     deaf_standby,
     node,
     primary,
@@ -165,3 +168,44 @@ def test_rounds_that_differ_are_ambiguous() -> None:
 def test_no_round_is_no_decision() -> None:
     with pytest.raises(ValueError, match="no round"):
         agreed([])
+
+
+@pytest.mark.parametrize(
+    ("changes", "problems"),
+    [
+        ({"postmaster_status": "starting"}, {}),
+        ({"control": control(state="in crash recovery")}, {}),
+        ({}, {"server": "psql: error: FATAL:  the database system is starting up"}),
+    ],
+)
+def test_a_server_in_crash_recovery_is_no_hung_one(
+    changes: dict[str, object], problems: dict[str, str]
+) -> None:
+    """It was sent SIGQUIT in its recovery, which then began anew."""
+    facts = node("node-a", cluster=cluster(**changes), problems=problems)
+    assert classify(facts, deaf_standby()).kind is Primary.STARTING
+
+
+def test_a_server_that_is_stopping_is_not_starting() -> None:
+    facts = node("node-a", cluster=cluster(postmaster_status="stopping"))
+    assert classify(facts, deaf_standby()).kind is Primary.HUNG
+
+
+def restart(facts: NodeFacts, *looks: NodeFacts) -> Restart:
+    """How a server is brought back, with the standby's looks, oldest first."""
+    return how_to_restart(facts, looks[-1:], looks[:-1]).kind
+
+
+def test_every_rule_of_a_restart_can_be_reached() -> None:
+    views = [RestartView(*row) for row in itertools.product(Server, (False, True), (False, True))]
+    assert {first_match(RESTART_RULES, v).rule for v in views} == {r.name for r in RESTART_RULES}
+
+
+def test_a_primary_that_is_heard_or_whose_wal_advances_is_waited_for_before_it_is_stopped() -> None:
+    hung = node("node-a", cluster=cluster())
+    later = deaf_standby(receive_lsn=Lsn(0x6000100))
+    assert restart(hung, standby(), standby()) is Restart.PATIENCE
+    assert restart(hung, deaf_standby(), later) is Restart.PATIENCE
+    assert restart(hung, deaf_standby(), deaf_standby()) is Restart.STOP
+    assert restart(node("node-a", cluster=cluster(postmaster_status="starting")), standby()) is Restart.WAIT
+    assert restart(stopped(), deaf_standby()) is Restart.START

@@ -189,7 +189,9 @@ def test_wal_that_is_gone_is_told_by_positions_also_when_the_slot_was_made_anew(
 
 def test_a_lost_slot_alone_is_no_reason_to_clone_while_the_wal_is_there() -> None:
     lost = Slot("ha_node_a", "physical", False, None, "lost", None, False)
-    assert classify(old_standby(), other=new_primary(slots=(lost,), oldest_wal=Lsn(0x4000000))) is Rejoin.FOLLOW
+    assert (
+        classify(old_standby(), other=new_primary(slots=(lost,), oldest_wal=Lsn(0x4000000))) is Rejoin.FOLLOW
+    )
 
 
 def cloning(facts: NodeFacts) -> Rejoin:

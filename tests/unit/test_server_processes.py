@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,11 +35,11 @@ def seen(data: Path, *prefix: str) -> tuple[list[int], list[int]]:
 
 
 @pytest.fixture
-def blind() -> Iterator[tuple[str, ...]]:
+def blind() -> tuple[str, ...]:
     """The prefix of a program that may not look into the processes of others."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root, to take a capability away")
-    yield BLIND
+    return BLIND
 
 
 def postmaster(pair: Pair, name: str) -> int:
