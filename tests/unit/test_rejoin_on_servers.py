@@ -175,7 +175,7 @@ def test_a_standby_that_is_not_consistent_is_told_by_the_removed_segment(cluster
 
 def test_wal_that_the_server_dropped_is_rewound_and_listed_out_of_its_own_archive() -> None:
     """`wal_archive: disk` was read by nobody."""
-    with real_clusters(archive_mode="on", archive_command="cp %p {archive}/%f") as pair:
+    with real_clusters() as pair:
         for name in PORTS:
             command = f"test ! -e {pair.root}/{name}.archive/%f && cp %p {pair.root}/{name}.archive/%f"
             pair.configure(name, archive_mode="on", archive_command=command)
