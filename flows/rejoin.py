@@ -1,6 +1,5 @@
 """A former primary comes back as a standby: the cheapest safe way, nothing removed, losses listed."""
 
-from contextlib import AbstractContextManager
 from typing import Any
 
 from prefect import flow
@@ -17,9 +16,7 @@ from tasks.balancer import steps as balancer
 from tasks.errors import HarborHaError, Refused
 from tasks.guard import steps as guard
 from tasks.harbor import steps as harbor
-from tasks.hosts.connection import connect
 from tasks.operation.record import OperationKind, Phase
-from tasks.operation.store import renewed
 from tasks.postgres import ha_steps as postgres
 from tasks.postgres import steps as pair
 from tasks.postgres.layout import slot_of
@@ -52,19 +49,19 @@ def rejoin(site: str, node: str, dry_run: bool = False) -> dict[str, Any]:
         dry_run: Look, decide, show the way, and change nothing.
     """
     run = Protocol.begin("rejoin", site, dry_run)
-    work = Operation.begin(run)
-    primary = find_primary(work, node)
-    decision = classify(work, node, primary)
-    if dry_run:
-        return publish(run, f"Would rejoin {node} to {primary}: {decision.kind}.", work.sections)
-    resumed = begin(work, node, primary)
-    if resumed or decision.kind is Rejoin.STOP_FIRST:
-        decision = classify_anew(work, node, primary, decision)
-    way = return_of_the_data(work, node, primary, decision.kind)
-    way = follow(work, node, primary, way)
-    serve_again(work, node, primary)
-    work.close()
-    return publish(run, headline(work, node, primary, way), work.sections)
+    with Operation.begin(run) as work:
+        primary = find_primary(work, node)
+        decision = classify(work, node, primary)
+        if dry_run:
+            return publish(run, f"Would rejoin {node} to {primary}: {decision.kind}.", work.sections)
+        resumed = begin(work, node, primary)
+        if resumed or decision.kind is Rejoin.STOP_FIRST:
+            decision = classify_anew(work, node, primary, decision)
+        way = return_of_the_data(work, node, primary, decision.kind)
+        way = follow(work, node, primary, way)
+        serve_again(work, node, primary)
+        work.close()
+        return publish(run, headline(work, node, primary, way), work.sections)
 
 
 def find_primary(work: Operation, node: str) -> str:
@@ -122,10 +119,9 @@ def classify_anew(work: Operation, node: str, primary: str, decision: Decision[R
 
     A killed rejoin may have left its rewind or copy running there; a server that does not follow is stopped.
     """
-    with lock_kept(work):
-        work.run.on(postgres.await_copy, node)
+    work.run.on(postgres.await_copy, node)
     if decision.kind is Rejoin.STOP_FIRST:
-        work.run.on(postgres.fence_by_ssh, node)
+        stop(work, node)
     work.look()
     return classify(work, node, primary)
 
@@ -158,6 +154,7 @@ def begin(work: Operation, node: str, primary: str) -> bool:
         primary=primary,
         timeline=seen.timeline or 0,
         sysid=seen.system_identifier or "",
+        term=work.held.term,
     )
     return record is not None
 
@@ -176,8 +173,13 @@ def return_of_the_data(work: Operation, node: str, primary: str, way: Rejoin) ->
     list_losses(work, node, primary)
     if way is Rejoin.REWIND:
         work.advance(Phase.REWINDING)
-        with lock_kept(work):
-            _, failed = work.run.try_each(postgres.rewind, [node], then=[primary], operation=work.held.op_id)
+        _, failed = work.run.try_each(
+            postgres.rewind,
+            [node],
+            then=[primary],
+            operation=work.held.op_id,
+            authority=work.authority(),
+        )
         if not failed:
             return Rejoin.REWIND
         work.sections["The way back"].append(f"the rewind failed, so the node is cloned: {failed[node]}")
@@ -189,8 +191,7 @@ def clone(work: Operation, node: str, primary: str) -> None:
     """Copy the primary; the phase is CLONING until the copy is complete, whatever is seen of the node meanwhile."""
     work.advance(Phase.CLONING)
     work.run.on(pair.create_slot, primary, standby_name=node)
-    with lock_kept(work):
-        work.run.on(postgres.clone, node, primary)
+    work.run.on(postgres.clone, node, primary, authority=work.authority())
     work.advance(Phase.SETTLING)
 
 
@@ -204,7 +205,7 @@ def follow(work: Operation, node: str, primary: str, way: Rejoin) -> Rejoin:
         CannotFollow: also the copy does not follow.
     """
     try:
-        work.run.on(postgres.follow, node, primary)
+        start_following(work, node, primary)
         return way
     except CannotFollow as error:
         if way is Rejoin.CLONE:
@@ -212,24 +213,24 @@ def follow(work: Operation, node: str, primary: str, way: Rejoin) -> Rejoin:
         work.sections["The way back"].append(
             f"it cannot follow as it is, so the node is cloned: {error.what}"
         )
-    work.run.on(postgres.fence_by_ssh, node)
+    stop(work, node)
     if "Lost commits" not in work.sections:
         list_losses(work, node, primary)
     clone(work, node, primary)
-    work.run.on(postgres.follow, node, primary)
+    start_following(work, node, primary)
     return Rejoin.CLONE
 
 
-def lock_kept(work: Operation) -> AbstractContextManager[None]:
-    """Renew the lock during a step that may take longer than it lives; another orchestrator took it over."""
-    site = work.run.site
-    ways = [path.partition(" via ") for path in work.paths()]
-    hosts = [
-        connect(site.node(name), via=site.node(jump) if jump else None)
-        for name, _, jump in ways
-        if name in work.locked
-    ]
-    return renewed(*hosts, op_id=work.held.op_id)
+def start_following(work: Operation, node: str, primary: str) -> None:
+    """Start the node as a standby; the record is renewed, for a node does nothing for an intent of long ago."""
+    work.advance(work.held.phase)
+    work.run.on(postgres.follow, node, primary, authority=work.authority())
+
+
+def stop(work: Operation, node: str) -> None:
+    """Stop the server of the node that rejoins, by all means."""
+    work.advance(work.held.phase)
+    work.run.on(postgres.fence_by_ssh, node, authority=work.authority())
 
 
 def list_losses(work: Operation, node: str, primary: str, *, kept_only: bool = False) -> None:

@@ -182,9 +182,7 @@ def restart_primary(
     Raises:
         NotTakenBack: it does not start in time, or it has been made a standby.
     """
-    return _start_as_primary(
-        site, host, timeline, limit_s, authority, take_back=False, patience_s=patience_s
-    )
+    return _start_as_primary(site, host, timeline, limit_s, authority, take_back=False, patience_s=patience_s)
 
 
 def _start_as_primary(

@@ -1,7 +1,6 @@
 """The rejoin flow over scripted steps: what it does after the attempt before it, and what it says of losses."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -56,22 +55,6 @@ def work_at(phase: Phase, steps: Steps, *nodes: NodeFacts) -> Operation:
     work = Operation(cast(Protocol, steps), seen, record=record, locked={"node-a", "node-b"})
     work.sections["The way back"] = []
     return work
-
-
-@pytest.fixture(autouse=True)
-def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Which steps ran while the lock was renewed."""
-    during: list[str] = []
-
-    @contextmanager
-    def renewing(work: Operation) -> Iterator[None]:
-        steps = cast(Steps, work.run).done
-        before = len(steps)
-        yield
-        during.extend(steps[before:])
-
-    monkeypatch.setattr(flow, "lock_kept", renewing)
-    return during
 
 
 def cannot(kind: Callable[..., Exception] = CannotFollow) -> Exception:
@@ -130,12 +113,6 @@ def test_a_clone_that_failed_leaves_the_phase_at_cloning_and_is_a_clone_when_it_
     monkeypatch.setattr(flow, "open_record", lambda seen: work.record)
     monkeypatch.setattr(flow.clock, "now", lambda: Moment(NOW.monotonic, NOW.wall))
     assert flow.classify(work, "node-a", "node-b").kind is Rejoin.CLONE
-
-
-def test_the_lock_is_renewed_while_a_node_is_rewound_and_cloned(kept: list[str]) -> None:
-    steps = Steps({"Rewind": [RuntimeError("half")]})
-    flow.return_of_the_data(work_at(Phase.STARTED, steps), "node-a", "node-b", Rejoin.REWIND)
-    assert kept == ["Rewind", "Clone from the primary"]
 
 
 @pytest.mark.parametrize(
