@@ -173,7 +173,7 @@ def take_back(work: Operation) -> list[str]:
     """Make the old primary the primary again, on its own timeline, and Harbor use it. Before a promotion only."""
     record = work.held
     if record.phase in (Phase.STOPPING, Phase.TAKING_BACK):
-        work.advance(Phase.TAKING_BACK)
+        work.advance(Phase.TAKING_BACK, required=record.expected_primary)
         work.run.on(
             postgres.compensate,
             record.expected_primary,

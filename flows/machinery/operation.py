@@ -47,6 +47,7 @@ class Operation:
         locked: the nodes on which this process holds the lock.
         way_back: puts back what was changed before the promotion and returns what stays changed, in words.
         fenced_at: when this process saw the fence hold, by its monotonic clock; None: not in this process.
+        promised: some node may hold that this operation has come to promoting.
         before: the look before the newest one at a suspect; None when there was one only.
     """
 
@@ -59,6 +60,7 @@ class Operation:
     before: SiteLook | None = None
     way_back: "Callable[[Operation], list[str]] | None" = None
     fenced_at: float | None = None
+    promised: bool = False
     _renewal: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @classmethod
@@ -139,6 +141,7 @@ class Operation:
             Refused: it has ended in the meantime.
         """
         self.record = record.at(record.phase, orchestrator=holder())
+        self.promised = record.past_return
         found = self.lock()
         copies = [record_from(copy, node) for node, copy in found.items()]
         newest = max((copy for copy in copies if copy is not None), key=lambda r: r.progress, default=record)
@@ -149,6 +152,7 @@ class Operation:
             raise Refused(f"{record.kind} {record.op_id} does not go on.", [ended])
         if newest.progress > record.progress:
             self.record = newest.at(newest.phase, orchestrator=holder())
+            self.promised = newest.past_return
 
     def lock(self) -> dict[str, Any]:
         """Take the lock on every node that is reached, the target among them, and keep it while this runs.
@@ -181,18 +185,22 @@ class Operation:
         self._lock_newcomers()
         return [path for path in self.paths() if path.partition(" ")[0] in self.locked]
 
-    def advance(self, phase: Phase, *, accepted: str | None = None, **changes: Any) -> None:
+    def advance(
+        self, phase: Phase, *, accepted: str | None = None, required: str | None = None, **changes: Any
+    ) -> None:
         """Write the next phase on the nodes, before its step is taken.
 
         Args:
             accepted: the text of accepted.json that is written with it, where a promotion has been proven.
+            required: the node that must have it; the target unless given.
         """
         self.record = self.held.at(phase, **changes)
+        self.promised = self.promised or self.record.past_return
         self.run.on(
             operation.advance,
             *self._locked_paths(),
             record=self.record,
-            required=[self.record.target],
+            required=[required or self.record.target],
             accepted=accepted,
         )
 
@@ -209,7 +217,9 @@ class Operation:
     def close(self, phase: Phase = Phase.DONE) -> None:
         """Write the last phase and give the lock back."""
         self.record = self.held.at(phase)
-        self.run.on(operation.close, *self._locked_paths(), record=self.record, required=[self.record.target])
+        # An abort that the target does not know of is none, where it may know of a promotion.
+        required = [self.record.target] if self.promised else []
+        self.run.on(operation.close, *self._locked_paths(), record=self.record, required=required)
         self.locked.clear()
 
     def _release(self) -> None:

@@ -1,0 +1,118 @@
+"""How an operation leaves: what was changed is put back, the lock is given back, and the report says what stays."""
+
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from flows.machinery import operation as machinery
+from flows.machinery.operation import Operation
+from flows.machinery.protocol import Protocol
+from tasks.errors import HarborHaError, Refused
+from tasks.observation.look import SiteLook
+from tasks.operation.record import OperationKind, OperationRecord, Phase
+from tasks.outcome import Outcome
+from tests.unit.facts_builder import primary, standby
+
+RECORD = OperationRecord("op-1", OperationKind.FAILOVER, "demo", "node-a", "node-b", 2, 1.0, "x:1", term=4)
+
+
+class Steps:
+    """The steps of an operation by title, with what they were told."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, dict[str, Any]]] = []
+        self.dry_run, self.site = False, None
+
+    def on(self, step: Any, *nodes: str, **plain: Any) -> Outcome:
+        self.done.append((step.name, plain))
+        return Outcome(True, "", {"locked": list(nodes)})
+
+    def titles(self) -> list[str]:
+        return [title for title, _ in self.done]
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, list[str]]]]:
+    told: list[tuple[str, dict[str, list[str]]]] = []
+    monkeypatch.setattr(
+        machinery, "publish", lambda run, headline, sections: told.append((headline, sections))
+    )
+    return told
+
+
+def work_at(phase: Phase, steps: Steps, **changes: Any) -> Operation:
+    seen = SiteLook((primary("node-a"), standby("node-b")), frozenset({"node-a", "node-b"}), 0.1)
+    record = replace(RECORD, phase=phase, **changes)
+    work = Operation(cast(Protocol, steps), seen, record=record, locked={"node-a", "node-b"})
+    work.way_back = lambda _: ["node-a stays fenced"]
+    return work
+
+
+def leave(work: Operation, error: BaseException) -> None:
+    with pytest.raises(type(error)), work:
+        raise error
+
+
+def test_any_error_before_promoting_puts_back_and_closes(reports: list[Any]) -> None:
+    for error in (HarborHaError("no room"), Refused("No.", ["why"]), ValueError("a defect")):
+        steps = Steps()
+        leave(work_at(Phase.FENCING, steps), error)
+        assert steps.titles() == ["Close the operation"]
+        assert steps.done[0][1]["record"].phase is Phase.ABORTED
+    assert reports[0][1]["What stays changed"] == ["node-a stays fenced"]
+
+
+def test_a_refusal_says_what_it_changed_and_only_else_that_nothing_was(reports: list[Any]) -> None:
+    fenced, clean = Refused("No.", ["why"]), Refused("No.", ["why"])
+    leave(work_at(Phase.FENCED, Steps()), fenced)
+    assert "What was changed: node-a stays fenced." in str(fenced)
+    work = work_at(Phase.STARTED, Steps())
+    work.way_back = None
+    leave(work, clean)
+    assert "Nothing was changed." in str(clean)
+
+
+@pytest.mark.parametrize("phase", [Phase.PROMOTING, Phase.PROMOTED, Phase.OPENING, Phase.SETTLING])
+def test_past_the_promotion_the_record_stays_open_and_nothing_is_taken_back(
+    phase: Phase, reports: list[Any]
+) -> None:
+    # A refusal there closed the operation as aborted, and the next call knew of no promotion.
+    steps, error = Steps(), Refused("No.", ["why"])
+    leave(work_at(phase, steps), error)
+    assert steps.titles() == ["Give the site's lock back"]
+    assert "stays open" in str(error)
+
+
+def test_a_killed_process_does_nothing_more() -> None:
+    steps = Steps()
+    leave(work_at(Phase.FENCING, steps), KeyboardInterrupt())
+    assert steps.titles() == []
+
+
+def test_a_way_back_that_fails_leaves_the_record_open_for_the_next_run(reports: list[Any]) -> None:
+    steps = Steps()
+    work = work_at(Phase.STOPPING, steps)
+
+    def fails(_: Operation) -> list[str]:
+        raise HarborHaError("node-a does not start")
+
+    work.way_back = fails
+    leave(work, HarborHaError("late"))
+    assert steps.titles() == ["Give the site's lock back"]
+    assert "node-a does not start" in reports[0][1]["What stays changed"][0]
+
+
+def test_an_abort_must_reach_a_target_that_may_know_of_a_promotion(reports: list[Any]) -> None:
+    for promised, required in ((True, ["node-b"]), (False, [])):
+        steps = Steps()
+        work = work_at(Phase.STARTED, steps)
+        work.promised = promised
+        leave(work, HarborHaError("no"))
+        assert steps.done[0][1]["required"] == required
+
+
+def test_each_step_says_for_which_operation_and_phase_it_is_done() -> None:
+    authority = work_at(Phase.PROMOTING, Steps()).authority()
+    assert authority["phases"] == ["promoting"]
+    assert (authority["term"], authority["operation"]) == (4, "op-1")
