@@ -3,7 +3,7 @@
 import shlex
 
 from blocks import HarborSite
-from tasks.guard.on_node.guard_watch import state_path
+from tasks.guard.on_node.guard_note import state_path
 from tasks.harbor.on_node import boot
 from tasks.hosts.connection import Host
 from tasks.node_program import node_program

@@ -7,7 +7,7 @@ import os
 import pwd
 import subprocess
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from tasks.on_node.pg_processes import server_processes
 
@@ -57,10 +57,10 @@ def text_of(path: str) -> Optional[str]:
         return None
 
 
-def control(p: Dict[str, Any]) -> Dict[str, str]:
+def control(p: Dict[str, Any], limit: float = 20) -> Dict[str, str]:
     """Read the control file as pg_controldata prints it, key by key; empty when there is no cluster."""
     argv = [p["bin"] + "/pg_controldata", "-D", p["data"]]
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20, env=ENGLISH)
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=limit, env=ENGLISH)
     if done.returncode != 0:
         return {}
     pairs = [
@@ -69,9 +69,9 @@ def control(p: Dict[str, Any]) -> Dict[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
-def seen(p: Dict[str, Any]) -> Dict[str, Any]:
+def seen(p: Dict[str, Any], limit: float = 20) -> Dict[str, Any]:
     """Summarise the control file for the answer of a program."""
-    facts = control(p)
+    facts = control(p, limit)
     return {
         "cluster_state": facts.get("Database cluster state", "unreadable"),
         "sysid": facts.get("Database system identifier"),
@@ -102,6 +102,42 @@ def postmaster_of(data: str) -> Optional[int]:
     """Return the postmaster's process id if postmaster.pid names a living server of this directory."""
     first = (text_of(data + "/postmaster.pid") or "").split("\n")[0].strip()
     return int(first) if first.isdigit() and int(first) in servers_in(data) else None
+
+
+def postmaster_in(data: str) -> Optional[int]:
+    """Find the postmaster among the processes alone: postmaster.pid may be on a disk that does not answer.
+
+    Its children have a title of their own, `postgres: …`; an orphan of a dead postmaster is none.
+    """
+    for pid in servers_in(data):
+        title = text_of("/proc/%d/cmdline" % pid) or ""
+        if title and not title.startswith("postgres: "):
+            return pid
+    return None
+
+
+def up_s() -> float:
+    """Return the seconds since the machine started; no setting of a clock moves them."""
+    return float((text_of("/proc/uptime") or "").split()[0])
+
+
+def age_of(pid: int) -> float:
+    """Return for how many seconds a process has run, whatever the wall clock was set to meanwhile."""
+    # The name, in parentheses, may hold spaces; the start is the 22nd field, in ticks since the machine's start.
+    fields = (text_of("/proc/%d/stat" % pid) or "").rpartition(")")[2].split()
+    return max(0.0, up_s() - int(fields[19]) / float(os.sysconf("SC_CLK_TCK")))
+
+
+def attempt(against: List[str], what: str, act: Callable[[], Any]) -> bool:
+    """Do what must not keep the rest from being done; when it fails, say so in `against`. Tell what it told.
+
+    A full or read-only disk made the fence fail at its first file, before it had stopped anything.
+    """
+    try:
+        return bool(act())
+    except Exception as error:
+        against.append("%s: %s" % (what, error))
+        return False
 
 
 def signal_all(pids: List[int], number: int) -> None:

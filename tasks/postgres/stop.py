@@ -122,7 +122,7 @@ def fence_by_ssh(
         `cluster_state`, `checkpoint`, `timeline`, `sysid`.
 
     Raises:
-        NotFenced: a server process or an open port is left.
+        NotFenced: a server process or an open port is left, or something could start it again.
     """
     answer = run_on_node(
         site,
@@ -139,12 +139,12 @@ def fence_by_ssh(
         raise NotFenced(
             f"It is not fenced: {'; '.join(answer['against'])}.",
             where=host.name,
-            meaning="It may still accept writes.",
+            meaning="It may still accept writes, or come back as a primary.",
             remedy="Switch the machine off (the site's fence command), then run the flow again.",
         )
     said = changed if answer["changed"] else unchanged
     state = "cleanly shut down" if answer["clean"] else f"not cleanly: {answer['cluster_state']}"
-    detail = f"stopped ({answer['how']}, {state}), standby.signal set, unit masked"
+    detail = f"stopped ({answer['how']}, {state}), standby.signal set, start.conf disabled, unit masked"
     return said(detail, **{key: answer[key] for key in answer if key not in ("against", "changed")})
 
 
@@ -216,7 +216,8 @@ def _start_as_primary(
             **(_SO_TAKE_BACK if take_back else _SO_RESTART),
         )
     said = changed if answer["changed"] else unchanged
-    return said(f"primary on timeline {timeline}", timeline=timeline)
+    left = f"; not started at boot ({'; '.join(answer['unwritten'])})" if answer["unwritten"] else ""
+    return said(f"primary on timeline {timeline}{left}", timeline=timeline)
 
 
 _SO_TAKE_BACK = {
@@ -230,6 +231,7 @@ _SO_RESTART = {
 }
 _WHY_NOT = {
     "stopped": "Its shutdown checkpoint is written, but processes are left: {running}.",
+    "unheld": "It was shut down, but {why}.",
     "standby": "It is a standby; there is nothing to switch over from.",
     "crashed": "It is not running and was not shut down cleanly ({cluster_state}).",
     "late": "It did not shut down within {limit_s:.0f} s ({cluster_state}).",
@@ -238,6 +240,10 @@ _SO = {
     "stopped": {
         "meaning": "Nothing was promoted.",
         "remedy": "Look at the processes; the storage may hang. Then take the primary back.",
+    },
+    "unheld": {
+        "meaning": "Nothing was promoted; a boot could start it as the primary beside another one.",
+        "remedy": "Free its disk or make it writable. It is started again.",
     },
     "standby": {"meaning": "Nothing was changed.", "remedy": "Run check to see who is the primary."},
     "crashed": {"meaning": "Nothing was promoted.", "remedy": "Start it again, or call a failover."},

@@ -7,15 +7,26 @@ import pytest
 
 from tasks.guard.on_node.guard_rules import (
     DOWN,
+    FENCE,
+    FORGET,
+    NONE,
     PRIMARY,
+    SELF_FENCED,
     SILENT,
     STANDBY,
+    START,
+    START_HELD,
     STARTING,
+    YIELD,
     Local,
     Peer,
+    Sight,
+    judge_start,
     may_resume,
     may_start,
+    must_fence,
     must_yield,
+    next_act,
 )
 
 ME = Local("node-a", "77", 3, False)
@@ -49,11 +60,40 @@ def test_a_standby_always_starts() -> None:
     assert may_start(ME._replace(standby_signal=True), None, [peer(PRIMARY, 9)])[0]
 
 
-@pytest.mark.parametrize("state", [DOWN, SILENT, STARTING])
+@pytest.mark.parametrize("state", [DOWN, SILENT])
 def test_without_a_word_from_the_peer_the_accepted_primary_starts_and_nobody_else(state: str) -> None:
     assert may_start(ME, ACCEPTED, [peer(state)])[0]
     assert not may_start(ME, {"primary": "node-b", "timeline": 4}, [peer(state)])[0]
     assert not may_start(ME, {"primary": "node-b", "timeline": 3}, [peer(state)])[0]
+
+
+def test_a_peer_that_is_there_and_cannot_be_asked_is_no_consent() -> None:
+    """It may be the promoted one, in crash recovery, or with a password that this node does not know."""
+    start = judge_start(ME, [ACCEPTED], [peer(STARTING, 0, None)])
+    assert (start.allowed, start.transient) == (False, True)
+    assert "node-b is there and cannot be asked" in start.why
+
+
+def test_with_a_self_fence_an_isolated_node_does_not_start_as_a_primary() -> None:
+    start = judge_start(ME, [ACCEPTED], [peer(SILENT)], alone=True)
+    assert (start.allowed, start.transient) == (False, True)
+    assert may_start(ME, ACCEPTED, [peer(SILENT)], alone=False)[0]
+    assert may_start(ME, ACCEPTED, [peer(SILENT)])[0], "a power cut of the whole site"
+
+
+def test_what_only_a_rejoin_cures_is_not_called_transient() -> None:
+    for peers, claims in (
+        ([peer(PRIMARY, 4)], []),
+        ([peer(STARTING)], [{"primary": "node-b", "timeline": 3}]),
+    ):
+        start = judge_start(ME, claims, peers, alone=True)
+        assert (start.allowed, start.transient) == (False, False)
+
+
+def test_the_record_on_the_nas_counts_as_the_own_one_does() -> None:
+    newer = {"primary": "node-b", "timeline": 4, "system_identifier": "77"}
+    assert not judge_start(ME, [ACCEPTED, newer], [peer(SILENT)]).allowed
+    assert not may_resume(ME, ACCEPTED, [peer(STANDBY, 3)], [newer])
 
 
 def test_an_acceptance_from_before_the_own_promotion_does_not_count() -> None:
@@ -87,8 +127,33 @@ def test_of_two_nodes_of_one_cluster_never_both_start_once_they_see_each_other()
 
 def test_a_primary_of_long_standing_does_not_yield_to_one_that_somebody_made() -> None:
     assert must_yield(ME, 5.0, [peer(PRIMARY, 4)])
-    assert must_yield(ME, 3600.0, [peer(PRIMARY, 4)]) is None
+    assert must_yield(ME, 3600.0, [peer(PRIMARY, 4)], [ACCEPTED]) is None
     assert must_yield(ME, 5.0, [peer(PRIMARY, 3)]) is None
+
+
+@pytest.mark.parametrize("running_s", [5.0, 121.0, 1e7])
+def test_whoever_was_accepted_on_this_timeline_or_a_newer_one_is_yielded_to_at_any_age(
+    running_s: float,
+) -> None:
+    for timeline, yields in ((2, False), (3, True), (4, True)):
+        claim = {"primary": "node-b", "timeline": timeline, "system_identifier": "77"}
+        assert bool(must_yield(ME, running_s, [], [ACCEPTED, claim])) is yields
+        assert must_yield(ME, running_s, [], [{**claim, "system_identifier": "other"}]) is None
+        assert must_yield(ME, running_s, [], [{**claim, "primary": "node-a"}]) is None
+    # Accepted once, and promoted again since by a hand: the record is older than this node's timeline.
+    older = {"primary": "node-b", "timeline": 2, "system_identifier": "77"}
+    assert must_yield(ME, 1e7, [peer(PRIMARY, 4)], [older])
+
+
+def test_a_just_promoted_standby_does_not_yield_to_the_record_of_its_predecessor() -> None:
+    promoted = Local("node-b", "77", 4, False)
+    assert must_yield(promoted, 1e7, [Peer("node-a", PRIMARY, "77", 3)], [ACCEPTED]) is None
+
+
+def test_the_self_fence_counts_silence_and_nothing_else() -> None:
+    assert must_fence(29.9, 30) is None
+    assert must_fence(30.0, 30) == "no witness has answered for 30 s"
+    assert must_fence(1e9, None) is None
 
 
 def test_after_a_self_fence_it_starts_again_only_when_every_peer_answers_and_none_took_over() -> None:
@@ -96,3 +161,55 @@ def test_after_a_self_fence_it_starts_again_only_when_every_peer_answers_and_non
     assert not may_resume(ME, ACCEPTED, [peer(SILENT)])
     assert not may_resume(ME, ACCEPTED, [peer(STARTING)])
     assert not may_resume(ME, ACCEPTED, [peer(PRIMARY, 4)])
+
+
+def sights() -> list[Sight]:
+    claims: list[list[dict[str, Any] | None]] = [[None], [ACCEPTED]]
+    claims += [[ACCEPTED, {"primary": "node-b", "timeline": t, "system_identifier": "77"}] for t in (2, 3, 4)]
+    peers = [[peer(s, t)] for s in (PRIMARY, STANDBY) for t in (3, 4)] + [[peer(s)] for s in (DOWN, SILENT)]
+    return [
+        Sight(running, signal, here, claim, seen, age, silent_s, held)
+        for running, signal, here, claim, seen, age, silent_s, held in itertools.product(
+            (True, False),
+            (True, False, None),
+            (ME, None),
+            claims,
+            [*peers, [peer(STARTING, 0, None)]],
+            (1.0, 1e7),
+            (0.0, 1.0, 60.0),
+            (None, SELF_FENCED, START_HELD),
+        )
+    ]
+
+
+@pytest.mark.parametrize("self_fence_s", [None, 30.0])
+def test_whatever_the_guard_sees_it_stops_no_standby_and_starts_nothing_that_may_not_start(
+    self_fence_s: float | None,
+) -> None:
+    taken = set()
+    for sight in sights():
+        act, why = next_act(sight, self_fence_s)
+        taken.add(act)
+        assert (act == NONE) == (why == "")
+        if sight.signal:
+            assert act in (NONE, FORGET), sight
+        if act in (YIELD, FENCE):
+            assert sight.running
+        if act == START:
+            assert not sight.running
+            assert sight.held
+            assert sight.local is not None
+            assert judge_start(sight.local, sight.claims, sight.peers).allowed
+            assert self_fence_s is None or sight.silent_s == 0.0
+        if act == NONE and sight.running and not sight.signal and self_fence_s is not None:
+            assert sight.silent_s < self_fence_s, "an isolated primary goes on"
+    assert taken == {NONE, YIELD, START, FORGET} | ({FENCE} if self_fence_s is not None else set())
+
+
+def test_a_role_that_could_never_be_looked_at_does_not_keep_an_isolated_server_running() -> None:
+    assert next_act(Sight(True, None, silent_s=31.0), 30)[0] == FENCE
+    assert next_act(Sight(True, True, silent_s=31.0), 30)[0] == NONE
+
+
+def test_nobody_is_started_who_was_not_stopped_by_the_guard() -> None:
+    assert next_act(Sight(False, False, ME, [ACCEPTED], [peer(STANDBY, 3)]), None)[0] == NONE

@@ -4,6 +4,7 @@ import glob
 import json
 import os
 import socket
+import threading
 from typing import Any, Dict, List, Optional
 
 from tasks.guard.on_node.guard_rules import DOWN, PRIMARY, SILENT, STANDBY, STARTING, Local, Peer
@@ -30,9 +31,28 @@ def local(p: Dict[str, Any]) -> Optional[Local]:
 
 def accepted(p: Dict[str, Any]) -> Optional[Dict[str, Any]]:
     """Read which primary was accepted last; raises ValueError when that cannot be read."""
-    text = text_of(p["state_dir"] + "/accepted.json")
-    value: Optional[Dict[str, Any]] = None if text is None else json.loads(text)
-    return value
+    return record_in(p["state_dir"] + "/accepted.json")
+
+
+def shared_claim(p: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    """Read the NAS's copy of it, which a node finds that was off when the primary changed.
+
+    May hang with the NAS: ask in a `Question`. Raises ValueError when it is damaged, OSError when unreadable.
+    """
+    return record_in(p["nas_accepted"]) if p.get("nas_accepted") else None
+
+
+def record_in(path: str) -> Optional[Dict[str, Any]]:
+    """Read a record of an acceptance; None when there is none. Raises ValueError when it is none of ours."""
+    text = text_of(path)
+    if text is None:
+        return None
+    found = json.loads(text)
+    names = isinstance(found, dict) and isinstance(found.get("primary"), str)
+    if not names or not isinstance(found.get("timeline"), int):
+        raise ValueError("%s names no primary with its timeline" % path)
+    record: Dict[str, Any] = found
+    return record
 
 
 def ask(p: Dict[str, Any], name: str, address: str, port: int) -> Peer:
@@ -56,6 +76,20 @@ def ask(p: Dict[str, Any], name: str, address: str, port: int) -> Peer:
 def ask_all(p: Dict[str, Any]) -> List[Peer]:
     """Ask every peer."""
     return [ask(p, name, address, port) for name, address, port in p["peers"]]
+
+
+def in_touch(p: Dict[str, Any]) -> bool:
+    """Ask all witnesses at once; one that answers is enough. A refusal comes from a living machine too."""
+    seen: List[str] = []
+    asked = [
+        threading.Thread(target=lambda a=address, n=port: seen.append(reaches(a, n)), daemon=True)
+        for _, address, port in p["peers"] + p["witnesses"]
+    ]
+    for thread in asked:
+        thread.start()
+    for thread in asked:
+        thread.join(2.0)
+    return not asked or "open" in seen or "refused" in seen
 
 
 def reaches(address: str, port: int) -> str:

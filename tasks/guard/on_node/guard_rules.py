@@ -5,12 +5,21 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 PRIMARY = "primary"
 STANDBY = "standby"
 DOWN = "down"  # its machine answers, its server does not run
-STARTING = "starting"
+STARTING = "starting"  # its port is open and it cannot be asked: it recovers, or it turns the login away
 SILENT = "silent"
 
-# How long after its start a primary still yields to a peer. Later a second primary was made by somebody, and
-# which one is right is not for a machine to say.
+# How long after its start a primary yields to a peer that nobody has accepted. Later a second primary was made
+# by somebody, and which one is right is not for a machine to say.
 YIELD_S = 120.0
+
+# What kept a server from running, that the guard may start again by itself.
+SELF_FENCED = "self-fence"
+START_HELD = "held start"
+
+# What the guard does next.
+NONE, YIELD, FENCE, START, FORGET = "none", "yield", "fence", "start", "forget"
+
+Claim = Optional[Dict[str, Any]]
 
 
 class Local(NamedTuple):
@@ -31,54 +40,192 @@ class Peer(NamedTuple):
     timeline: int = 0
 
 
-def may_start(local: Local, accepted: Optional[Dict[str, Any]], peers: Sequence[Peer]) -> Tuple[bool, str]:
+class Start(NamedTuple):
+    """Whether a server may start. `transient`: it may later, with nothing done but waiting."""
+
+    allowed: bool
+    why: str
+    transient: bool = False
+
+
+class Sight(NamedTuple):
+    """What one pass of the guard has seen.
+
+    Attributes:
+        running: a server process works in the data directory.
+        signal: standby.signal is there; None when that could not be looked at, ever.
+        local: this node; None when it was not looked at, or could not be.
+        claims: who was accepted as the primary, as the records say that could be read.
+        peers: the other database nodes; only answers to questions of this moment.
+        running_s: how long the server has run, by the monotonic clock; infinite when it is not known.
+        silent_s: seconds since a witness last answered a question, by the monotonic clock. A question that could
+            not be put counts as one without an answer.
+        held: `SELF_FENCED`, `START_HELD`, or None: why it does not run although it should.
+    """
+
+    running: bool
+    signal: Optional[bool]
+    local: Optional[Local] = None
+    claims: Sequence[Claim] = ()
+    peers: Sequence[Peer] = ()
+    running_s: float = float("inf")
+    silent_s: float = 0.0
+    held: Optional[str] = None
+
+
+def judge_start(
+    local: Local, claims: Sequence[Claim], peers: Sequence[Peer], alone: Optional[bool] = None
+) -> Start:
     """Decide whether this node's server may start, and say why.
 
     A peer that is silent does not keep the accepted primary from starting: after a power cut of the whole
-    site, or with the standby under repair, nobody else would ever start it.
+    site, or with the standby under repair, nobody else would ever start it. A peer that is there and cannot be
+    asked does: it may be the primary that replaced this one, in crash recovery or with another password.
+
+    Args:
+        claims: the records of who was accepted last, of this node and of the NAS; None for one that never was.
+        alone: no witness answers; None when the site has no self-fence, and being alone is no reason.
+    """
+    if local.standby_signal:
+        return Start(True, "it is a standby")
+    against = _peer_against(local, peers)
+    for claim in claims:
+        against = against or _claim_against_start(local, claim)
+    if against is not None:
+        return Start(False, against)
+    unasked = [peer.name for peer in peers if peer.state == STARTING]
+    if unasked:
+        told = "%s is there and cannot be asked (it recovers, or it turns the login away); that is no consent"
+        return Start(False, told % ", ".join(unasked), True)
+    if alone:
+        return Start(False, "no witness answers, and with a self-fence an isolated node is no primary", True)
+    return Start(True, "no peer is a primary on its timeline or a newer one")
+
+
+def may_start(
+    local: Local, accepted: Claim, peers: Sequence[Peer], alone: Optional[bool] = None
+) -> Tuple[bool, str]:
+    """Decide whether this node's server may start, and say why; see `judge_start`.
 
     Args:
         accepted: `accepted.json`: the primary that was accepted last; None when none ever was.
+        alone: no witness answers, on a site with a self-fence; None without one.
+    """
+    start = judge_start(local, (accepted,), peers, alone)
+    return start.allowed, start.why
+
+
+def _peer_against(local: Local, peers: Sequence[Peer]) -> Optional[str]:
+    for peer in peers:
+        words = (peer.name, peer.timeline, local.timeline)
+        if peer.sysid != local.sysid:
+            continue
+        if peer.state == PRIMARY and peer.timeline >= local.timeline:
+            return "%s is the primary on timeline %d, this node has timeline %d" % words
+        if peer.state == STANDBY and peer.timeline > local.timeline:
+            return "%s follows timeline %d, this node has timeline %d" % words
+    return None
+
+
+def _claim_against_start(local: Local, claim: Claim) -> Optional[str]:
+    if claim is None:
+        return None
+    named, timeline = claim.get("primary"), int(claim.get("timeline", 0))
+    if named != local.node and timeline >= local.timeline:
+        return "%s was accepted as the primary on timeline %d" % (named, timeline)
+    if timeline > local.timeline:
+        return "it was the primary on timeline %d; its data is older" % timeline
+    return None
+
+
+def of_this_database(local: Local, claim: Claim) -> bool:
+    """Tell whether a record is about this node's database; the NAS may remember the one before it."""
+    return claim is not None and str(claim.get("system_identifier")) == local.sysid
+
+
+def must_yield(
+    local: Local, running_s: float, peers: Sequence[Peer], claims: Sequence[Claim] = ()
+) -> Optional[str]:
+    """Say why a running primary must stop for another one; None when it need not.
+
+    Whoever was accepted on this timeline or a newer one is the primary, however long this server has run: it
+    was started past the boot guard, or before the record came. A peer that nobody has accepted outranks only a
+    server that has just started (two machines that boot at once: neither saw the other one's server).
+
+    Args:
+        running_s: seconds, by the monotonic clock; the wall clock may have been stepped.
+        claims: records of who was accepted; one of another database says nothing.
     """
     if local.standby_signal:
-        return True, "it is a standby"
-    ours = [peer for peer in peers if peer.sysid == local.sysid]
-    for peer in ours:
-        if peer.state == PRIMARY and peer.timeline >= local.timeline:
-            return False, "%s is the primary on timeline %d, this node has timeline %d" % (
-                peer.name,
-                peer.timeline,
-                local.timeline,
-            )
-        if peer.state == STANDBY and peer.timeline > local.timeline:
-            return False, "%s follows timeline %d, this node has timeline %d" % (
-                peer.name,
-                peer.timeline,
-                local.timeline,
-            )
-    if accepted is not None:
-        named, timeline = accepted.get("primary"), int(accepted.get("timeline", 0))
-        if named != local.node and timeline >= local.timeline:
-            return False, "%s was accepted as the primary on timeline %d" % (named, timeline)
-        if timeline > local.timeline:
-            return False, "it was the primary on timeline %d; its data is older" % timeline
-    return True, "no peer is a primary on its timeline or a newer one"
-
-
-def must_yield(local: Local, running_s: float, peers: Sequence[Peer]) -> Optional[str]:
-    """Say why a primary that has just started must stop again; None when it need not.
-
-    For two machines that boot at the same instant: neither saw the other one's server in its guard.
-    """
-    if local.standby_signal or running_s > YIELD_S:
         return None
+    ours = [claim for claim in claims if claim is not None and of_this_database(local, claim)]
+    for claim in ours:
+        named, timeline = claim.get("primary"), int(claim.get("timeline", 0))
+        if named != local.node and timeline >= local.timeline:
+            return "%s was accepted as the primary on timeline %d, this node has timeline %d" % (
+                named,
+                timeline,
+                local.timeline,
+            )
     for peer in peers:
-        if peer.state == PRIMARY and peer.sysid == local.sysid and peer.timeline > local.timeline:
+        if peer.state != PRIMARY or peer.sysid != local.sysid or peer.timeline <= local.timeline:
+            continue
+        if running_s <= YIELD_S or any(claim.get("primary") == peer.name for claim in ours):
             return "%s is the primary on timeline %d" % (peer.name, peer.timeline)
     return None
 
 
-def may_resume(local: Local, accepted: Optional[Dict[str, Any]], peers: Sequence[Peer]) -> bool:
+def must_fence(silent_s: float, self_fence_s: Optional[float]) -> Optional[str]:
+    """Say why an isolated primary must stop itself; None when it need not.
+
+    Args:
+        silent_s: seconds since any witness answered; one that could not be asked has not.
+        self_fence_s: the site's limit; None: never.
+    """
+    if self_fence_s is None or silent_s < self_fence_s:
+        return None
+    return "no witness has answered for %d s" % self_fence_s
+
+
+def may_resume(local: Local, accepted: Claim, peers: Sequence[Peer], claims: Sequence[Claim] = ()) -> bool:
     """Tell whether a primary that has fenced itself may start again: all peers answer, none took over."""
     answered = all(peer.state in (PRIMARY, STANDBY, DOWN) for peer in peers)
-    return answered and may_start(local, accepted, peers)[0]
+    return answered and judge_start(local, (accepted,) + tuple(claims), peers).allowed
+
+
+def next_act(sight: Sight, self_fence_s: Optional[float]) -> Tuple[str, str]:
+    """Decide what the guard does about what it sees: the act, and why.
+
+    A standby is left alone. A role that could never be looked at is taken for a primary's: stopping is the safe
+    act, and a disk that does not answer must not keep an isolated primary from it.
+    """
+    if not sight.running:
+        return _when_stopped(sight, self_fence_s)
+    if sight.signal:
+        return (FORGET, "it is a standby") if sight.held else (NONE, "")
+    if sight.local is not None:
+        why = must_yield(sight.local, sight.running_s, sight.peers, sight.claims)
+        if why is not None:
+            return YIELD, why
+    why = must_fence(sight.silent_s, self_fence_s)
+    if why is not None:
+        return FENCE, why
+    if sight.held and sight.silent_s == 0.0:
+        return FORGET, "it runs again, and is in touch"
+    return NONE, ""
+
+
+def _when_stopped(sight: Sight, self_fence_s: Optional[float]) -> Tuple[str, str]:
+    if sight.held is None:
+        return NONE, ""
+    if sight.signal:
+        return FORGET, "somebody has made it a standby; it is theirs to start"
+    if sight.local is None:
+        return NONE, ""
+    alone = sight.silent_s > 0.0
+    if sight.held == SELF_FENCED:
+        if not alone and may_resume(sight.local, None, sight.peers, sight.claims):
+            return START, "in touch again and still the accepted primary"
+        return NONE, ""
+    start = judge_start(sight.local, sight.claims, sight.peers, None if self_fence_s is None else alone)
+    return (START, start.why) if start.allowed else (NONE, "")

@@ -1,65 +1,81 @@
 """Runs on a database node all the time: a primary that must not be one stops itself.
 
-Two reasons. It has just started, and a peer is the primary on a newer timeline (both booted at once). Or it is
-isolated: for the configured seconds neither the standby nor the load balancer nor Redis has answered. Redis is
-shared, so an isolated Harbor cannot serve anybody; stopping loses nothing that was not lost already.
+Two reasons. Another node is the primary: it was accepted on this timeline or a newer one, or both booted at once.
+Or this one is isolated: for the configured seconds neither the standby nor the load balancer nor Redis has answered.
+Redis is shared, so an isolated Harbor cannot serve anybody; stopping loses nothing that was not lost already.
 
 It stops the server. default_transaction_read_only would be softer, but every session can turn it off again.
+
+Stop first, note afterwards: on a full disk the note failed, for ever, and nothing was stopped. And whatever cannot
+be looked at is no sign of life: a pass that fails counts toward the self-fence.
 """
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional, Set, Tuple
 
-from tasks.guard.on_node.guard_look import CONFIG, accepted, ask_all, local, reaches
-from tasks.guard.on_node.guard_rules import YIELD_S, may_resume, must_yield
+from tasks.guard.on_node.guard_look import CONFIG, accepted, ask, in_touch, local, shared_claim
+from tasks.guard.on_node.guard_note import (
+    forget,
+    heartbeat_path,
+    held,
+    note_fence,
+    write_volatile,
+)
+from tasks.guard.on_node.guard_question import Question
+from tasks.guard.on_node.guard_rules import (
+    FENCE,
+    FORGET,
+    NONE,
+    SELF_FENCED,
+    START,
+    STARTING,
+    YIELD,
+    YIELD_S,
+    Claim,
+    Peer,
+    Sight,
+    next_act,
+    of_this_database,
+)
 from tasks.on_node.pg_disk import (
-    postmaster_of,
-    remove_durably,
+    age_of,
+    attempt,
+    postmaster_in,
     servers_in,
     set_standby_signal,
     set_start_conf,
     signal_all,
     text_of,
+    up_s,
     wait_gone,
-    write_durably,
 )
 from tasks.on_node.pg_run import systemctl
 
-# With the fast and the immediate stop this ends well within the ten seconds that a failover adds to the limit.
+# A pass in which nothing answers takes 3.5 s, the fast and the immediate stop five: together well within the ten
+# seconds that a failover adds to the limit.
 PERIOD_S = 1.0
+DISK_S = 0.5
 FAST_S = 3.0
 IMMEDIATE_S = 2.0
+# What peers say of a server of long standing; right after a start, and when a record speaks against it, each pass.
+LOOK_S = 10.0
+# The slowest honest answer of a peer; see `ask`.
+PEER_S = 1.0
+PEER_AGE_S = 6.0
 # They write to the shared storage without asking PostgreSQL for each byte.
 CONTAINERS = ["harbor-jobservice", "harbor-core", "registryctl"]
 
 
-def is_primary(p: Dict[str, Any]) -> bool:
-    """Tell whether a primary runs here, without a session."""
-    return postmaster_of(p["data"]) is not None and not os.path.exists(p["data"] + "/standby.signal")
-
-
-def in_touch(p: Dict[str, Any]) -> bool:
-    """Ask all witnesses at once; one that answers is enough. A refusal comes from a living machine too."""
-    seen: List[str] = []
-    asked = [
-        threading.Thread(target=lambda a=address, n=port: seen.append(reaches(a, n)), daemon=True)
-        for _, address, port in p["peers"] + p["witnesses"]
-    ]
-    for thread in asked:
-        thread.start()
-    for thread in asked:
-        thread.join(2.0)
-    return not asked or "open" in seen or "refused" in seen
-
-
 def stop_server(p: Dict[str, Any]) -> None:
-    """Stop the server within five seconds."""
-    postmaster = postmaster_of(p["data"])
+    """Stop the server within five seconds; looks at processes only, no disk can keep it from that."""
+    postmaster = postmaster_in(p["data"])
     if postmaster is not None:
         signal_all([postmaster], signal.SIGINT)
         if wait_gone(p["data"], FAST_S):
@@ -70,85 +86,276 @@ def stop_server(p: Dict[str, Any]) -> None:
     signal_all(servers_in(p["data"]), signal.SIGKILL)
 
 
-def fence(p: Dict[str, Any], why: str) -> None:
-    """Stop, and remember what for; the containers at the same time as the server."""
-    print("self-fence: %s" % why, flush=True)
-    write_durably(state_path(p), json.dumps({"at": time.time(), "why": why}) + "\n")
-    docker = subprocess.Popen(
-        ["sh", "-c", 'docker stop -t 1 "$@" >/dev/null 2>&1', "sh"] + CONTAINERS, cwd="/"
-    )
-    stop_server(p)
-    try:
-        docker.wait(10)
-    except subprocess.TimeoutExpired:
-        docker.kill()
+def stop_containers() -> None:
+    """Stop what writes without PostgreSQL."""
+    script = 'timeout 10 docker stop -t 1 "$@" >/dev/null 2>&1'
+    subprocess.call(["sh", "-c", script, "sh"] + CONTAINERS, cwd="/")
 
 
-def resume(p: Dict[str, Any]) -> None:
-    """Start again when the peers answer and none took over; the boot guard has the last word."""
-    here = local(p)
-    if here is None or here.standby_signal:
-        # Somebody has made it a standby since; it is theirs to start.
-        remove_durably(state_path(p))
-        return
-    if not in_touch(p) or not may_resume(here, accepted(p), ask_all(p)):
-        return
-    print("in touch again and still the accepted primary", flush=True)
-    remove_durably(state_path(p))
-    systemctl("start", "--no-block", p["unit"])
-    # Core has another address now, and nginx resolves the name once: it answered 502 from then on.
+def start_containers() -> None:
+    """Start it again; core has another address now, and nginx resolves the name once: it answered 502."""
     script = '{ docker start "$@"; docker exec nginx nginx -s reload || docker restart -t 1 nginx; } >/dev/null 2>&1'
     subprocess.call(["timeout", "60", "sh", "-c", script, "sh"] + CONTAINERS, cwd="/")
 
 
-def yield_to_peer(p: Dict[str, Any], running_s: float) -> bool:
-    """Stop and become a standby to be, when a peer is the rightful primary."""
-    here = local(p)
-    why = must_yield(here, running_s, ask_all(p)) if here is not None else None
-    if why is None:
-        return False
-    print("yields: %s" % why, flush=True)
-    set_standby_signal(p)
-    set_start_conf(p, "manual")
+def beside(work: Any) -> threading.Thread:
+    """Do something in a thread: starting a program reads a disk, which may hang."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def fence(p: Dict[str, Any], why: str) -> List[str]:
+    """Stop the server, and the containers at the same time; then note what for. Returns what could not be done."""
+    problems: List[str] = []
+    stopping: List[threading.Thread] = []
+    attempt(problems, "containers", lambda: stopping.append(beside(stop_containers)))
     stop_server(p)
-    return True
+    note = {"at": time.time(), "why": why}
+    attempt(problems, "note", lambda: note_fence(p, note))
+    for thread in stopping:
+        thread.join(10)
+    return problems
 
 
-def state_path(p: Dict[str, Any]) -> str:
-    """Return the file that says that the node has fenced itself."""
-    return str(p["state_dir"]) + "/self_fence.json"
+def yield_to_peer(p: Dict[str, Any], why: str) -> List[str]:
+    """Stop, and become a standby to be: another one is the primary. Returns what could not be done."""
+    problems: List[str] = []
+    stop_server(p)
+    attempt(problems, "standby.signal", lambda: set_standby_signal(p))
+    # Not `manual`: pg_ctlcluster starts such a cluster for the user postgres, past systemd and the boot guard.
+    attempt(problems, "start.conf", lambda: set_start_conf(p, "disabled"))
+    return problems
 
 
-def started_at(p: Dict[str, Any]) -> float:
-    """Return when the postmaster started, in seconds of the wall clock, as postmaster.pid says."""
-    lines = (text_of(p["data"] + "/postmaster.pid") or "").splitlines()
-    return float(lines[2]) if len(lines) > 2 and lines[2].strip().isdigit() else 0.0
+class Guard:
+    """What the guard remembers from pass to pass.
+
+    Attributes:
+        version: the hash of the text that runs.
+        touched_at: when the question was put that a witness answered last, by the monotonic clock.
+        fenced: it has fenced itself; here in case that no note could be written.
+    """
+
+    def __init__(self, version: str, config: str = CONFIG) -> None:
+        self.version, self.passes, self.fenced = version, 0, False
+        self.touched_at = time.monotonic()
+        self.p: Dict[str, Any] = {}
+        self.looked_at = float("-inf")
+        self.config = Question(lambda: read_config(config))
+        self.signal = Question(lambda: os.path.exists(self.p["data"] + "/standby.signal"))
+        self.local = Question(lambda: local(self.p))
+        self.own = Question(lambda: accepted(self.p))
+        self.shared = Question(lambda: shared_claim(self.p))
+        self.peers: Dict[str, Question] = {}
+        self.said: Set[Tuple[str, str]] = set()
+
+    def one_pass(self) -> str:
+        """Look once and act; return what was done. Never raises."""
+        act = NONE
+        try:
+            # The moment before the questions: an answer is as old as its question.
+            begun = time.monotonic()
+            self.read()
+            if self.p:
+                sight = self.look()
+                act, why = next_act(sight, self.p["self_fence_s"])
+                self.do(act, why)
+                if sight.silent_s == 0.0:
+                    self.touched_at = begun
+            self.well("pass")
+        except Exception as error:
+            self.tell("pass", error)
+            act = self.without_looking()
+        self.beat()
+        return act
+
+    def read(self) -> None:
+        """Read the configuration; one that cannot be read leaves the last one in force."""
+        self.config.put(DISK_S)
+        self.heard("configuration", self.config)
+        if self.config.answer is not None:
+            self.p = self.config.answer
+
+    def look(self) -> Sight:
+        """See what this pass can see, within its time; what does not answer is left out."""
+        p = self.p
+        running = bool(servers_in(p["data"]))
+        self.signal.put(DISK_S)
+        standby, why_not = self.signal.answer, SELF_FENCED if self.fenced else held(p)
+        if standby and running:
+            return Sight(True, True, held=why_not)
+        if not running and why_not is None and p["self_fence_s"] is None:
+            return Sight(False, standby)
+        silent_s = self.silence()
+        seen = Sight(running, standby, None, (), (), self.age(), silent_s, why_not)
+        if silent_s > 0.0 and p["self_fence_s"] is not None:
+            # Nobody could be asked, and the self-fence must not come late for it.
+            return seen
+        claims = self.claims()
+        if not self.due(seen, claims):
+            return seen
+        # After the look at standby.signal: a promotion writes its timeline's history before it removes that.
+        before = time.monotonic()
+        self.local.put(DISK_S)
+        self.heard("cluster", self.local)
+        here = self.local.answer if self.local.asked_at >= before else None
+        if here is not None:
+            claims = [claims[0]] + [claim for claim in claims[1:] if of_this_database(here, claim)]
+        return seen._replace(local=here, claims=claims, peers=self.ask_peers())
+
+    def silence(self) -> float:
+        """Return for how long no witness has answered; 0 when one has in this pass."""
+        try:
+            touched = in_touch(self.p)
+            self.well("witnesses")
+        except Exception as error:
+            self.tell("witnesses", error)
+            touched = False
+        return 0.0 if touched else max(time.monotonic() - self.touched_at, 1e-3)
+
+    def age(self) -> float:
+        """Return for how long the server has run; infinite when that cannot be told."""
+        try:
+            postmaster = postmaster_in(self.p["data"])
+            return float("inf") if postmaster is None else age_of(postmaster)
+        except (ValueError, IndexError, OSError):
+            return float("inf")
+
+    def claims(self) -> List[Claim]:
+        """Return the records of who was accepted: this node's own, and the NAS's."""
+        self.own.put(DISK_S)
+        self.heard("accepted.json", self.own)
+        # Not waited for: its answer is of the pass before, and a dead NAS costs nothing.
+        self.shared.put(0.0)
+        self.heard("accepted.json on the NAS", self.shared)
+        return [self.own.answer, self.shared.answer]
+
+    def due(self, seen: Sight, claims: List[Claim]) -> bool:
+        """Tell whether the cluster and the peers are looked at in this pass."""
+        another = any(claim is not None and claim.get("primary") != self.p["node"] for claim in claims)
+        late = time.monotonic() - self.looked_at >= LOOK_S
+        if not (another or late or seen.held or seen.running_s <= YIELD_S):
+            return False
+        self.looked_at = time.monotonic()
+        return True
+
+    def ask_peers(self) -> List[Peer]:
+        """Ask all peers at once; one that does not say in time what it is could not be asked."""
+        found = []
+        for name, address, port in self.p["peers"]:
+            where = "%s %s %s" % (name, address, port)
+            if where not in self.peers:
+                self.peers[where] = Question(
+                    lambda n=name, a=address, o=port: ask(self.p, n, a, o)  # type: ignore[misc]
+                )
+            self.peers[where].put(0.0)
+            found.append((name, self.peers[where]))
+        until = time.monotonic() + PEER_S
+        for _, question in found:
+            question.wait(until - time.monotonic())
+        return [question.younger_than(PEER_AGE_S) or Peer(name, STARTING) for name, question in found]
+
+    def without_looking(self) -> str:
+        """Decide when the look itself has failed: nobody was in touch."""
+        try:
+            if not self.p:
+                return NONE
+            running, silent_s = bool(servers_in(self.p["data"])), time.monotonic() - self.touched_at
+            sight = Sight(running, self.signal.answer, silent_s=silent_s)
+            act, why = next_act(sight, self.p["self_fence_s"])
+            if act == FENCE:
+                self.do(act, why)
+            return act
+        except Exception as error:
+            self.tell("fence", error)
+            return NONE
+
+    def do(self, act: str, why: str) -> None:
+        """Act, and say so afterwards."""
+        problems: List[str] = []
+        if act == FENCE:
+            problems = fence(self.p, why)
+            self.fenced = True
+        elif act == YIELD:
+            problems = yield_to_peer(self.p, why)
+        elif act in (START, FORGET):
+            problems = self.let_go(act)
+        if act == NONE:
+            self.well("act")
+        else:
+            self.say("act", act, "%s: %s" % (act, "; ".join([why] + problems)))
+
+    def let_go(self, act: str) -> List[str]:
+        """Drop the notes, then start what was stopped; with a note left nothing is started, or it were for ever."""
+        problems: List[str] = []
+        fenced, self.fenced = self.fenced or held(self.p) == SELF_FENCED, False
+        attempt(problems, "notes", lambda: forget(self.p))
+        if not problems and act == START:
+            # The boot guard has the last word.
+            systemctl("start", "--no-block", self.p["unit"])
+        if not problems and fenced and not self.signal.answer:
+            beside(start_containers)
+        return problems
+
+    def beat(self) -> None:
+        """Tell that the guard runs, which one, and by which limit it goes."""
+        self.passes += 1
+        try:
+            seen = {"version": self.version, "self_fence_s": self.p.get("self_fence_s")}
+            seen.update({"uptime": up_s(), "pass": self.passes, "configured": bool(self.p)})
+            write_volatile(heartbeat_path(self.p), json.dumps(seen, sort_keys=True) + "\n")
+            self.well("heartbeat")
+        except Exception as error:
+            self.tell("heartbeat", error)
+
+    def heard(self, what: str, question: Question) -> None:
+        """Tell of a question that failed."""
+        if question.error is None:
+            self.well(what)
+        else:
+            self.tell(what, question.error)
+
+    def tell(self, what: str, error: Exception) -> None:
+        """Say what failed, once for each kind of failure, and again after it was well."""
+        kind = type(error).__name__
+        self.say(what, kind, "%s: %s: %s" % (what, kind, error))
+
+    def say(self, what: str, kind: str, text: str) -> None:
+        """Print a line unless it says again what was said."""
+        if (what, kind) not in self.said:
+            self.said.add((what, kind))
+            print(text, flush=True)
+
+    def well(self, what: str) -> None:
+        """Note that it works: its next failure is news."""
+        self.said = {said for said in self.said if said[0] != what}
+
+
+def read_config(path: str) -> Dict[str, Any]:
+    """Read what the node needs to know; raises ValueError when it is not there or not whole."""
+    found = json.loads(text_of(path) or "null")
+    names = ("node", "data", "conf", "unit", "state_dir", "peers", "witnesses", "self_fence_s")
+    if not isinstance(found, dict) or any(name not in found for name in names):
+        raise ValueError("%s is not there or lacks something" % path)
+    return found
+
+
+def version_of(path: str) -> Optional[str]:
+    """Hash this program's text; the orchestrator compares it with what it would install."""
+    try:
+        with open(path, "rb") as source:
+            return hashlib.sha256(source.read()).hexdigest()[:16]
+    except OSError:
+        return None
 
 
 def watch() -> None:
-    """Look every second; a pass that fails is told and tried again."""
-    last_touch = time.monotonic()
+    """Look every second."""
+    guard = Guard(version_of(sys.argv[0]) or "unknown")
     while True:
         time.sleep(PERIOD_S)
-        try:
-            p = json.loads(text_of(CONFIG) or "{}")
-            if not is_primary(p):
-                last_touch = time.monotonic()
-                if os.path.exists(state_path(p)) and not servers_in(p["data"]):
-                    resume(p)
-                continue
-            running_s = time.time() - started_at(p)
-            if running_s < YIELD_S and yield_to_peer(p, running_s):
-                continue
-            # The moment before the questions: an answer is as old as its question.
-            asked_at = time.monotonic()
-            limit = p["self_fence_s"]
-            if limit is None or in_touch(p):
-                last_touch = asked_at
-            elif time.monotonic() - last_touch >= limit:
-                fence(p, "no witness has answered for %d s" % limit)
-        except Exception as error:
-            print("%s: %s" % (type(error).__name__, error), flush=True)
+        guard.one_pass()
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ import os
 import signal
 import sys
 import time
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from tasks.on_node.authority import authorized
 from tasks.on_node.pg_disk import (
     SHUT_DOWN,
+    attempt,
     postmaster_of,
     remove_durably,
     seen,
@@ -33,13 +34,17 @@ def compensate(p: Dict[str, Any]) -> Dict[str, Any]:
     """Return `primary` with its timeline, or `problem`; never removes the signal of a true standby."""
     wanted = "primary %d" % p["timeline"]
     signal_is_there = os.path.exists(p["data"] + "/standby.signal")
+    unwritten: List[str] = []
     if role(p) == wanted and not signal_is_there:
-        return {"state": "primary", "changed": let_start_again(p)}
+        # That the boot would not start it is no reason to call a primary that runs none.
+        changed = attempt(unwritten, "autostart", lambda: let_start_again(p))
+        return {"state": "primary", "changed": changed, "unwritten": unwritten}
     if signal_is_there and not p["take_back"]:
         return {"problem": "it is kept as a standby (standby.signal)"}
     begun = time.monotonic()
     if not signal_is_there and answers_yet(p, wanted):
-        return {"state": "primary", "changed": let_start_again(p)}
+        changed = attempt(unwritten, "autostart", lambda: let_start_again(p))
+        return {"state": "primary", "changed": changed, "unwritten": unwritten}
     if recovering(p):
         return {"problem": "it is still in crash recovery after %.0f s and was left to it" % p["limit_s"]}
     waited = time.monotonic() - begun
@@ -50,11 +55,13 @@ def compensate(p: Dict[str, Any]) -> Dict[str, Any]:
     if facts["cluster_state"] not in (SHUT_DOWN, "in production", "shutting down", "in crash recovery"):
         return {"problem": "its data is that of a standby (%s)" % facts["cluster_state"]}
     remove_durably(p["data"] + "/standby.signal")
-    let_start_again(p)
+    attempt(unwritten, "autostart", lambda: let_start_again(p))
     problem = start(p, max(_LEAST_START_S, p["limit_s"] - waited))
     if problem is None and role(p) != wanted:
         problem = "it came back as %s" % role(p)
-    return {"problem": problem} if problem else {"state": "primary", "changed": True}
+    if problem is not None:
+        return {"problem": "; ".join([problem] + unwritten)}
+    return {"state": "primary", "changed": True, "unwritten": unwritten}
 
 
 def answers_yet(p: Dict[str, Any], wanted: str) -> bool:

@@ -5,11 +5,12 @@ import os
 import signal
 import sys
 import time
-from typing import Any, Dict, Set
+from typing import Any, Dict, List, Set
 
 from tasks.on_node.authority import authorized
 from tasks.on_node.pg_disk import (
     SHUT_DOWN,
+    attempt,
     postmaster_of,
     seen,
     servers_in,
@@ -20,12 +21,12 @@ from tasks.on_node.pg_disk import (
 
 
 def stop(p: Dict[str, Any]) -> Dict[str, Any]:
-    """Return what became of the server: `stopped`, `standby`, `crashed` or `late`, and its control file."""
+    """Return what became of the server: `stopped`, `unheld`, `standby`, `crashed` or `late`, and its control file."""
     data, before = p["data"], seen(p)
     if not servers_in(data):
         if before["cluster_state"] != SHUT_DOWN:
             return dict(before, state="crashed")
-        return dict(before, state="stopped", how="was down", changed=hold(p))
+        return held(p, dict(before, state="stopped", how="was down", changed=False))
     if os.path.exists(data + "/standby.signal"):
         return dict(before, state="standby")
     postmaster = postmaster_of(data)
@@ -42,7 +43,7 @@ def stop(p: Dict[str, Any]) -> Dict[str, Any]:
         if time.monotonic() > deadline:
             return dict(seen(p), state="late")
         time.sleep(0.02)
-    hold(p)
+    kept = held(p, {"state": "stopped"})
     how = "fast"
     # Not whatever runs there by now: this program outlives a killed flow, and the next one may have taken the
     # primary back.
@@ -50,7 +51,7 @@ def stop(p: Dict[str, Any]) -> Dict[str, Any]:
         signal_all(sorted(old & set(servers_in(data))), signal.SIGKILL)
         wait_ended(data, old, 5.0)
         how = "killed after its clean shutdown checkpoint, while archiving"
-    return dict(seen(p), state="stopped", how=how, changed=True, running=servers_in(data))
+    return dict(seen(p), how=how, running=servers_in(data), **dict(kept, changed=True))
 
 
 def wait_ended(data: str, old: Set[int], limit: float) -> bool:
@@ -61,6 +62,15 @@ def wait_ended(data: str, old: Set[int], limit: float) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def held(p: Dict[str, Any], answer: Dict[str, Any]) -> Dict[str, Any]:
+    """Hold a stopped server down and return the answer; `unheld` with the reasons when that cannot be written."""
+    against: List[str] = []
+    changed = attempt(against, "it cannot be kept from starting", lambda: hold(p))
+    if against:
+        return dict(answer, state="unheld", why="; ".join(against))
+    return dict(answer, changed=changed)
 
 
 def hold(p: Dict[str, Any]) -> bool:
