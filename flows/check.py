@@ -19,6 +19,7 @@ from tasks import clock
 from tasks.balancer.balancer import balancer_of
 from tasks.balancer.states import Served
 from tasks.errors import HarborHaError
+from tasks.guard.install import guard_version
 from tasks.harbor.api import HarborApi
 from tasks.harbor.web import through_balancer
 from tasks.operation import steps as operation
@@ -54,6 +55,7 @@ def check(site: str) -> dict[str, Any]:
         clock.now(),
         write_error=write_error or None,
         balancer_up=balancer,
+        guard_version=guard_version(),
     )
     record_position(work)
     announce(work, judged)

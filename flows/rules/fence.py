@@ -45,7 +45,7 @@ class Command(StrEnum):
 class SelfFence(StrEnum):
     """The self-fence of an isolated primary, as time tells."""
 
-    NONE = "not set"
+    NONE = "not seen"
     PENDING = "not elapsed"
     ELAPSED = "elapsed"
 
@@ -199,6 +199,7 @@ def choose_fence(
     command: Command = Command.NONE,
     silent_for_s: float | None = None,
     attest_fenced: bool = False,
+    self_fence_seen_s: float | None = None,
 ) -> Decision[Rung]:
     """Choose the next rung; call again with new facts after SSH, COMMAND, DRAIN and WAIT.
 
@@ -213,6 +214,8 @@ def choose_fence(
             an unbroken observation (an old record does not count: it may have come back in between); None when
             not known.
         attest_fenced: an operator attests that the primary cannot accept writes.
+        self_fence_seen_s: the limit that the primary's own guard went by when the site was last found healthy;
+            None: no guard with a limit was seen, and none is counted on, whatever the site file says.
 
     Raises:
         FactsTooOld: when facts are too old to decide on.
@@ -221,7 +224,7 @@ def choose_fence(
     require_fresh([*seen, ("the witnesses", witnesses.observed_at)], now)
     if command is Command.NONE and policy.has_fence_command:
         command = Command.READY
-    needed = None if policy.self_fence_s is None else policy.self_fence_s + SELF_FENCE_MARGIN_S
+    needed = None if self_fence_seen_s is None else self_fence_seen_s + SELF_FENCE_MARGIN_S
     left = 0.0 if needed is None else max(0.0, needed - (silent_for_s or 0.0))
     gaps = ", ".join(witnesses.unknown)
     view = FenceView(

@@ -18,7 +18,8 @@ class Policy:
         fencing: what the automatic path must have before it promotes.
         has_fence_command: the site can switch a machine off.
         has_balancer: a load balancer that can be asked and told.
-        self_fence_s: seconds after which an isolated primary stops itself; None: never.
+        self_fence_s: seconds after which an isolated primary is meant to stop itself; None: never. What a node's
+            guard really goes by is a fact, `NodeFacts.guard`, and fencing counts on that alone.
         max_lag_bytes: WAL that an automatic failover may lose.
         last_position_limit_s: how old the last known position of the primary may be.
     """

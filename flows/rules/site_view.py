@@ -52,6 +52,10 @@ class SiteView:
     nas: str
     overrides: str
     autostart: str
+    guards_away: str
+    guards_other: str
+    self_fences: str
+    wanted_self_fence: str
     problems: str
     busy: str
     unfinished: str
@@ -67,6 +71,7 @@ def site_view(
     *,
     write_error: str | None = None,
     balancer_up: Mapping[str, bool] | None = None,
+    guard_version: str | None = None,
 ) -> SiteView:
     """Condense the facts of all nodes.
 
@@ -77,6 +82,7 @@ def site_view(
         now: the moment of the verdict.
         write_error: why a real write through the load balancer failed; None: it worked, or was not tried.
         balancer_up: the load balancer's checks by node; None when it was not asked.
+        guard_version: the guard that this orchestrator installs; None: not compared.
     """
     primaries = [node for node in nodes if node.is_primary]
     primary = primaries[0] if len(primaries) == 1 else None
@@ -112,6 +118,10 @@ def site_view(
         nas=_names(n for n in harbors if not n.nas_mounted or n.nas_disk is None),
         overrides="; ".join(filter(None, (_overrides(node) for node in nodes))),
         autostart=_names(n for n in nodes if n.server and (n.masked or n.start_conf not in (None, "auto"))),
+        guards_away="; ".join(_guards_away(nodes)),
+        guards_other=", ".join(_guards_other(nodes, guard_version)),
+        self_fences=", ".join(_self_fences(nodes, policy)),
+        wanted_self_fence=_seconds(policy.self_fence_s),
         problems="; ".join(f"{n.name}: {part}: {why}" for n in nodes for part, why in _other_problems(n)),
         busy=busy,
         unfinished=unfinished,
@@ -269,7 +279,30 @@ def _overrides(node: NodeFacts) -> str:
     return f"{node.name}: {', '.join(bad)}" if bad else ""
 
 
+def _guards_away(nodes: Sequence[NodeFacts]) -> list[str]:
+    silent = [(node.name, node.guard) for node in nodes if node.guard is not None and not node.guard.runs]
+    return [
+        f"{name} (silent for {guard.age_s:.0f} s)" if guard.age_s is not None else f"{name} (never heard)"
+        for name, guard in silent
+    ]
+
+
+def _guards_other(nodes: Sequence[NodeFacts], version: str | None) -> list[str]:
+    running = [(node.name, node.guard) for node in nodes if node.guard is not None and node.guard.runs]
+    return [name for name, guard in running if version is not None and guard.version != version]
+
+
+def _self_fences(nodes: Sequence[NodeFacts], policy: Policy) -> list[str]:
+    running = [(node.name, node.guard) for node in nodes if node.guard is not None and node.guard.runs]
+    other = [(name, guard) for name, guard in running if guard.self_fence_s != policy.self_fence_s]
+    return [f"{name} ({_seconds(guard.self_fence_s)})" for name, guard in other]
+
+
+def _seconds(limit: float | None) -> str:
+    return "none" if limit is None else f"{limit:.0f} s"
+
+
 def _other_problems(node: NodeFacts) -> list[tuple[str, str]]:
     """Return the parts of the look that failed and are not judged elsewhere."""
-    judged = {"server", "harbor_health", "nas"}
+    judged = {"server", "harbor_health", "nas", "shared"}
     return [(part, why) for part, why in sorted(node.problems.items()) if part not in judged]

@@ -265,6 +265,30 @@ FINDINGS: tuple[Finding, ...] = (
         "Run rejoin for a standby; on a primary write `auto` into start.conf and unmask the unit.",
     ),
     Finding(
+        "guard not running",
+        "the guard of a database node has not told for 20 s that it runs",
+        lambda v: bool(v.guards_away),
+        Verdict.DEGRADED,
+        "The guard does not run on {guards_away}: nothing stops an isolated or superseded primary there.",
+        "Read `journalctl -u harbor-ha-guard` there and start the service, or run bootstrap.",
+    ),
+    Finding(
+        "other guard",
+        "the guard of a database node is another one than this orchestrator installs",
+        lambda v: bool(v.guards_other),
+        Verdict.DEGRADED,
+        "The guard on {guards_other} is of another version than this orchestrator's.",
+        "Run bootstrap: it installs the guard anew. Until then decisions may rest on what it does not do.",
+    ),
+    Finding(
+        "other self-fence",
+        "the guard of a database node has another self-fence than the site file",
+        lambda v: bool(v.self_fences),
+        Verdict.DEGRADED,
+        "The site file's self-fence is {wanted_self_fence}, the guard's is another: {self_fences}.",
+        "Run bootstrap: it gives the guards the site's limit. Until then a failover goes by what was seen.",
+    ),
+    Finding(
         "unfinished operation",
         "an operation is open and nobody works on it",
         lambda v: bool(v.unfinished),
@@ -299,6 +323,7 @@ def verdict(
     *,
     write_error: str | None = None,
     balancer_up: Mapping[str, bool] | None = None,
+    guard_version: str | None = None,
 ) -> Decision[Verdict]:
     """Judge the whole site; see `site_view` for the arguments. All findings are reasons, the worst first.
 
@@ -306,7 +331,15 @@ def verdict(
         FactsTooOld: when facts are too old to judge by.
     """
     require_fresh([(node.name, node.observed_at) for node in nodes], now)
-    view = site_view(nodes, addresses, policy, now, write_error=write_error, balancer_up=balancer_up)
+    view = site_view(
+        nodes,
+        addresses,
+        policy,
+        now,
+        write_error=write_error,
+        balancer_up=balancer_up,
+        guard_version=guard_version,
+    )
     return judge(view)
 
 

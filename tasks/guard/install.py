@@ -1,5 +1,6 @@
 """Put on the nodes what must work when the orchestrator is away."""
 
+import hashlib
 import json
 from typing import Any
 
@@ -14,6 +15,7 @@ from tasks.guard.on_node import (
 )
 from tasks.hosts.connection import Host
 from tasks.node_program import node_program
+from tasks.operation.files import shared_path
 from tasks.operation.record import acceptance
 from tasks.operation.store import accept
 from tasks.outcome import Outcome, changed, unchanged
@@ -37,6 +39,11 @@ SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::in
 
 class GuardNotRunning(HarborHaError):
     """A service of the guard does not run after its installation."""
+
+
+def guard_version() -> str:
+    """Return the version of the guard that this orchestrator installs: the hash of its text, as the guard tells it."""
+    return hashlib.sha256(_script(_GUARD_WATCH).encode()).hexdigest()[:16]
 
 
 def install_guard(site: HarborSite, host: Host) -> Outcome:
@@ -124,6 +131,7 @@ def node_config(site: HarborSite, host: Host) -> dict[str, Any]:
         "passfile": PASSFILE,
         "durability": site.postgres.durability,
         "self_fence_s": site.failover.self_fence_s,
+        "nas_accepted": shared_path(site.nas.path, site.name, ACCEPTED),
     }
 
 
@@ -153,9 +161,11 @@ def _script(program: str) -> str:
 
 def _unit(description: str, name: str) -> str:
     # Before PostgreSQL would be too early for the watch and is not needed: the boot guard stands there.
+    # Without a limit of starts: five crashes within ten seconds, and systemd would leave it down for ever.
     return f"""[Unit]
 Description=Harbor HA: {description}
 After=network-online.target
+StartLimitIntervalSec=0
 
 [Service]
 ExecStart={PROGRAM_DIR}/{name}

@@ -17,6 +17,11 @@ REWIND = (
 VERDICT = "verdict"  # {"verdict", "since"}: the last verdict of `check`
 
 
+def shared_path(nas_path: str, site: str, name: str) -> str:
+    """Return the path of the NAS's copy of a state file: for whoever was off when it was written on the nodes."""
+    return f"{nas_path.rstrip('/')}/.harbor-ha/{site}/{name}.json"
+
+
 def path_of(name: str) -> str:
     """Return the path of a state file on a node."""
     return f"{STATE_DIR}/{name}.json"

@@ -196,6 +196,32 @@ class HarborOnNode:
     certificate_end: datetime | None
 
 
+# A pass of the guard takes one to four seconds, and a stop that it carries out fifteen.
+GUARD_SILENT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The guard of a database node, as it tells of itself with every pass.
+
+    Attributes:
+        present: it has told something since the machine started.
+        age_s: seconds since, by the node's monotonic clock; None when it never did.
+        version: the hash of the program that runs.
+        self_fence_s: the limit that it goes by; None: it does not fence itself.
+    """
+
+    present: bool
+    age_s: float | None = None
+    version: str | None = None
+    self_fence_s: float | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has told so a moment ago."""
+        return self.present and self.age_s is not None and self.age_s <= GUARD_SILENT_S
+
+
 @dataclass(frozen=True)
 class NodeFacts:
     """Everything seen of one node at one moment.
@@ -212,6 +238,8 @@ class NodeFacts:
         masked: whether the server's unit is masked; None when the node was not reached.
         tcp: for each peer, whether PostgreSQL's port there was `open`, `refused` or `silent` from this node.
         state: our JSON files on the node by name; see tasks/operation/files.py.
+        shared: the NAS's copies of such files, and what a node without a database keeps of the site, by name.
+        guard: of a database node; None when it was not looked at.
         clock_skew_s: the node's wall clock minus the orchestrator's; exact to half a round trip.
         boot_id: changes with every start of the machine.
     """
@@ -231,6 +259,8 @@ class NodeFacts:
     harbor: HarborOnNode | None = None
     tcp: Mapping[str, str] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)
+    shared: Mapping[str, Any] = field(default_factory=dict)
+    guard: Guard | None = None
     clock_skew_s: float | None = None
     boot_id: str | None = None
     uptime_s: float | None = None

@@ -12,6 +12,7 @@ from tasks.postgres.facts import (
     Archiver,
     Cluster,
     Disk,
+    Guard,
     HarborOnNode,
     NodeFacts,
     Receiver,
@@ -59,6 +60,8 @@ def parse_answer(
         harbor=_harbor(seen),
         tcp={key.removeprefix("tcp:"): value for key, value in seen.items() if key.startswith("tcp:")},
         state=seen.get("state") or {},
+        shared=seen.get("shared") or {},
+        guard=_guard(seen.get("guard")),
         clock_skew_s=None if clock is None else clock - (started.wall + ended.wall) / 2,
         boot_id=machine.get("boot_id"),
         uptime_s=machine.get("uptime_s"),
@@ -186,6 +189,18 @@ def _slot(row: Mapping[str, Any]) -> Slot:
         has_xmin=row["has_xmin"],
         xmin_age=row["xmin_age"],
         held_bytes=row["held_bytes"],
+    )
+
+
+def _guard(row: Mapping[str, Any] | None) -> Guard | None:
+    if not row:
+        return None
+    limit = row.get("self_fence_s")
+    return Guard(
+        present=bool(row["present"]),
+        age_s=row.get("age_s"),
+        version=row.get("version"),
+        self_fence_s=None if limit is None else float(limit),
     )
 
 

@@ -5,9 +5,11 @@ from typing import Any
 from blocks import HarborSite
 from tasks import clock
 from tasks.errors import HarborHaError
+from tasks.guard.on_node.guard_note import heartbeat_path
 from tasks.hosts.connection import Host
 from tasks.hosts.on_node import node_probe
 from tasks.node_program import node_program
+from tasks.operation.files import PAUSED, shared_path
 from tasks.postgres.facts import NodeFacts
 from tasks.postgres.facts_parser import parse_answer
 from tasks.postgres.facts_query import FACTS_QUERY
@@ -38,6 +40,8 @@ def probe_request(site: HarborSite, node_name: str) -> dict[str, Any]:
         "https_port": site.harbor.https_port,
         "hostname": site.harbor.hostname,
         "state_dir": STATE_DIR,
+        "guard_file": heartbeat_path({}),
+        "shared_files": {PAUSED: shared_path(site.nas.path, site.name, PAUSED)},
         "peers": [[peer.name, peer.address, layout.port] for peer in peers_of(site, node_name)],
     }
 

@@ -10,6 +10,7 @@ from tasks.postgres.facts import (
     Archiver,
     Cluster,
     Disk,
+    Guard,
     HarborOnNode,
     NodeFacts,
     Receiver,
@@ -113,6 +114,11 @@ def node(name: str, **changes: Any) -> NodeFacts:
         clock_skew_s=0.0,
     )
     return replace(base, **changes)
+
+
+def guard(**changes: Any) -> Guard:
+    """A guard that told a second ago that it runs, without a self-fence."""
+    return replace(Guard(True, 1.0, "v1", None), **changes)
 
 
 def harbor(**changes: Any) -> HarborOnNode:

@@ -23,7 +23,7 @@ from flows.rules.shutdown_proof import Proof, shutdown_proof
 from tasks import clock
 from tasks.errors import HostUnreachable
 from tasks.hosts.connection import Host
-from tasks.postgres.facts import NodeFacts
+from tasks.postgres.facts import Guard, NodeFacts
 from tasks.postgres.facts_parser import parse_answer
 from tasks.postgres.facts_query import FACTS_QUERY
 from tasks.postgres.probe import NODE_PROBE, PROBE_LIMIT_S, probe
@@ -55,6 +55,8 @@ def request(root: Path, **changes: Any) -> dict[str, Any]:
         "https_port": 1,
         "hostname": "harbor.example",
         "state_dir": str(root / "state"),
+        "guard_file": str(root / "guard.json"),
+        "shared_files": {"paused": str(root / "nas" / "paused.json")},
         "peers": [],
         **changes,
     }
@@ -118,6 +120,38 @@ def test_our_files_are_read_and_a_damaged_one_is_not_taken_for_absent(tmp_path: 
     assert facts.state["paused"] == {"damaged": True}
 
 
+def test_a_guard_that_never_ran_is_a_fact_and_one_that_runs_tells_its_limit(tmp_path: Path) -> None:
+    assert look(request(tmp_path)).guard == Guard(False)
+    up = float(Path("/proc/uptime").read_text().split()[0])
+    told = {"version": "ab", "self_fence_s": 20, "uptime": up - 7, "pass": 3}
+    (tmp_path / "guard.json").write_text(json.dumps(told))
+    guard = look(request(tmp_path)).guard
+    assert guard is not None
+    assert (guard.version, guard.self_fence_s, guard.runs) == ("ab", 20.0, True)
+    assert 7 <= (guard.age_s or 0) < 12
+    (tmp_path / "guard.json").write_text("{")
+    facts = look(request(tmp_path))
+    assert facts.guard is None
+    assert "guard" in facts.problems
+
+
+def test_the_nas_tells_what_no_node_does_and_a_damaged_copy_is_not_taken_for_absent(tmp_path: Path) -> None:
+    assert look(request(tmp_path)).shared == {}
+    (tmp_path / "nas").mkdir()
+    (tmp_path / "nas" / "paused.json").write_text('{"reason": "new switch"}')
+    assert look(request(tmp_path)).shared == {"paused": {"reason": "new switch"}}
+    (tmp_path / "nas" / "paused.json").write_text("{")
+    assert look(request(tmp_path)).shared == {"paused": {"damaged": True}}
+
+
+def test_a_nas_that_hangs_is_waited_for_no_longer_than_everything_else(tmp_path: Path) -> None:
+    (tmp_path / "nas").mkdir()
+    os.mkfifo(tmp_path / "nas" / "paused.json")
+    facts = look(request(tmp_path, limit_s=1.5))
+    assert "did not answer" in facts.problems["shared"]
+    assert facts.boot_id
+
+
 def test_start_conf_is_read_without_its_comments(tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "start.conf").write_text("# Automatic startup configuration\n\nmanual # for now\n")
@@ -177,6 +211,7 @@ def test_a_node_that_is_not_reached_is_a_fact_and_not_an_error() -> None:
     )
     machine = SimpleNamespace(name="node-a", address="10.0.0.11", runs_postgres=True, runs_harbor=True)
     site = SimpleNamespace(
+        name="main",
         nodes=[machine],
         node=lambda name: machine,
         postgres=postgres,

@@ -153,12 +153,17 @@ def test_one_missing_witness_is_enough_to_refuse(gap: dict[str, object]) -> None
 
 
 def test_the_self_fence_is_waited_for_with_its_margin() -> None:
-    policy = replace(CONFIRMED, self_fence_s=20)
-    pending = choose(policy, silent_for_s=12.0)
+    pending = choose(CONFIRMED, silent_for_s=12.0, self_fence_seen_s=20.0)
     assert pending.kind is Rung.WAIT
     assert pending.evidence["wait_s"] == 18.0
-    assert choose(policy, silent_for_s=None).evidence["wait_s"] == 30.0
-    assert choose(policy, silent_for_s=30.0).kind is Rung.SELF_FENCE
+    assert choose(CONFIRMED, silent_for_s=None, self_fence_seen_s=20.0).evidence["wait_s"] == 30.0
+    assert choose(CONFIRMED, silent_for_s=30.0, self_fence_seen_s=20.0).kind is Rung.SELF_FENCE
+
+
+def test_the_self_fence_counts_with_what_was_seen_on_the_node_and_not_with_the_site_file() -> None:
+    policy = replace(CONFIRMED, self_fence_s=20)
+    assert choose(policy, silent_for_s=1e6).kind is Rung.REFUSE, "no guard with a limit was ever seen there"
+    assert choose(policy, silent_for_s=30.0, self_fence_seen_s=60.0).kind is Rung.WAIT
 
 
 def test_every_last_look_has_exactly_one_result() -> None:

@@ -160,6 +160,8 @@ def climb(world: World, means: Means, attests: bool) -> tuple[World, Rung]:
             command=command,
             silent_for_s=silent,
             attest_fenced=attests,
+            # A guard that was seen with the limit of the site file, and goes by it.
+            self_fence_seen_s=means.policy.self_fence_s,
         ).kind
         if rung is Rung.REFUSE or rung in SUFFICIENT:
             return world, rung

@@ -11,12 +11,14 @@ from flows.rules.policy import Policy
 from flows.rules.table import Decision, FactsTooOld
 from flows.rules.verdict import FINDINGS, Verdict, verdict
 from tasks.clock import Moment
+from tasks.guard.seen import seen_guard
 from tasks.operation.record import Lock, OperationKind, OperationRecord, to_json
-from tasks.postgres.facts import Archiver, Disk, NodeFacts, Slot
+from tasks.postgres.facts import Archiver, Disk, Guard, NodeFacts, Slot
 from tests.unit.facts_builder import (
     NOW,
     cluster,
     deaf_standby,
+    guard,
     harbor,
     node,
     primary,
@@ -27,7 +29,7 @@ from tests.unit.facts_builder import (
 )
 
 ADDRESSES = {"node-a": "10.0.0.11", "node-b": "10.0.0.12"}
-A, B = primary(harbor=harbor()), standby(harbor=harbor())
+A, B = primary(harbor=harbor(), guard=guard()), standby(harbor=harbor(), guard=guard())
 RECORD = OperationRecord("op-1", OperationKind.FAILOVER, "demo", "node-a", "node-b", 2, 1.0, "x:1")
 LOCK = Lock("op-1", "x:1", NOW.wall - 1, NOW.wall + 10)
 WALL = datetime.fromtimestamp(NOW.wall, UTC)
@@ -109,6 +111,9 @@ CASES: dict[str, tuple[Verdict, tuple[NodeFacts, ...], dict[str, Any]]] = {
     "NAS": (Verdict.DEGRADED, (A, b(nas_mounted=False)), {}),
     "overrides": (Verdict.DEGRADED, (A, b(cluster=cluster(auto_conf=("primary_conninfo",)))), {}),
     "autostart": (Verdict.DEGRADED, (A, b(start_conf="manual")), {}),
+    "guard not running": (Verdict.DEGRADED, (A, b(guard=guard(age_s=21.0))), {}),
+    "other guard": (Verdict.DEGRADED, (A, b(guard=guard(version="v0"))), {"guard_version": "v1"}),
+    "other self-fence": (Verdict.DEGRADED, (A, b(guard=guard(self_fence_s=10.0))), {}),
     "unfinished operation": (Verdict.DEGRADED, (A, on(B, operation=RECORD)), {}),
     "damaged record": (Verdict.DEGRADED, (A, b(state={"lock": {"damaged": True}})), {}),
     "look incomplete": (Verdict.DEGRADED, (A, b(problems={"history": "out of order"})), {}),
@@ -143,6 +148,24 @@ def test_what_a_lost_standby_holds_back_is_told_with_its_size() -> None:
 def test_the_slot_of_a_standby_that_streams_holds_back_nothing_worth_telling() -> None:
     streaming = replace(PINNING_SLOT, active=True)
     assert ask(a(server_changes={"slots": (streaming,)}), B).kind is Verdict.HEALTHY
+
+
+def test_a_guard_that_never_told_and_one_that_went_silent_are_both_named() -> None:
+    decision = ask(a(guard=Guard(False)), b(guard=guard(age_s=300.0)))
+    assert "node-a (never heard); node-b (silent for 300 s)" in decision.reasons[0]
+    assert seen_guard(a(guard=guard(age_s=300.0, self_fence_s=20.0))) == {
+        "self_fence_s": None,
+        "version": None,
+    }
+    assert seen_guard(a(guard=guard(self_fence_s=20.0))) == {"self_fence_s": 20.0, "version": "v1"}
+
+
+def test_a_guard_with_the_site_files_limit_is_as_it_should_be() -> None:
+    fenced = guard(self_fence_s=20.0)
+    policy = Policy(self_fence_s=20)
+    assert ask(a(guard=fenced), b(guard=fenced), policy=policy).kind is Verdict.HEALTHY
+    decision = ask(a(guard=fenced), b(guard=guard()), policy=policy, guard_version="v1")
+    assert "node-b (none)" in decision.reasons[0]
 
 
 def test_a_pause_does_not_hide_that_the_site_is_down() -> None:

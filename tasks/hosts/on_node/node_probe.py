@@ -157,6 +157,35 @@ def autostart(want: Dict[str, Any]) -> Dict[str, Any]:
     return {"start_conf": words[0] if words else None, "masked": masked}
 
 
+def guard(want: Dict[str, Any]) -> Dict[str, Any]:
+    """Read what the guard tells of itself, and how long ago that was; a boot empties the directory of the file.
+
+    By the time since the machine's start, which nobody sets.
+    """
+    text = text_of(want["guard_file"])
+    if text is None:
+        return {"present": False}
+    told = json.loads(text)
+    up = float((text_of("/proc/uptime") or "").split()[0])
+    seen: Dict[str, Any] = {"present": True, "age_s": max(0.0, up - float(told["uptime"]))}
+    seen.update({name: told.get(name) for name in ("version", "self_fence_s")})
+    return seen
+
+
+def shared(want: Dict[str, Any]) -> Dict[str, Any]:
+    """Read the NAS's copies of what our flows recorded; in processes of their own, as NFS can hang for ever."""
+    found: Dict[str, Any] = {}
+    for name, path in sorted(want["shared_files"].items()):
+        quiet = ["sh", "-c", 'if [ -e "$1" ]; then head -c 65536 "$1"; fi', "sh", path]
+        text = output_of(quiet, want["limit_s"] - 0.5)
+        try:
+            if text:
+                found[name] = json.loads(text)
+        except ValueError:
+            found[name] = {"damaged": True}
+    return found
+
+
 def disk(path: str, limit: float) -> Optional[Dict[str, int]]:
     """Measure the file system of a directory; in a process of its own, as NFS can hang for ever."""
     while path != "/" and not os.path.exists(path):
@@ -305,6 +334,7 @@ def parts(want: Dict[str, Any]) -> List[Part]:
         ("machine", lambda: machine(want)),
         ("state", lambda: state_files(want)),
         ("nas", lambda: nas(want)),
+        ("shared", lambda: shared(want)),
     ]
     if want["runs_postgres"] and os.path.exists(want["data_dir"] + "/PG_VERSION"):
         found += [
@@ -314,6 +344,7 @@ def parts(want: Dict[str, Any]) -> List[Part]:
         ]
     if want["runs_postgres"]:
         found.append(("autostart", lambda: autostart(want)))
+        found.append(("guard", lambda: guard(want)))
         found.append(("data_disk", lambda: disk(want["data_dir"], want["limit_s"])))
     if want["runs_harbor"]:
         found += [
