@@ -7,7 +7,11 @@ from prefect import flow
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
+from tasks.errors import Refused
 from tasks.operation import steps as operation
+from tasks.operation.files import PAUSED
+from tasks.outcome import Outcome
+from tasks.step import Step
 
 
 @flow(name="pause", flow_run_name="pause of {site}")
@@ -24,10 +28,34 @@ def pause(site: str, reason: str = "maintenance", by: str = "", end: bool = Fals
     """
     run = Protocol.begin("pause", site)
     work = Operation.begin(run)
+    every = work.seen.every
+    # One of them is enough, and the next one is asked when the first cannot.
+    mounted = [work.path(node) for node in every if node.reachable and node.nas_mounted]
     if end:
-        outcome = run.on(operation.unpause, *[node.name for node in work.seen.nodes])
+        on_nas = _try_in_turn(run, operation.unshare_pause, mounted)
+        if not on_nas and any(PAUSED in node.shared for node in every):
+            raise Refused("The pause was not ended.", ["it is on the NAS too, which cannot be written now"])
+        outcome = run.on(operation.unpause, *[node.name for node in every])
         return publish(run, f"{site}: {outcome.detail}.")
-    outcome = run.on(operation.pause, *work.paths(), reason=reason, by=by or "operator")
-    missed = f", except {', '.join(outcome.data['missed'])}" if outcome.data["missed"] else ""
-    told = f"{site} is paused{missed}: an alert starts nothing until `pause` is run with `end`."
-    return publish(run, told)
+    by = by or "operator"
+    outcome = run.on(
+        operation.pause, *[work.path(node) for node in every if node.reachable], reason=reason, by=by
+    )
+    on_nas = _try_in_turn(run, operation.share_pause, mounted, reason=reason, by=by)
+    return publish(run, _told(site, outcome, on_nas))
+
+
+def _try_in_turn(run: Protocol, step: Step, paths: list[str], **plain: Any) -> bool:
+    """Run a step on the first node that can do it; tell whether one could."""
+    return any(run.try_each(step, [path], **plain)[0] for path in paths)
+
+
+def _told(site: str, outcome: Outcome, on_nas: bool) -> str:
+    """Say who holds the pause: it is lost with whoever alone holds it."""
+    held, missed = list(outcome.data["written"]), list(outcome.data["missed"])
+    held += ["the NAS"] if on_nas else []
+    missed += [] if on_nas else ["the NAS"]
+    text = f"{site} is paused on {', '.join(held)}" + (f", not on {', '.join(missed)}" if missed else "")
+    if len(held) == 1:
+        text += f"; when {held[0]} is lost, so is the pause"
+    return f"{text}: an alert starts nothing until `pause` is run with `end`."

@@ -195,11 +195,11 @@ def accepted_primary(nodes: Sequence[NodeFacts]) -> tuple[str, int] | None:
 
 
 def pause_reason(node: NodeFacts) -> str:
-    """Return why the site is paused, from the flag on a node; empty when the node has no such flag.
+    """Return why the site is paused, from the flag on a node or on the NAS; empty when there is none.
 
     A flag that cannot be read is a pause: somebody put it there.
     """
-    flag = node.state.get(PAUSED)
+    flag = node.state.get(PAUSED, node.shared.get(PAUSED))
     if flag is None:
         return ""
     return str(flag.get("reason") or "no reason given") if isinstance(flag, dict) else "no reason given"

@@ -8,7 +8,7 @@ from blocks import HarborSite, SshHost
 from tasks import clock
 from tasks.hosts.connection import connect
 from tasks.observation.witnesses import ask_witnesses
-from tasks.operation.files import LOCK
+from tasks.operation.files import LOCK, PAUSED
 from tasks.operation.holder import known_dead
 from tasks.operation.witnesses import Witnesses
 from tasks.postgres.facts import NodeFacts
@@ -74,7 +74,7 @@ def look(site: HarborSite) -> SiteLook:
         seen = [_best([attempt.result() for attempt in attempts]) for attempts in tries.values()]
         seen = [_without_dead_lock(facts) for facts in seen]
     databases = frozenset(node.name for node in database_nodes(site))
-    return SiteLook(tuple(seen), databases, started.age(clock.now()))
+    return SiteLook(with_pause(seen, databases), databases, started.age(clock.now()))
 
 
 def look_with_witnesses(site: HarborSite, node: str) -> tuple[SiteLook, Witnesses]:
@@ -83,6 +83,21 @@ def look_with_witnesses(site: HarborSite, node: str) -> tuple[SiteLook, Witnesse
         asked = pool.submit(ask_witnesses, site, node)
         seen = look(site)
         return seen, with_views(asked.result(), seen.others(node))
+
+
+def with_pause(seen: Sequence[NodeFacts], databases: frozenset[str]) -> tuple[NodeFacts, ...]:
+    """Show the database nodes, which decisions look at, a pause that only another node or the NAS tells of.
+
+    The node on which somebody wrote it may be the one that is dead now.
+    """
+    elsewhere = [node.state for node in seen if node.name not in databases] + [node.shared for node in seen]
+    flags = [files[PAUSED] for files in elsewhere if PAUSED in files]
+    if not flags:
+        return tuple(seen)
+    return tuple(
+        replace(node, shared={**node.shared, PAUSED: flags[0]}) if node.name in databases else node
+        for node in seen
+    )
 
 
 def with_views(witnesses: Witnesses, others: Sequence[NodeFacts]) -> Witnesses:
