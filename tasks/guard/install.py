@@ -15,7 +15,7 @@ from tasks.guard.on_node import (
 )
 from tasks.hosts.connection import Host
 from tasks.node_program import node_program
-from tasks.operation.files import shared_path
+from tasks.operation.files import ACCEPTED, shared_path
 from tasks.operation.record import acceptance
 from tasks.operation.store import accept
 from tasks.outcome import Outcome, changed, unchanged

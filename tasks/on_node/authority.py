@@ -41,7 +41,7 @@ def moment() -> Dict[str, Any]:
     return {"boot": boot_id(), "uptime": uptime()}
 
 
-def age_of(stamp: Any) -> Optional[float]:
+def since(stamp: Any) -> Optional[float]:
     """Return the seconds since a `moment` of this boot; None for one of another boot, or for none at all."""
     if not isinstance(stamp, dict) or stamp.get("boot") != boot_id():
         return None
@@ -110,7 +110,7 @@ def why_not(p: Dict[str, Any]) -> Optional[str]:
         return "operation %s is not open here" % given["operation"]
     if record.get("phase") not in given["phases"]:
         return "the operation is at `%s`, this is a step of `%s`" % (record.get("phase"), given["phases"][0])
-    age = age_of(lock.get("written"))
+    age = since(lock.get("written"))
     if age is None or age > MAX_INTENT_AGE_S:
         return "it was told to more than %.0f s ago" % MAX_INTENT_AGE_S
     return None

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, Optional
 
-from tasks.on_node.authority import Busy, age_of, known_term, moment, state_lock
+from tasks.on_node.authority import Busy, since, known_term, moment, state_lock
 from tasks.on_node.pg_disk import remove_durably, text_of, write_durably
 from tasks.on_node.shared_copy import keep_shared, read_shared
 
@@ -32,7 +32,7 @@ def current_lock(p: Dict[str, Any]) -> Optional[Dict[str, Any]]:
 
 def alive(lock: Dict[str, Any]) -> bool:
     """Tell whether a lock's time is not over; by the clock that nobody sets, as long as this machine has not booted."""
-    age = age_of(lock.get("renewed"))
+    age = since(lock.get("renewed"))
     return time.time() < lock["expires_at"] if age is None else age < float(lock["ttl_s"])
 
 
