@@ -224,8 +224,7 @@ def restart_first(work: Operation, expected_primary: str) -> str:
         return ""
     path = work.path(primary)
     budget = float(work.run.site.failover.restart_budget_s)
-    # Written anew: a node does nothing for an intent that is older than half a minute.
-    work.advance(Phase.STARTED)
+    work.confirm_intent()
     timeline = primary.timeline or (work.record.from_timeline if work.record else None) or 1
     way = how_to_restart(
         primary,

@@ -222,14 +222,14 @@ def follow(work: Operation, node: str, primary: str, way: Rejoin) -> Rejoin:
 
 
 def start_following(work: Operation, node: str, primary: str) -> None:
-    """Start the node as a standby; the record is renewed, for a node does nothing for an intent of long ago."""
-    work.advance(work.held.phase)
+    """Start the node as a standby; the copy before it may have taken an hour."""
+    work.confirm_intent()
     work.run.on(postgres.follow, node, primary, authority=work.authority())
 
 
 def stop(work: Operation, node: str) -> None:
     """Stop the server of the node that rejoins, by all means."""
-    work.advance(work.held.phase)
+    work.confirm_intent()
     work.run.on(postgres.fence_by_ssh, node, authority=work.authority())
 
 

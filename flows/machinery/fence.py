@@ -25,7 +25,8 @@ def fence(work: Operation, *, attest_fenced: bool) -> None:
         Refused: the site's policy is not met; the reason says exactly what an operator would have to attest.
     """
     record = work.held
-    work.advance(Phase.FENCING, fence=None)
+    if work.held.phase is not Phase.FENCING:
+        work.advance(Phase.FENCING, fence=None)
     command = Command.NONE
     silence = Silence(work)
     rungs = 0
@@ -39,8 +40,7 @@ def fence(work: Operation, *, attest_fenced: bool) -> None:
         if rung.kind is Rung.REFUSE or rungs > _MAX_RUNGS:
             _refuse(work, rung)
         if rung.kind is Rung.SSH:
-            # Also on a machine that answers only now: what it is not told, it refuses.
-            work.advance(Phase.FENCING)
+            work.confirm_intent()
             path = work.path(work.seen.node(record.expected_primary))
             work.run.on(postgres.fence_by_ssh, path, authority=work.authority())
             work.look_at(record.expected_primary)

@@ -30,7 +30,9 @@ from tasks.operation.witnesses import Witnesses
 from tasks.postgres.facts import NodeFacts
 from tasks.step import host_of
 
-# Before these nothing was done that is not put back; from them on an operation that ends early stays open.
+# A third of what a node allows.
+_FRESH_INTENT_S = 10.0
+# What is done up to these is put back; an operation that ends early after them stays open.
 _ABORTABLE = (Phase.STARTED, Phase.FENCING, Phase.FENCED, Phase.STOPPING, Phase.TAKING_BACK)
 
 
@@ -48,6 +50,7 @@ class Operation:
         way_back: puts back what was changed before the promotion and returns what stays changed, in words.
         fenced_at: when this process saw the fence hold, by its monotonic clock; None: not in this process.
         promised: some node may hold that this operation has come to promoting.
+        written_at: when this process wrote the record last, by its monotonic clock.
         before: the look before the newest one at a suspect; None when there was one only.
     """
 
@@ -61,6 +64,7 @@ class Operation:
     way_back: "Callable[[Operation], list[str]] | None" = None
     fenced_at: float | None = None
     promised: bool = False
+    written_at: float | None = None
     _renewal: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @classmethod
@@ -203,6 +207,17 @@ class Operation:
             required=[required or self.record.target],
             accepted=accepted,
         )
+        self.written_at = time.monotonic()
+
+    def confirm_intent(self) -> None:
+        """Write the phase once more where it is not fresh, or not known to a node that has come back meanwhile.
+
+        A node does nothing for an intent of more than half a minute ago, or for one that it was not told.
+        """
+        unknown = [path for path in self.paths() if path.partition(" ")[0] not in self.locked]
+        fresh = self.written_at is not None and time.monotonic() - self.written_at < _FRESH_INTENT_S
+        if unknown or not fresh:
+            self.advance(self.held.phase)
 
     def authority(self) -> dict[str, Any]:
         """Say for which operation and phase a step is done; the node holds it against what it knows."""

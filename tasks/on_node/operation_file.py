@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, Optional
 
-from tasks.on_node.authority import Busy, since, known_term, moment, state_lock
+from tasks.on_node.authority import Busy, known_term, moment, since, state_lock
 from tasks.on_node.pg_disk import remove_durably, text_of, write_durably
 from tasks.on_node.shared_copy import keep_shared, read_shared
 
