@@ -1,0 +1,121 @@
+"""Programs that come late, twice, or for somebody who was replaced; on real PostgreSQL."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tasks.on_node import operation_file
+from tasks.operation.record import OperationKind, OperationRecord, Phase, to_json
+from tasks.postgres.on_node import pg_compensate, pg_hold, pg_promote
+from tests.unit.local_pair import Clusters, clusters
+
+pytestmark = pytest.mark.servers
+
+__all__ = ["clusters"]
+
+RECORD = OperationRecord("op-1", OperationKind.SWITCHOVER, "demo", "a", "b", 1, 1.0, "o1", term=1)
+O1 = {"holder": "o1:1", "op_id": "op-1", "ttl_s": 60.0, "site": "demo", "nas_path": None}
+LIMITS = {"limit_s": 30, "patience_s": 0.0, "fast_s": 10.0, "immediate_s": 5.0, "kill_s": 5.0}
+
+
+def record(pair: Clusters, name: str, phase: Phase, **who: Any) -> None:
+    """Take the lock on a node and write a phase, as an orchestrator does."""
+    caller = {**O1, **who}
+    at = to_json(RECORD.at(phase, op_id=caller["op_id"], term=caller.get("term", 1)))
+    for action in ("acquire", "write"):
+        answer = pair.program(
+            operation_file, name, action=action, record=at, dead=[], **{"term": 1, **caller}
+        )
+        assert answer["state"] in ("acquired", "written"), answer
+
+
+def authority(phase: Phase, **who: Any) -> dict[str, Any]:
+    return {"term": 1, "operation": "op-1", "holder": "o1:1", "phases": [phase.value], **who}
+
+
+def promote(pair: Clusters, **more: Any) -> dict[str, Any]:
+    given = {"from_timeline": 1, "operation": "op-1", "limit_s": 30, **more}
+    return pair.program(pg_promote, "b", **given)
+
+
+def in_recovery(pair: Clusters) -> bool:
+    return pair.sql("b", "SELECT pg_is_in_recovery();") == "t"
+
+
+def test_a_program_of_a_stalled_orchestrator_promotes_nothing_after_another_has_taken_over(
+    clusters: Clusters,
+) -> None:
+    # O1 wrote `promoting` and stalled, O2 took over, closed the operation, and left a healthy primary.
+    record(clusters, "b", Phase.PROMOTING)
+    clusters.program(operation_file, "b", action="release", **O1)
+    second = {"holder": "o2:7", "op_id": "op-2", "term": 2}
+    record(clusters, "b", Phase.STARTED, **second)
+    assert "term 2 (op-2)" in promote(clusters, authority=authority(Phase.PROMOTING))["outdated"]
+    assert in_recovery(clusters)
+
+
+def test_a_program_that_comes_when_the_operation_is_closed_promotes_nothing(clusters: Clusters) -> None:
+    record(clusters, "b", Phase.PROMOTING)
+    closed = to_json(RECORD.at(Phase.ABORTED))
+    clusters.program(operation_file, "b", action="close", record=closed, **O1)
+    assert "held by nobody" in promote(clusters, authority=authority(Phase.PROMOTING))["outdated"]
+    assert in_recovery(clusters)
+
+
+def test_an_intent_of_more_than_half_a_minute_ago_promotes_nothing(clusters: Clusters) -> None:
+    record(clusters, "b", Phase.PROMOTING)
+    path = clusters.root / "b.state" / "lock.json"
+    lock = json.loads(path.read_text())
+    lock["written"]["uptime"] -= 31
+    path.write_text(json.dumps(lock))
+    assert "more than 30 s ago" in promote(clusters, authority=authority(Phase.PROMOTING))["outdated"]
+    assert in_recovery(clusters)
+
+
+def test_a_promoted_node_knows_by_itself_that_it_was_accepted(clusters: Clusters) -> None:
+    record(clusters, "b", Phase.PROMOTING)
+    answer = promote(clusters, authority=authority(Phase.PROMOTING))
+    assert answer["state"] == "promoted", answer
+    accepted = json.loads((clusters.root / "b.state" / "accepted.json").read_text())
+    assert (accepted["primary"], accepted["timeline"], accepted["term"]) == ("b", 2, 1)
+
+
+def test_the_run_that_goes_on_is_told_what_the_standby_is(clusters: Clusters) -> None:
+    record(clusters, "b", Phase.PROMOTING)
+    held = clusters.program(pg_hold, "b", authority=authority(Phase.PROMOTING))
+    assert held == {"state": "standby", "timeline": 1}
+    assert promote(clusters, authority=authority(Phase.PROMOTING))["state"] == "promoted"
+    held = clusters.program(pg_hold, "b", authority=authority(Phase.PROMOTING))
+    assert held == {"state": "primary", "timeline": 2}
+
+
+def test_a_standby_that_was_told_to_promote_itself_does_not_pass_for_one_that_stays(
+    clusters: Clusters,
+) -> None:
+    # Killed between the request and its effect: SQL says "in recovery", and a moment later it is a primary.
+    record(clusters, "b", Phase.PROMOTING)
+    clusters.sql("b", "SELECT pg_wal_replay_pause();")
+    answer = promote(clusters, authority=authority(Phase.PROMOTING, phases=["stopping"]))
+    assert "outdated" in answer
+    state = clusters.root / "b.state"
+    now = json.loads((state / "lock.json").read_text())["written"]
+    (state / "promotion.json").write_text(json.dumps({**now, "operation": "op-1"}))
+    held = clusters.program(pg_hold, "b", authority=authority(Phase.PROMOTING))
+    assert held["state"] == "pending"
+    # A start forgets the request, in PostgreSQL and here.
+    clusters.stop("b")
+    clusters.start("b")
+    assert clusters.program(pg_hold, "b", authority=authority(Phase.PROMOTING))["state"] == "standby"
+
+
+def test_an_old_primary_is_not_taken_back_for_an_operation_that_is_not_at_taking_back(
+    clusters: Clusters,
+) -> None:
+    record(clusters, "a", Phase.STOPPING)
+    clusters.stop("a")
+    (clusters.root / "a" / "standby.signal").write_text("")
+    given = {"timeline": 1, "take_back": True, **LIMITS}
+    late = clusters.program(pg_compensate, "a", authority=authority(Phase.TAKING_BACK), **given)
+    assert "the operation is at `stopping`" in late["outdated"]
+    assert (clusters.root / "a" / "standby.signal").exists()
