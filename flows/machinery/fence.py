@@ -4,6 +4,7 @@ import time
 from typing import NoReturn
 
 from flows.machinery.operation import Operation
+from flows.machinery.sight import last_primary
 from flows.rules.fence import SUFFICIENT, Command, Rung, choose_fence
 from flows.rules.primary import Contact, contact_of
 from flows.rules.table import FACTS_LIMIT_S, Decision
@@ -102,6 +103,8 @@ def _next(work: Operation, command: Command, silence: Silence, *, attest_fenced:
         work.look_at(record.expected_primary)
     silence.observe(work)
     assert work.witnesses is not None
+    # Not what the site file says: the guard that runs there may have another limit, or none.
+    last = record.last_primary or last_primary(work.seen, record.expected_primary)
     return choose_fence(
         work.seen.node(record.expected_primary),
         work.seen.others(record.expected_primary),
@@ -110,6 +113,7 @@ def _next(work: Operation, command: Command, silence: Silence, *, attest_fenced:
         clock.now(),
         command=command,
         silent_for_s=silence.seconds,
+        self_fence_seen_s=last.self_fence_s if last is not None else None,
         attest_fenced=attest_fenced,
     )
 

@@ -5,6 +5,7 @@ from typing import Any
 from flows.rules.admission import latest_record
 from flows.rules.table import Decision
 from tasks import clock
+from tasks.guard.seen import seen_guard
 from tasks.observation.look import SiteLook
 from tasks.operation.files import ACCEPTED, LAST_PRIMARY
 from tasks.operation.record import LastPrimary, OperationRecord, last_primary_from
@@ -16,7 +17,8 @@ def last_primary(seen: SiteLook, primary: str) -> LastPrimary | None:
     """Return the newest position known of the primary: from its own answer, or from what `check` left."""
     facts = seen.node(primary)
     if facts.is_primary and facts.position is not None:
-        return LastPrimary(primary, facts.position, clock.now().wall)
+        limit = seen_guard(facts)["self_fence_s"]
+        return LastPrimary(primary, facts.position, clock.now().wall, limit)
     kept = [last_primary_from(node.state.get(LAST_PRIMARY), node.name) for node in seen.nodes]
     known = [last for last in kept if last is not None and last.node == primary]
     return max(known, key=lambda last: last.at, default=None)

@@ -59,11 +59,17 @@ class Fence:
 
 @dataclass(frozen=True)
 class LastPrimary:
-    """The last position seen on a primary, and the wall time of that look; bounds what can be lost."""
+    """The last that was seen of a primary: it bounds what can be lost, and says what it does when it is cut off.
+
+    Attributes:
+        at: wall time of the look.
+        self_fence_s: the limit in seconds that its own guard said it goes by; None: it does not fence itself.
+    """
 
     node: str
     position: WalPosition
     at: float
+    self_fence_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -226,7 +232,8 @@ def _last_primary(value: Any) -> LastPrimary | None:
     position = value["position"]
     lsn = position["lsn"]
     at = WalPosition(int(position["timeline"]), Lsn(lsn) if isinstance(lsn, int) else Lsn.parse(lsn))
-    return LastPrimary(str(value["node"]), at, float(value["at"]))
+    limit = value.get("self_fence_s")
+    return LastPrimary(str(value["node"]), at, float(value["at"]), None if limit is None else float(limit))
 
 
 def _damaged(what: str, where: str, error: Exception) -> RecordDamaged:

@@ -49,6 +49,8 @@ def test_a_lock_and_a_last_position_survive() -> None:
     lock = Lock("op-1", "host:1", 10.0, 25.0)
     assert lock_from(json.loads(to_json(lock))) == lock
     assert last_primary_from(json.loads(to_json(LAST))) == LAST
+    fencing = LastPrimary(LAST.node, LAST.position, LAST.at, 20.0)
+    assert last_primary_from(json.loads(to_json(fencing))) == fencing
 
 
 def test_no_record_is_none() -> None:
