@@ -4,7 +4,7 @@ import pytest
 
 from tests.lab.faults import accidents
 from tests.lab.faults.scene import Scene
-from tests.lab.faults.stage import Stage
+from tests.lab.faults.stage import Stage, wait_for
 
 
 def test_f7_a_primary_isolated_with_its_harbor_is_not_replaced_unless_it_is_certainly_fenced(
@@ -54,6 +54,10 @@ def test_f7_an_isolated_primary_stops_itself_before_the_other_is_promoted(stage:
     ):
         stage.install_guard()
         old, new = scene.first_primary, scene.first_standby
+        # It counts with the limit that the guard itself told, which the check of each minute keeps.
+        told = "cat /run/harbor-ha/guard.json"
+        wait_for(lambda: '"self_fence_s": 10' in stage.shell(old, told, check=False), 15.0, lambda: told)
+        stage.check()
         accidents.isolate(stage, old)
         run = scene.flow("failover", expected_primary=old)
         assert "SELF_FENCE" in run.headline
