@@ -56,7 +56,11 @@ def test_f7_an_isolated_primary_stops_itself_before_the_other_is_promoted(stage:
         old, new = scene.first_primary, scene.first_standby
         # It counts with the limit that the guard itself told, which the check of each minute keeps.
         told = "cat /run/harbor-ha/guard.json"
-        wait_for(lambda: '"self_fence_s": 10' in stage.shell(old, told, check=False), 15.0, lambda: told)
+        wait_for(
+            lambda: '"self_fence_s": 10' in stage.shell(old, told, check=False),
+            15.0,
+            "the guard has not told its limit",
+        )
         stage.check()
         accidents.isolate(stage, old)
         run = scene.flow("failover", expected_primary=old)
