@@ -10,11 +10,11 @@ import sys
 from typing import Any, Dict, Optional
 
 SHARED_LIMIT_S = 2.0
-# The directory of the site is made once; the volume itself must be there, or it would land on the node's own disk.
+# The mount point without its NAS is a directory of the node: what is written there nobody else sees.
 _WRITE = """
 import os, sys
 volume, directory, name = sys.argv[1:4]
-if not os.path.isdir(volume):
+if not os.path.ismount(volume):
     sys.exit(1)
 os.makedirs(directory, 0o700, exist_ok=True)
 temporary = os.path.join(directory, ".%s.%d" % (name, os.getpid()))
@@ -24,6 +24,14 @@ with os.fdopen(handle, "w") as target:
     target.flush()
     os.fsync(target.fileno())
 os.replace(temporary, os.path.join(directory, name))
+"""
+_DROP = """
+import os, sys
+volume, path = sys.argv[1:3]
+if not os.path.ismount(volume):
+    sys.exit(1)
+if os.path.lexists(path):
+    os.unlink(path)
 """
 _READ = """
 import os, sys
@@ -38,6 +46,12 @@ def keep_shared(p: Dict[str, Any], name: str, text: str) -> bool:
     if not p.get("nas_path"):
         return False
     return _limited(_WRITE, [p["nas_path"], directory_of(p), name + ".json"], text) is not None
+
+
+def drop_shared(p: Dict[str, Any], name: str) -> bool:
+    """Remove `<name>.json` from the NAS; tell whether it is gone."""
+    path = "%s/%s.json" % (directory_of(p), name)
+    return _limited(_DROP, [p["nas_path"], path], "") is not None
 
 
 def read_shared(p: Dict[str, Any], name: str) -> Optional[Dict[str, Any]]:

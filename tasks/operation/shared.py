@@ -8,11 +8,12 @@ from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
 from tasks.node_program import node_program
 from tasks.on_node import shared_file
-from tasks.operation.files import PAUSED, shared_path
+from tasks.operation.files import PAUSED
 from tasks.outcome import Outcome, changed, unchanged
 
 _SHARED_FILE = node_program(shared_file)
-_LIMIT_S = 5.0
+# Two accesses of two seconds each on the node, and the way there.
+_LIMIT_S = 15.0
 
 
 class NotShared(HarborHaError):
@@ -30,9 +31,8 @@ def put_shared(site: HarborSite, host: Host, *, name: str, text: str | None) -> 
     Raises:
         NotShared: the NAS is not mounted there, does not answer, or cannot be written.
     """
-    mount = site.nas.path.rstrip("/")
-    payload = {"mount": mount, "path": shared_path(mount, site.name, name), "text": text, "limit_s": _LIMIT_S}
-    answer = host.python(_SHARED_FILE, payload, timeout=_LIMIT_S + 10)
+    payload = {"nas_path": site.nas.path.rstrip("/"), "site": site.name, "name": name, "text": text}
+    answer = host.python(_SHARED_FILE, payload, timeout=_LIMIT_S)
     if "problem" in answer:
         raise NotShared(
             f"{name}.json on the NAS: {answer['problem']}.",

@@ -1,8 +1,11 @@
 """A pause is not lost with the node that was told of it."""
 
-import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -42,22 +45,27 @@ def test_the_report_says_who_holds_the_pause_and_when_it_hangs_on_one() -> None:
     assert "paused on node-a, the NAS:" in shared
 
 
-def test_the_nas_is_written_only_where_it_is_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / ".harbor-ha" / "main" / "paused.json"
-    p = {"mount": str(tmp_path), "path": str(path), "text": "{}", "limit_s": 5}
-    assert "is not mounted" in shared_file.in_time(p)["problem"]
-    assert not path.exists()
-    monkeypatch.setattr(os.path, "ismount", lambda mount: True)
-    assert shared_file.in_time(p) == {"state": "written", "changed": True}
-    assert shared_file.in_time(p) == {"state": "written", "changed": False}
-    assert shared_file.in_time({**p, "text": None}) == {"state": "removed", "changed": True}
+@pytest.fixture
+def nas() -> Iterator[dict[str, Any]]:
+    """A file system that is mounted, as the NAS is, with a directory of this test's own."""
+    site = f"test-{uuid4().hex}"
+    yield {"nas_path": "/dev/shm", "site": site, "name": "paused", "text": "{}"}
+    shutil.rmtree(f"/dev/shm/.harbor-ha/{site}", ignore_errors=True)
 
 
-def test_a_nas_that_cannot_be_written_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os.path, "ismount", lambda mount: True)
-    (tmp_path / "file").touch()
-    p = {"mount": str(tmp_path), "path": str(tmp_path / "file" / "x.json"), "text": "{}", "limit_s": 5}
-    assert (
-        "directory" in shared_file.in_time(p)["problem"].lower()
-        or "exists" in shared_file.in_time(p)["problem"]
-    )
+def test_the_nas_is_written_only_where_it_is_mounted(tmp_path: Path, nas: dict[str, Any]) -> None:
+    absent = {**nas, "nas_path": str(tmp_path)}
+    assert "nothing is mounted on" in shared_file.act(absent)["problem"]
+    assert list(tmp_path.iterdir()) == []
+    assert shared_file.act(nas) == {"state": "written", "changed": True}
+    assert shared_file.act(nas) == {"state": "written", "changed": False}
+    assert shared_file.act({**nas, "text": None}) == {"state": "removed", "changed": True}
+    assert shared_file.act({**nas, "text": None}) == {"state": "removed", "changed": False}
+
+
+def test_a_nas_that_cannot_be_written_is_a_result(nas: dict[str, Any]) -> None:
+    directory = Path("/dev/shm/.harbor-ha")
+    directory.mkdir(mode=0o700, exist_ok=True)
+    (directory / nas["site"]).touch()
+    assert "cannot be written" in shared_file.act(nas)["problem"]
+    (directory / nas["site"]).unlink()
