@@ -16,6 +16,7 @@ from tasks.on_node.pg_run import Failed, psql
 from tasks.on_node.pg_sync import set_sync
 
 PERIOD_S = 2.0
+RELOAD_S = 2.0
 _RECORDS = {"RECORD_SYNC": "SYNC", "RECORD_ASYNC": "ASYNC", "RECORD_DEGRADED": "ASYNC_DEGRADED"}
 
 # The reply time is the standby's clock: only whether it moves is looked at.
@@ -81,9 +82,19 @@ def take(p: Dict[str, Any], watch: Watch) -> bool:
         state = {"state": _RECORDS[step], "lsn": seen["lsn"], "at": time.time()}
         write_durably(p["state_dir"] + "/durability.json", json.dumps(state, sort_keys=True) + "\n")
     else:
-        set_sync(p, "" if step == "RELAX" else "FIRST 1 (%s)" % ", ".join(p["standbys"]))
-        # A reload is not instant; the next look must see its effect.
-        time.sleep(0.2)
+        names = "" if step == "RELAX" else "FIRST 1 (%s)" % ", ".join(p["standbys"])
+        set_sync(p, names)
+        return in_force(p, names)
+    return True
+
+
+def in_force(p: Dict[str, Any], names: str) -> bool:
+    """Wait until the server goes by a setting, for a reload is not instant and the next look must see its effect."""
+    deadline = time.monotonic() + RELOAD_S
+    while psql(p, "SHOW synchronous_standby_names") != names:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
     return True
 
 
