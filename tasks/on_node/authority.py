@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import time
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
 from tasks.on_node.pg_disk import text_of
 
@@ -124,11 +124,17 @@ def why_replaced(p: Dict[str, Any]) -> Optional[str]:
     return None
 
 
+def alive(lock: Dict[str, Any]) -> bool:
+    """Tell whether a lock's time is not over; by the clock that nobody sets, as long as this machine has not booted."""
+    age = since(lock.get("renewed"))
+    return time.time() < lock["expires_at"] if age is None else age < float(lock["ttl_s"])
+
+
 def _under_way(lock: Optional[Dict[str, Any]], record: Optional[Dict[str, Any]]) -> Optional[str]:
     """Say which operation a step without one would run into; None when there is none."""
     if lock is None or record is None or record.get("phase") in _CLOSED:
         return None
-    if lock.get("op_id") != record.get("op_id") or time.time() > float(lock["expires_at"]):
+    if lock.get("op_id") != record.get("op_id") or not alive(lock):
         return None
     return "operation %s is under way" % record.get("op_id")
 
@@ -143,8 +149,8 @@ def authorized(p: Dict[str, Any], act: Callable[[Dict[str, Any]], Dict[str, Any]
         with state_lock(p):
             why = why_not(p)
             return {"outdated": why} if why else act(p)
-    except (Busy, ValueError) as error:
-        return {"outdated": str(error)}
+    except (Busy, ValueError, OSError) as error:
+        return {"outdated": "nothing may be done there: %s" % error}
 
 
 def begun(p: Dict[str, Any], act: Callable[[Dict[str, Any]], Dict[str, Any]]) -> Dict[str, Any]:
@@ -155,8 +161,8 @@ def begun(p: Dict[str, Any], act: Callable[[Dict[str, Any]], Dict[str, Any]]) ->
     try:
         with state_lock(p):
             why = why_not(p)
-    except (Busy, ValueError) as error:
-        why = str(error)
+    except (Busy, ValueError, OSError) as error:
+        why = "nothing may be done there: %s" % error
     return {"outdated": why} if why else act(p)
 
 
@@ -179,18 +185,11 @@ def stopping(p: Dict[str, Any], act: Callable[[Dict[str, Any]], Dict[str, Any]])
     Refused for one who was replaced; but a lock that could not be written here, because the disk is full, and a
     step that hangs on it, are no reasons to leave a primary running.
     """
-    handles: List[Any] = []
-    try:
-        handles.append(state_lock(p, 2.0))
-        handles[0].__enter__()
-    except (Busy, OSError):
-        handles.clear()
-    try:
+    with contextlib.ExitStack() as locked:
+        with contextlib.suppress(Busy, OSError):
+            locked.enter_context(state_lock(p, 2.0))
         why = _replaced(p)
         return {"outdated": why} if why else act(p)
-    finally:
-        if handles:
-            handles[0].__exit__(None, None, None)
 
 
 def _replaced(p: Dict[str, Any]) -> Optional[str]:

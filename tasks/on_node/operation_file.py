@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, Optional
 
-from tasks.on_node.authority import Busy, known_term, moment, since, state_lock
+from tasks.on_node.authority import Busy, alive, known_term, moment, state_lock
 from tasks.on_node.pg_disk import remove_durably, text_of, write_durably
 from tasks.on_node.shared_copy import keep_shared, read_shared
 
@@ -28,12 +28,6 @@ def current_lock(p: Dict[str, Any]) -> Optional[Dict[str, Any]]:
         return None
     lock: Dict[str, Any] = json.loads(text)
     return dict(lock, **{key: lock[key] for key in ("op_id", "holder", "taken_at", "expires_at")})
-
-
-def alive(lock: Dict[str, Any]) -> bool:
-    """Tell whether a lock's time is not over; by the clock that nobody sets, as long as this machine has not booted."""
-    age = since(lock.get("renewed"))
-    return time.time() < lock["expires_at"] if age is None else age < float(lock["ttl_s"])
 
 
 def write_lock(p: Dict[str, Any], taken_at: float, written: Optional[Dict[str, Any]] = None) -> None:

@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Any, Dict
 
-from tasks.on_node.authority import boot_id, state_lock, state_of, uptime, why_replaced
+from tasks.on_node.authority import Busy, boot_id, state_lock, state_of, uptime, why_replaced
 from tasks.on_node.pg_disk import postmaster_of, text_of
 from tasks.on_node.pg_run import Failed, psql, standby_timeline
 
@@ -50,10 +50,13 @@ def started(pid: int) -> float:
 
 
 def held(p: Dict[str, Any]) -> Dict[str, Any]:
-    """Look with all others kept out."""
-    with state_lock(p):
-        why = why_replaced(p)
-        return {"outdated": why} if why else hold(p)
+    """Look with all others kept out; whoever still acts here for the run before is waited for, or named."""
+    try:
+        with state_lock(p):
+            why = why_replaced(p)
+            return {"outdated": why} if why else hold(p)
+    except (Busy, ValueError, OSError) as error:
+        return {"outdated": "it cannot be asked: %s" % error}
 
 
 if __name__ == "__main__":
