@@ -40,6 +40,7 @@ def promote(
     from_timeline: int,
     operation: str,
     limit_s: float = PROMOTE_LIMIT_S,
+    unheard: bool = False,
     authority: Authority | None = None,
 ) -> Outcome:
     """Promote the standby and prove it: no recovery, a higher timeline, standby.signal gone, a real commit.
@@ -51,13 +52,14 @@ def promote(
         from_timeline: the timeline that the standby follows.
         operation: the operation's id; it is written with the heartbeat row.
         limit_s: seconds for all of it.
+        unheard: the fence rests on silence: do nothing while this standby hears a primary.
 
     Returns:
         data: `timeline` and `lsn` (a position after the proving write).
 
     Raises:
         PromotionNotFinished: still in recovery when time was up.
-        PromotionFailed: it was primary before, follows another timeline, or left the wrong state.
+        PromotionFailed: it hears a primary, was primary before, follows another timeline, or left the wrong state.
         NoWrite: promoted, but a commit did not end within 5 s or was refused.
     """
     if not _OPERATION.fullmatch(operation):
@@ -70,6 +72,7 @@ def promote(
         from_timeline=from_timeline,
         operation=operation,
         limit_s=limit_s,
+        unheard=unheard,
         authority=authority,
     )
     state = answer["state"]
@@ -77,6 +80,13 @@ def promote(
         said = changed if answer["changed"] else unchanged
         detail = f"primary on timeline {answer['timeline']}, written up to {answer['lsn']}"
         return said(detail, timeline=answer["timeline"], lsn=answer["lsn"])
+    if state == "heard":
+        raise PromotionFailed(
+            f"It was not promoted: {answer['why']}.",
+            where=host.name,
+            meaning="The old primary is alive: the fence is not true any more. Nothing was promoted.",
+            remedy="Repair the path to it, or switch it off, then run the flow again.",
+        )
     if state == "late":
         raise PromotionNotFinished(
             f"The promotion did not end within {limit_s:.0f} s: {answer['why']}.",

@@ -8,7 +8,7 @@ import pytest
 from tasks.on_node import operation_file
 from tasks.operation.record import OperationKind, OperationRecord, Phase, to_json
 from tasks.postgres.on_node import pg_compensate, pg_hold, pg_promote
-from tests.unit.local_pair import Clusters, clusters
+from tests.unit.local_pair import Clusters, clusters, wait_for
 
 pytestmark = pytest.mark.servers
 
@@ -37,6 +37,10 @@ def authority(phase: Phase, **who: Any) -> dict[str, Any]:
 def promote(pair: Clusters, **more: Any) -> dict[str, Any]:
     given = {"from_timeline": 1, "operation": "op-1", "limit_s": 30, **more}
     return pair.program(pg_promote, "b", **given)
+
+
+def receivers(pair: Clusters) -> str:
+    return pair.sql("b", "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming';")
 
 
 def in_recovery(pair: Clusters) -> bool:
@@ -119,3 +123,17 @@ def test_an_old_primary_is_not_taken_back_for_an_operation_that_is_not_at_taking
     late = clusters.program(pg_compensate, "a", authority=authority(Phase.TAKING_BACK), **given)
     assert "the operation is at `stopping`" in late["outdated"]
     assert (clusters.root / "a" / "standby.signal").exists()
+
+
+def test_a_standby_that_hears_a_primary_again_is_not_promoted_whatever_was_fenced_before(
+    clusters: Clusters,
+) -> None:
+    # The orchestrator stalled for 20 s between the record and this program, and the old primary booted meanwhile.
+    wait_for(lambda: receivers(clusters) == "1", 30.0, lambda: clusters.log("b"))
+    record(clusters, "b", Phase.PROMOTING)
+    answer = promote(clusters, unheard=True, authority=authority(Phase.PROMOTING))
+    assert answer["state"] == "heard", answer
+    assert in_recovery(clusters)
+    clusters.stop("a")
+    wait_for(lambda: receivers(clusters) == "0", 30.0, lambda: clusters.log("b"))
+    assert promote(clusters, unheard=True, authority=authority(Phase.PROMOTING))["state"] == "promoted"

@@ -19,6 +19,12 @@ from tasks.postgres.on_node.pg_heartbeat import HEARTBEAT
 _TIMELINE = "('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
 _ROLE = "SELECT pg_is_in_recovery(), CASE WHEN NOT pg_is_in_recovery() THEN %s END" % _TIMELINE
 
+# A standby's vote against calling its primary dead; 8 s as in `tasks.postgres.facts`.
+_HEARS = """
+SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'
+  AND clock_timestamp() - last_msg_receipt_time < interval '8 s')
+"""
+
 # pg_promote(false) and our own look every 10 ms: the waiting form looks every 100 ms.
 _PROMOTE = """
 SELECT pg_wal_replay_resume() WHERE pg_is_in_recovery() AND pg_is_wal_replay_paused();
@@ -37,12 +43,14 @@ _WRITE = HEARTBEAT + "SELECT 'wrote ' || pg_current_wal_lsn();\n"
 
 
 def promote(p: Dict[str, Any]) -> Dict[str, Any]:
-    """Return `promoted` (now or before), `late`, `wrong` or `no write`, with what is known."""
+    """Return `promoted` (now or before), `late`, `wrong`, `heard` or `no write`, with what is known."""
     recovering, timeline = psql(p, _ROLE, 5).split("|")
     if recovering == "f" and int(timeline) <= p["from_timeline"]:
         return {"state": "wrong", "why": "it is a primary on timeline %s and was never promoted" % timeline}
     if recovering == "t" and standby_timeline(p) != p["from_timeline"]:
         return {"state": "wrong", "why": "it follows timeline %d" % standby_timeline(p)}
+    if recovering == "t" and p.get("unheard") and psql(p, _HEARS, 5) == "t":
+        return {"state": "heard", "why": "it receives from a primary that was taken for fenced"}
     if recovering == "t":
         note_request(p)
     # The only standby that a commit could wait for is the primary that is gone; the first one would hang.
