@@ -88,7 +88,10 @@ def failover(
         calm = admit(work, expected_primary, reason, by_operator=accept_data_loss or attest_fenced)
         if calm:
             return publish(run, calm, work.sections)
-        entry = point_of_entry(work, expected_primary)
+        if work.record is not None:
+            # What has come to promoting goes on, whichever node this call is about.
+            expected_primary = work.record.expected_primary
+        entry = point_of_entry(work)
         if entry is Entry.CLOSE:
             return end_early(work, f"Nothing was done: {work.held.target} is the primary and was before.")
         if entry is Entry.OBSERVE:
@@ -124,11 +127,10 @@ def admit(work: Operation, expected_primary: str, reason: str, *, by_operator: b
         return f"Nothing was done: {admission.reasons[0]}"
     if admission.kind is Admission.REFUSE:
         work.refuse("No failover.", admission)
+    record = open_record(work.seen) if admission.kind is Admission.RESUME else None
     if work.run.dry_run:
-        return ""
-    if admission.kind is Admission.RESUME:
-        record = open_record(work.seen)
-        assert record is not None
+        return f"Would go on: {admission.reasons[0]}" if record is not None and record.past_return else ""
+    if record is not None:
         work.resume(record)
     else:
         work.open(
@@ -151,7 +153,7 @@ def target_of(work: Operation, expected_primary: str) -> str:
     return work.held.target if work.record else choose_target(work, expected_primary)
 
 
-def point_of_entry(work: Operation, expected_primary: str) -> Entry:
+def point_of_entry(work: Operation) -> Entry:
     """Say where to begin: from the start, or where a killed run of the same failover left off.
 
     Raises:
@@ -317,6 +319,8 @@ def promote(work: Operation, *, attest_fenced: bool) -> None:
         record.target,
         from_timeline=record.from_timeline or 1,
         operation=record.op_id,
+        # Seen stopped and held on its own machine it cannot be heard; what the receiver tells is from before.
+        unheard=rung is not Rung.STOPPED,
         authority=work.authority(),
     )
     # Not written by itself: the next record, written before Harbor is repointed, says it too.

@@ -137,10 +137,11 @@ def reverse_path(work: Operation, primary: str, to: str) -> bool | None:
 def begin(work: Operation, to: str) -> None:
     """Take the lock and have the heavy work done before anybody waits: two checkpoints, and the next core."""
     primary = current_primary(work, to)
-    work.open(OperationKind.SWITCHOVER, primary, to, {})
+    stages = work.run.site.failover.repoint == "edit"
+    work.open(OperationKind.SWITCHOVER, primary, to, {}, staged=stages)
     work.run.on(postgres.checkpoint, primary)
     address = work.run.site.node(to).address
-    if work.run.site.failover.repoint == "edit":
+    if stages:
         work.run.try_each(harbor.stage, harbor_paths(work), database_host=address)
     work.run.on(postgres.checkpoint, primary)
 

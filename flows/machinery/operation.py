@@ -116,9 +116,23 @@ class Operation:
         lines = [f"{describe_decision(decision)}: {'; '.join(decision.reasons)}".rstrip(": ")]
         self.sections.setdefault(section, []).extend([*lines, *decision.warnings])
 
-    def open(self, kind: OperationKind, expected_primary: str, target: str, notes: dict[str, str]) -> None:
-        """Take the lock for a new operation with the next term; nothing but its record is written."""
+    def open(
+        self,
+        kind: OperationKind,
+        expected_primary: str,
+        target: str,
+        notes: dict[str, str],
+        *,
+        staged: bool = False,
+    ) -> None:
+        """Take the lock for a new operation with the next term; nothing but its record is written.
+
+        Args:
+            staged: every Harbor will be told to make ready for the target, right after this.
+        """
         facts, previous = self.seen.node(expected_primary), latest_record(self.seen.nodes)
+        # What one that is taken over has changed is put back by whoever ends it.
+        left = previous if previous is not None and previous.open else None
         self.record = OperationRecord(
             op_id=f"{kind}-{secrets.token_hex(4)}",
             kind=kind,
@@ -133,6 +147,8 @@ class Operation:
             durability_state=durability_state(self.seen),
             last_failover=previous.failover_at if previous else None,
             term=highest_term(self.seen.nodes) + 1,
+            staged=staged or (left is not None and left.staged),
+            drained=left.drained if left is not None else (),
             notes=notes,
         )
         self.lock()
@@ -141,10 +157,15 @@ class Operation:
     def resume(self, record: OperationRecord) -> None:
         """Take the lock of an operation whose process is gone; what it wrote last is read under the lock.
 
+        It gets a term above all that are known: one that another call claimed and could not use would end it for
+        ever.
+
         Raises:
             Refused: it has ended in the meantime.
         """
-        self.record = record.at(record.phase, orchestrator=holder())
+        highest = highest_term(self.seen.nodes)
+        term = record.term if record.term and record.term == highest else highest + 1
+        self.record = record.at(record.phase, orchestrator=holder(), term=term)
         self.promised = record.past_return
         found = self.lock()
         copies = [record_from(copy, node) for node, copy in found.items()]
@@ -155,7 +176,7 @@ class Operation:
             self.record = None
             raise Refused(f"{record.kind} {record.op_id} does not go on.", [ended])
         if newest.progress > record.progress:
-            self.record = newest.at(newest.phase, orchestrator=holder())
+            self.record = newest.at(newest.phase, orchestrator=holder(), term=term)
             self.promised = newest.past_return
 
     def lock(self) -> dict[str, Any]:
@@ -171,6 +192,7 @@ class Operation:
         )
         self.locked.update(outcome.data["locked"])
         hosts = [host_of(self.run.site, path) for path in paths]
+        self._renewal.close()
         self._renewal.enter_context(renewed(self.run.site, *hosts, op_id=record.op_id))
         return dict(outcome.data["records"])
 

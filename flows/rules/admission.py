@@ -104,7 +104,7 @@ ADMISSION_RULES: tuple[Rule[AdmissionView, Admission], ...] = (
     ),
     Rule(
         "resume",
-        "the same failover is open and nobody works on it",
+        "the same failover is open, or any operation that has come to promoting, and nobody works on it",
         lambda v: v.open is Open.SAME,
         Admission.RESUME,
         "{operation} was begun and not ended; it goes on.",
@@ -229,6 +229,9 @@ def highest_term(nodes: Sequence[NodeFacts]) -> int:
         if known is not None and not (isinstance(known, dict) and isinstance(known.get("term"), int)):
             raise RecordDamaged("The term cannot be read.", where=node.name)
         terms += [known["term"]] if known is not None else []
+        # The NAS is a witness more: what cannot be read there is not known, and ends nothing.
+        shared = node.shared.get(TERM)
+        terms += [shared["term"]] if isinstance(shared, dict) and isinstance(shared.get("term"), int) else []
     return max(terms, default=0)
 
 
@@ -296,12 +299,9 @@ def _operation(
     cooling = last is not None and now.wall - last < policy.cooldown_s
     if record is None or not record.open:
         return Open.NONE, alive, ours, cooling, words, False
-    # A switchover that has come to promoting has only the way forward left, and that is the failover's way.
-    kinds = (
-        (OperationKind.FAILOVER, OperationKind.SWITCHOVER)
-        if record.past_return
-        else (OperationKind.FAILOVER,)
-    )
-    same = record.kind in kinds and record.expected_primary == expected_primary
+    # What has come to promoting has only the way forward left, and whoever comes next goes it: taken over instead, it
+    # was never finished, and nothing else could begin.
+    own = record.kind is OperationKind.FAILOVER and record.expected_primary == expected_primary
+    same = own or record.past_return
     state = Open.SAME if same else Open.ANOTHER
     return state, alive, ours, cooling and not same, words, record.past_return

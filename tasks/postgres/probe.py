@@ -9,7 +9,7 @@ from tasks.guard.on_node.guard_note import heartbeat_path
 from tasks.hosts.connection import Host
 from tasks.hosts.on_node import node_probe
 from tasks.node_program import node_program
-from tasks.operation.files import PAUSED, shared_path
+from tasks.operation.files import PAUSED, TERM, shared_path
 from tasks.postgres.facts import NodeFacts
 from tasks.postgres.facts_parser import parse_answer
 from tasks.postgres.facts_query import FACTS_QUERY
@@ -41,7 +41,7 @@ def probe_request(site: HarborSite, node_name: str) -> dict[str, Any]:
         "hostname": site.harbor.hostname,
         "state_dir": STATE_DIR,
         "guard_file": heartbeat_path({}),
-        "shared_files": {PAUSED: shared_path(site.nas.path, site.name, PAUSED)},
+        "shared_files": {name: shared_path(site.nas.path, site.name, name) for name in (PAUSED, TERM)},
         "peers": [[peer.name, peer.address, layout.port] for peer in peers_of(site, node_name)],
     }
 

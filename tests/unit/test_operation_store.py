@@ -1,6 +1,7 @@
 """Two orchestrators and one site: the lock and the record on the nodes."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 
@@ -215,13 +217,18 @@ def test_an_operation_of_a_lower_term_than_a_node_knows_gets_no_lock(nodes: list
     assert nodes[0].state("term") == {"term": 7, "op_id": "op-2"}
 
 
-def test_a_term_that_only_the_nas_still_knows_counts(nodes: list[Node], tmp_path: Path) -> None:
-    nas = tmp_path / "nas"
-    nas.mkdir()
-    site = cast(HarborSite, SimpleNamespace(**{**vars(SITE), "nas": SimpleNamespace(path=str(nas))}))
-    store.acquire(site, *hosts(nodes[:1]), op_id="op-9", term=9)
-    with pytest.raises(Superseded, match="op-9"):
-        store.acquire(site, *hosts(nodes[1:]), op_id="op-8", term=8)
+def test_a_term_that_only_the_nas_still_knows_counts(nodes: list[Node]) -> None:
+    # A file system that is mounted, as the NAS is.
+    name = f"test-{uuid4().hex}"
+    site = cast(
+        HarborSite, SimpleNamespace(**{**vars(SITE), "name": name, "nas": SimpleNamespace(path="/dev/shm")})
+    )
+    try:
+        store.acquire(site, *hosts(nodes[:1]), op_id="op-9", term=9)
+        with pytest.raises(Superseded, match="op-9"):
+            store.acquire(site, *hosts(nodes[1:]), op_id="op-8", term=8)
+    finally:
+        shutil.rmtree(f"/dev/shm/.harbor-ha/{name}", ignore_errors=True)
 
 
 def test_a_node_whose_disk_is_full_is_missed_and_does_not_end_the_operation(

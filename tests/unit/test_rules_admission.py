@@ -115,6 +115,18 @@ def test_a_killed_failover_goes_on_although_its_target_is_primary_already() -> N
     assert ask([stopped(), noted(promoted, operation=promoting, lock=DEAD)]).kind is Admission.RESUME
 
 
+@pytest.mark.parametrize("expected", ["node-a", "node-b"])
+@pytest.mark.parametrize("kind", [OperationKind.FAILOVER, OperationKind.SWITCHOVER])
+def test_what_has_come_to_promoting_is_finished_by_whoever_comes_next(
+    kind: OperationKind, expected: str
+) -> None:
+    # A call for the new primary took over instead, got no lock on the old one, and nobody could end it any more.
+    for phase in (Phase.PROMOTING, Phase.PROMOTED, Phase.OPENING, Phase.SETTLING):
+        begun = replace(RECORD, kind=kind, phase=phase)
+        nodes = [stopped(), noted(deaf_standby(), operation=begun, lock=DEAD)]
+        assert ask(nodes, expected).kind is Admission.RESUME
+
+
 def test_a_killed_switchover_is_taken_over() -> None:
     left = replace(RECORD, kind=OperationKind.SWITCHOVER, phase=Phase.STOPPING)
     assert ask([stopped(), noted(deaf_standby(), operation=left)]).kind is Admission.TAKE_OVER
