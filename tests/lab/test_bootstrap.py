@@ -14,8 +14,8 @@ from tasks.harbor.api import HarborApi
 from tasks.harbor.oci import Registry, make_image
 from tasks.harbor.web import through_balancer, through_node
 from tasks.postgres.sql import execute
+from tests.lab.faults.pace import best_of_two
 from tests.lab.faults.processes import Run
-from tests.lab.faults.scene import best_of_two
 from tests.lab.faults.stage import wait_for
 from tests.lab.site import LabSite
 
@@ -128,7 +128,7 @@ def test_a_second_run_changes_nothing_and_takes_seconds(site: LabSite) -> None:
         assert "nothing was changed" in run.headline
         return run.seconds
 
-    best_of_two(15.0, attempt)
+    best_of_two(15.0, attempt, site.shell)
     assert {node: site.configuration(node) for node in ("node-a", "node-b")} == before
 
 

@@ -2,10 +2,8 @@
 
 import itertools
 import json
-import os
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -347,22 +345,6 @@ class Scene:
             return None
         own = set().union(*self._tries().values()) if self._tries() else set()
         return len({(loss["host"], loss["xid"]) for loss in self.losses} & own)
-
-
-def best_of_two(limit: float, attempt: Callable[[], float]) -> None:
-    """Run an attempt, and once more when it took longer than its limit; the better one counts.
-
-    The limit is for a machine with nothing else to do. The whole lab, its load and what measures it share two
-    cores; where others use them too, the limit grows with the queue for them, up to three times.
-    """
-    seconds: list[float] = []
-    while len(seconds) < 2 and (not seconds or seconds[-1] > limit):
-        seconds.append(attempt())
-    queue = os.getloadavg()[0] / (3 * (os.cpu_count() or 1))
-    allowed = limit * min(3.0, max(1.0, queue))
-    assert min(seconds) <= allowed, (
-        f"took {seconds} s; allowed are {limit} s, {allowed:.0f} s on this busy machine"
-    )
 
 
 def _slots(node: NodeFacts) -> set[str]:
