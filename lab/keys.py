@@ -16,7 +16,8 @@ from cryptography.x509.oid import NameOID
 from lab.topology import HOSTNAME, NODES, S3_HOST, Topology
 
 # Some of Harbor's files carry a password unquoted; letters and digits survive every one of them.
-_ALPHABET = string.ascii_letters + string.digits
+_KINDS = (string.ascii_lowercase, string.ascii_uppercase, string.digits)
+_ALPHABET = "".join(_KINDS)
 
 PASSWORDS = (
     *("harbor-admin-password", "redis-password", "oss-access-key-secret"),
@@ -43,9 +44,20 @@ def ensure_keys(lab: Topology) -> None:
     for name in ("ssh-key", *(f"{node}-host-key" for node in NODES)):
         _once(lab.secrets / name, lambda: _ssh_key())
     for name in PASSWORDS:
-        _once(lab.secrets / name, lambda: "".join(secrets.choice(_ALPHABET) for _ in range(24)))
+        _once(lab.secrets / name, draw_password)
     _once(lab.secrets / "age-identity", _age_identity)
     _ensure_certificates(lab)
+
+
+def draw_password() -> str:
+    """Draw 24 letters and digits, with each kind that Harbor asks for: upper and lower case and a digit.
+
+    One in 68 has no digit; the site file with such an administrator's password is refused.
+    """
+    while True:
+        drawn = "".join(secrets.choice(_ALPHABET) for _ in range(24))
+        if all(set(drawn) & set(kind) for kind in _KINDS):
+            return drawn
 
 
 def ssh_pair(lab: Topology, name: str) -> KeyPair:

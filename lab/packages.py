@@ -13,6 +13,8 @@ PACKAGES = {
     "postgresql": "/usr/lib/postgresql/*/bin/initdb",
     "age": "/usr/bin/age",
     "pgbackrest": "/usr/bin/pgbackrest",
+    # Brought along by nothing else on a bare Debian 13.
+    "zstd": "/usr/bin/zstd",
 }
 _NO_CLUSTER = Path("/etc/postgresql-common/createcluster.d/no-main-cluster.conf")
 

@@ -72,6 +72,14 @@ def test_passwords_carry_nothing_that_harbors_files_could_trip_over(lab: Topolog
     assert len(set(values)) == len(values)
 
 
+def test_a_drawn_password_has_a_digit_also_when_the_dice_fall_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fallen = iter("a" * 23 + "B" + "7" * 23 + "c" + "aB7" * 8)
+    monkeypatch.setattr(keys.secrets, "choice", lambda _: next(fallen))
+    assert keys.draw_password() == "aB7" * 8
+
+
 def test_the_certificate_fits_its_key_its_names_and_its_authority(lab: Topology) -> None:
     authority = x509.load_pem_x509_certificate((lab.directory / "ca.pem").read_bytes())
     server = x509.load_pem_x509_certificate((lab.directory / "harbor.pem").read_bytes())
