@@ -42,7 +42,7 @@ def pause(site: str, reason: str = "maintenance", by: str = "", end: bool = Fals
         operation.pause, *[work.path(node) for node in every if node.reachable], reason=reason, by=by
     )
     on_nas = _try_in_turn(run, operation.share_pause, mounted, reason=reason, by=by)
-    return publish(run, _told(site, outcome, on_nas))
+    return publish(run, headline(site, outcome, on_nas))
 
 
 def _try_in_turn(run: Protocol, step: Step, paths: list[str], **plain: Any) -> bool:
@@ -50,7 +50,7 @@ def _try_in_turn(run: Protocol, step: Step, paths: list[str], **plain: Any) -> b
     return any(run.try_each(step, [path], **plain)[0] for path in paths)
 
 
-def _told(site: str, outcome: Outcome, on_nas: bool) -> str:
+def headline(site: str, outcome: Outcome, on_nas: bool) -> str:
     """Say who holds the pause: it is lost with whoever alone holds it."""
     held, missed = list(outcome.data["written"]), list(outcome.data["missed"])
     held += ["the NAS"] if on_nas else []

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from flows.pause import _told
+from flows.pause import headline
 from flows.rules.admission import Admission, admit_failover, pause_reason
 from flows.rules.policy import Policy
 from tasks.observation.look import with_pause
@@ -39,9 +39,9 @@ def test_without_a_pause_nothing_is_made_up() -> None:
 
 
 def test_the_report_says_who_holds_the_pause_and_when_it_hangs_on_one() -> None:
-    alone = _told("main", changed("", written=["node-a"], missed={"node-b": "away"}), False)
+    alone = headline("main", changed("", written=["node-a"], missed={"node-b": "away"}), False)
     assert "paused on node-a, not on node-b, the NAS; when node-a is lost, so is the pause" in alone
-    shared = _told("main", changed("", written=["node-a"], missed={}), True)
+    shared = headline("main", changed("", written=["node-a"], missed={}), True)
     assert "paused on node-a, the NAS:" in shared
 
 
