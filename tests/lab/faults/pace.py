@@ -4,16 +4,19 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-# Core answered 1.5 s after its start on the machine on which the limits were set (a push 7.5 s after the call).
-# One on which the same failover takes 12 s needs 3 s for it: both nodes of the lab share two cores.
+# On the machine on which the limits were set, core was back 1.5 s after the promotion, and a push came 7.5 s after
+# the call. One on which the same failover takes 12 s needs 3.3 s for core, and 3 s for the restart below.
 REFERENCE_S = 1.5
-_MOST = 3.0
+# A slow machine explains twice the time; what takes longer than that is ours.
+_MOST = 2.0
+# With the reload that makes nginx find core at its new address: without it the next test meets 502.
 _RESTART_CORE = """docker restart -t 0 harbor-core >/dev/null
 address=$(docker inspect -f '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' harbor-core)
 for attempt in $(seq 600); do
-    curl -fs -m 2 "http://$address:8080/api/v2.0/ping" >/dev/null && exit 0
+    curl -fs -m 2 "http://$address:8080/api/v2.0/ping" >/dev/null && exec docker exec nginx nginx -s reload
     sleep 0.05
 done
+echo "core does not answer after its restart" >&2
 exit 1"""
 
 
@@ -21,7 +24,7 @@ def best_of_two(limit: float, attempt: Callable[[], float], shell: Callable[[str
     """Run an attempt, and once more when it took longer than its limit; the better one counts.
 
     The limit is for a machine of the pace on which it was set. On a slower or busier one it grows with what Docker
-    alone needs for the core of both nodes, up to three times: nothing of ours is in that measure.
+    alone needs for the core of both nodes, up to twice: nothing of ours is in that measure.
 
     Args:
         limit: seconds.
