@@ -23,6 +23,7 @@ from tests.unit.facts_builder import (
     deaf_standby,
     node,
     primary,
+    receiver,
     standby,
     stopped,
     unreached,
@@ -87,6 +88,75 @@ def test_an_unknown_loss_is_refused() -> None:
 
 def test_an_old_bound_bounds_nothing() -> None:
     assert names(ask(last=replace(LAST, at=NOW.wall - 3600))) == {"bound too old"}
+
+
+def heard(at: float, **changes: Any) -> dict[str, Any]:
+    """What the durability service of a standby leaves when it has lost its primary."""
+    return {"heard": {"silent": True, "at": at, **changes}}
+
+
+def lost_for(seconds: float, **note: Any) -> NodeFacts:
+    """A standby that lost its primary some time ago, and whose receiver is gone."""
+    return replace(deaf_standby(), state=heard(NOW.wall - seconds, **note))
+
+
+@pytest.mark.parametrize("hours", [0.02, 1, 24, 72])
+def test_the_answer_after_days_is_the_answer_after_a_minute(hours: float) -> None:
+    died = hours * 3600
+    seen = replace(LAST, at=NOW.wall - died - 25)
+    decision = ask(lost_for(died), last=seen)
+    assert decision.kind is MayPromote.ALLOW, decision.reasons
+    assert decision.evidence["position_age_s"] == 25.0
+
+
+def test_a_position_that_was_old_when_the_primary_was_last_heard_bounds_nothing() -> None:
+    seen = replace(LAST, at=NOW.wall - 3600 - 181)
+    assert names(ask(lost_for(3600), last=seen)) == {"bound too old"}
+
+
+def test_the_receiver_tells_the_last_word_while_it_is_there() -> None:
+    silent = deaf_standby(receiver=receiver(message_age_s=400.0))
+    assert ask(silent, last=replace(LAST, at=NOW.wall - 420)).kind is MayPromote.ALLOW
+    assert names(ask(silent, last=replace(LAST, at=NOW.wall - 600))) == {"bound too old"}
+
+
+def test_a_standby_that_was_cut_off_while_the_primary_lived_says_nothing_of_its_end() -> None:
+    # check saw the primary half an hour after the standby had lost it; how long it lived then, nobody knows.
+    seen = replace(LAST, at=NOW.wall - 1800)
+    assert names(ask(lost_for(3600), last=seen)) == {"bound too old"}
+
+
+def test_a_note_from_while_it_was_heard_is_no_end() -> None:
+    seen = replace(LAST, at=NOW.wall - 3600)
+    assert names(ask(lost_for(3590, silent=False), last=seen)) == {"bound too old"}
+
+
+@pytest.mark.parametrize("note", [None, "x", {"silent": True}, {"silent": True, "at": "noon"}, {"damaged": True}])
+def test_a_note_that_cannot_be_read_is_no_end(note: object) -> None:
+    damaged = replace(deaf_standby(), state={"heard": note})
+    assert names(ask(damaged, last=replace(LAST, at=NOW.wall - 3600))) == {"bound too old"}
+
+
+def test_the_note_is_read_by_the_clock_of_its_node() -> None:
+    # The standby's clock is 1000 s ahead: its 13:00 is the orchestrator's 12:43.
+    ahead = replace(lost_for(3600 - 1000), clock_skew_s=1000.0)
+    assert ask(ahead, last=replace(LAST, at=NOW.wall - 3620)).evidence["position_age_s"] == 20.0
+    unknown = replace(lost_for(3600), clock_skew_s=None)
+    assert names(ask(unknown, last=replace(LAST, at=NOW.wall - 3620))) == {"bound too old"}
+
+
+def test_a_killed_run_that_is_called_again_counts_to_where_it_began() -> None:
+    began = NOW.wall - 3600
+    seen = replace(LAST, at=began - 30)
+    assert ask(last=seen, begun_at=began).kind is MayPromote.ALLOW
+    # The primary came back after that run began: its end is another one.
+    back = replace(LAST, at=began + 600)
+    assert names(ask(last=back, begun_at=began)) == {"bound too old"}
+    assert names(ask(lost_for(60), last=seen, begun_at=began)) == {"bound too old"}
+
+
+def test_a_position_seen_without_a_word_of_the_standby_is_as_old_as_it_is() -> None:
+    assert names(ask(last=replace(LAST, at=NOW.wall - 236))) == {"bound too old"}
 
 
 def test_a_clean_shutdown_gives_the_exact_end_whatever_check_last_saw() -> None:
