@@ -19,12 +19,15 @@ import paramiko
 
 from blocks import SshHost
 from tasks.errors import RemoteCommandFailed, RemoteConnectionLost, RemoteTimeout
+from tasks.hosts.on_node import put_file
 from tasks.hosts.ssh import Connection, Target, target_of
+from tasks.node_program import node_program
 
 # sshd gives a command without a terminal no sbin directories, whoever the user is.
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # In the environment of whatever this process starts on a node: what a killed flow left running has another value.
 MARK = "HARBOR_HA"
+PUT = node_program(put_file)
 _TOKEN = secrets.token_hex(6)
 _BLOCK = 1 << 16
 _STDERR_KEPT = 1 << 16
@@ -182,7 +185,7 @@ class Host:
         """
         data = content.encode() if isinstance(content, str) else content
         payload = {"path": path, "data": base64.b64encode(data).decode(), "mode": mode, "owner": owner}
-        return bool(self.python(_PUT, payload, timeout=timeout))
+        return bool(self.python(PUT, payload, timeout=timeout))
 
     def upload(self, local: Path, remote: str, *, mode: int = 0o644, timeout: float) -> None:
         """Copy a large file to the node; it appears under its name only when it is complete and equal."""
@@ -318,33 +321,4 @@ try:
         print(json.dumps(base64.b64encode(source.read()).decode()))
 except FileNotFoundError:
     print("null")
-"""
-
-_PUT = """
-import base64, json, os, shutil, stat, sys
-p = json.load(sys.stdin)
-path, data = p["path"], base64.b64decode(p["data"])
-user, group = p["owner"].split(":")
-try:
-    with open(path, "rb") as source:
-        same = source.read() == data
-    info = os.stat(path)
-    import grp, pwd
-    uid = int(user) if user.isdigit() else pwd.getpwnam(user).pw_uid
-    gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
-    same = same and stat.S_IMODE(info.st_mode) == p["mode"] and (info.st_uid, info.st_gid) == (uid, gid)
-except FileNotFoundError:
-    same = False
-if not same:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = path + ".harbor-ha.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "wb") as target:
-        target.write(data)
-        target.flush()
-        os.fsync(target.fileno())
-    shutil.chown(temporary, int(user) if user.isdigit() else user, int(group) if group.isdigit() else group)
-    os.chmod(temporary, p["mode"])
-    os.replace(temporary, path)
-print(json.dumps(not same))
 """

@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from tasks.on_node.files import make_directories, write_file
+
 STATE_DIR = "/var/lib/harbor-ha"
 
 
@@ -97,18 +99,9 @@ def write(path: str, data: bytes, mode: int, like: Optional[str] = None) -> bool
         return False
     info = os.stat(like) if like and os.path.exists(like) else None
     parent = os.path.dirname(path)
-    if not os.path.isdir(parent):
-        os.makedirs(parent, 0o700 if parent == STATE_DIR else 0o755)
-    temporary = path + ".harbor-ha.tmp"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as target:
-        target.write(data)
-        target.flush()
-        os.fsync(target.fileno())
-    os.chmod(temporary, info.st_mode & 0o7777 if info else mode)
-    if info:
-        os.chown(temporary, info.st_uid, info.st_gid)
-    os.replace(temporary, path)
+    make_directories(parent, 0o700 if parent == STATE_DIR else 0o755)
+    owner = (info.st_uid, info.st_gid) if info else None
+    write_file(path, data, info.st_mode & 0o7777 if info else mode, owner)
     return True
 
 

@@ -7,8 +7,9 @@ import os
 import pwd
 import subprocess
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from tasks.on_node.files import make_directories, regular_bytes, write_file
 from tasks.on_node.pg_processes import server_processes
 
 ENGLISH = {"LC_ALL": "C", "TZ": "UTC", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -17,18 +18,22 @@ SHUT_DOWN = "shut down"
 
 def write_durably(path: str, text: str, mode: int = 0o600, owner: str = "root") -> None:
     """Write a file so that a crash, also of the machine, leaves the old content or the new one."""
-    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    temporary = path + ".harbor-ha.tmp"
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as target:
-        target.write(text)
-        target.flush()
-        os.fsync(target.fileno())
-    if os.geteuid() == 0:
-        user = pwd.getpwnam(owner)
-        os.chown(temporary, user.pw_uid, user.pw_gid)
-    os.chmod(temporary, mode)
-    os.replace(temporary, path)
-    sync_directory(os.path.dirname(path))
+    make_directories(os.path.dirname(path), 0o700)
+    write_file(path, text.encode("utf-8", "surrogateescape"), mode, ids_of(owner))
+
+
+def ids_of(name: str) -> Tuple[int, int]:
+    """Return a user's number and its group's."""
+    user = pwd.getpwnam(name)
+    return user.pw_uid, user.pw_gid
+
+
+def text_to_change(path: str) -> str:
+    """Return what a file holds that will be written again with some lines changed; empty when there is none.
+
+    Through a link it would be the content of any file of the machine that its maker then owns.
+    """
+    return (regular_bytes(path) or b"").decode("utf-8", "surrogateescape")
 
 
 def remove_durably(path: str) -> bool:
@@ -165,7 +170,7 @@ def set_start_conf(p: Dict[str, Any], word: str) -> bool:
     `systemctl disable` would not do: a generator makes the link again at each boot.
     """
     path = p["conf"] + "/start.conf"
-    lines = (text_of(path) or "").splitlines()
+    lines = text_to_change(path).splitlines()
     comments = [line for line in lines if not line.strip() or line.lstrip().startswith("#")]
     if [line.split()[0] for line in lines if line not in comments] == [word]:
         return False

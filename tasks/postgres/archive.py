@@ -2,6 +2,7 @@
 
 from blocks import HarborSite
 from tasks.hosts.connection import Host
+from tasks.hosts.directories import make_directory
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import PROGRAM_DIR, layout_of
 
@@ -36,7 +37,7 @@ def install(site: HarborSite, host: Host) -> Outcome:
     program = host.put(f"{PROGRAM_DIR}/archive-wal", ARCHIVE_WAL, mode=0o755)
     ready = host.run(["stat", "-c", "%U %a", layout.archive], check=False).stdout.strip() == "postgres 700"
     if not ready:
-        host.run(["install", "-d", "-o", "postgres", "-g", "postgres", "-m", "700", layout.archive])
+        make_directory(host, layout.archive, mode=0o700, owner="postgres")
     if program or not ready:
         return changed(f"WAL is archived to {layout.archive}")
     return unchanged(f"WAL is archived to {layout.archive}")

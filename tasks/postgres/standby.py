@@ -6,6 +6,7 @@ import json
 from blocks import HarborSite
 from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
+from tasks.hosts.directories import make_directory
 from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.cluster import as_record, read_configuration
@@ -43,11 +44,12 @@ def copy_configuration(site: HarborSite, standby: Host, primary: Host) -> Outcom
     packed = base64.b64encode(read_configuration(site, primary)).decode()
     # Unpacked beside and renamed: a directory that is there is whole.
     script = (
-        'set -eu; rm -rf "$1.new"; install -d -o postgres -g postgres "$1.new"; '
-        'base64 -d | tar -C "$1.new" -xpf -; mv -T "$1.new" "$1"; systemctl daemon-reload'
+        'set -eu; rm -rf "$1.new"; mkdir "$1.new"; base64 -d | tar -C "$1.new" -xpf -; mv -T "$1.new" "$1"'
     )
-    standby.run(["install", "-d", "-o", "postgres", "-g", "postgres", conf.rsplit("/", 1)[0]])
-    standby.run(["sh", "-c", script, "sh", conf], stdin=packed)
+    make_directory(standby, conf.rsplit("/", 1)[0], mode=0o755, owner="postgres")
+    # As their user: root would unpack wherever a link leads that he puts there meanwhile.
+    standby.run(["sh", "-c", script, "sh", conf], stdin=packed, user="postgres")
+    standby.run(["systemctl", "daemon-reload"])
     return changed(f"copied {conf} from {primary.name}")
 
 

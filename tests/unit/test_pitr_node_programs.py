@@ -114,7 +114,7 @@ def test_what_pgbackrest_says_is_passed_on(node: dict[str, Any]) -> None:
 def test_killed_between_the_renames_the_next_run_knows_that_it_was_not_finished(
     node: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise SystemExit
 
     monkeypatch.setattr("os.rename", killed)

@@ -131,7 +131,9 @@ def test_a_note_from_while_it_was_heard_is_no_end() -> None:
     assert names(ask(lost_for(3590, silent=False), last=seen)) == {"bound too old"}
 
 
-@pytest.mark.parametrize("note", [None, "x", {"silent": True}, {"silent": True, "at": "noon"}, {"damaged": True}])
+@pytest.mark.parametrize(
+    "note", [None, "x", {"silent": True}, {"silent": True, "at": "noon"}, {"damaged": True}]
+)
 def test_a_note_that_cannot_be_read_is_no_end(note: object) -> None:
     damaged = replace(deaf_standby(), state={"heard": note})
     assert names(ask(damaged, last=replace(LAST, at=NOW.wall - 3600))) == {"bound too old"}

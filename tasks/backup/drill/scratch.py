@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from tasks.backup.server import Server
 from tasks.hosts.connection import Host
+from tasks.hosts.directories import make_directory
 
 # Not the home of any cluster of Debian's, and on the disk that has room for a database.
 DIRECTORY = "/var/lib/postgresql/harbor-ha-drill"
@@ -47,7 +48,7 @@ def scratch_server(
     data = posixpath.join(directory, "data")
     _remove(host, server, data)
     try:
-        host.run(["install", "-d", "-m", "0700", "-o", user, "--", directory])
+        make_directory(host, directory, mode=0o700, owner=user)
         create = [
             f"{programs}/initdb",
             "-D",

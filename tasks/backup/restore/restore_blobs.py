@@ -15,7 +15,7 @@ from tasks.backup.format.layout import blob_key
 from tasks.backup.format.manifest import Manifest
 from tasks.backup.night.links import REGISTRY_ROOT
 from tasks.backup.restore.fetch import Origin, deliver, opened, whole
-from tasks.backup.restore.on_node import list_blobs, receive_blobs
+from tasks.backup.restore.on_node import list_blobs, receive_blobs, unpack_links
 from tasks.errors import HarborHaError, RemoteCommandFailed
 from tasks.hosts.connection import Host, RemoteProcess
 from tasks.node_program import node_program
@@ -25,6 +25,7 @@ from tasks.storage.store import ObjectStore
 
 _LIST_BLOBS = node_program(list_blobs)
 _RECEIVE_BLOBS = node_program(receive_blobs)
+_UNPACK_LINKS = node_program(unpack_links)
 
 _BLOCK = 1 << 20
 _DAY = 86400
@@ -296,27 +297,5 @@ def restore_links(
     Raises:
         ArtifactDamaged, DecryptionFailed: it is not what was backed up; what was unpacked must not be used.
     """
-    root = f"{registry}/{REGISTRY_ROOT}"
-    owner = ["--owner=10000", "--group=10000", "--numeric-owner", "--no-same-permissions"]
-    script = 'umask 022; mkdir -p "$0" && exec tar -C "$0" -x -f - "$@"'
-    deliver(host, origin, manifest.artifact("links"), ["sh", "-c", script, root, *owner], timeout=timeout)
-    # tar makes directories as root; the registry must be able to write next to the links.
-    top = [f"{registry}/docker", root, f"{root}/repositories"]
-    host.run(["sh", "-c", 'for d; do [ ! -e "$d" ] || chown 10000:10000 "$d"; done', "sh", *top])
-    host.run(
-        [
-            "find",
-            f"{root}/repositories",
-            "-type",
-            "d",
-            "-user",
-            "root",
-            "-exec",
-            "chown",
-            "10000:10000",
-            "{}",
-            "+",
-        ],
-        check=False,
-        timeout=timeout,
-    )
+    program = ["python3", "-c", _UNPACK_LINKS, registry, REGISTRY_ROOT]
+    deliver(host, origin, manifest.artifact("links"), program, timeout=timeout)

@@ -12,6 +12,7 @@ from tasks.backup.restore.fetch import Origin, deliver
 from tasks.backup.server import Server, query
 from tasks.errors import HarborHaError, Refused
 from tasks.hosts.connection import Host
+from tasks.hosts.directories import make_directory
 
 # Owned by postgres and readable for nobody else: the dump in it is decrypted.
 WORK_DIRECTORY = "/var/lib/postgresql/harbor-ha-restore"
@@ -96,7 +97,7 @@ def private_directory(host: Host, user: str, path: str) -> Iterator[str]:
     What a killed run left under the same path is removed first.
     """
     host.run(["rm", "-rf", "--", path])
-    host.run(["install", "-d", "-m", "0700", "-o", user, "--", path])
+    make_directory(host, path, mode=0o700, owner=user)
     try:
         yield path
     finally:

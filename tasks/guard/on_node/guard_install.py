@@ -5,6 +5,7 @@ import os
 import sys
 from typing import Any, Dict, List
 
+from tasks.on_node.files import make_directories
 from tasks.on_node.pg_disk import text_of, write_durably
 from tasks.on_node.pg_run import systemctl
 
@@ -14,7 +15,7 @@ def install(p: Dict[str, Any]) -> Dict[str, List[str]]:
     written = []
     for path, (text, mode) in sorted(p["files"].items()):
         if text_of(path) != text or os.stat(path).st_mode & 0o777 != mode:
-            os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+            make_directories(os.path.dirname(path), 0o755)
             write_durably(path, text, mode)
             written.append(path)
     units = [path for path in written if path.startswith("/etc/systemd/")]

@@ -3,12 +3,12 @@
 /run is in memory and takes a note when the disk is full or read-only; it is empty after a boot.
 """
 
-import contextlib
 import json
 import os
 from typing import Any, Dict, Optional
 
 from tasks.guard.on_node.guard_rules import SELF_FENCED, START_HELD
+from tasks.on_node.files import make_directories, write_file
 from tasks.on_node.pg_disk import remove_durably, text_of, write_durably
 
 RUN_DIR = "/run/harbor-ha"
@@ -31,14 +31,8 @@ def heartbeat_path(p: Dict[str, Any]) -> str:
 
 def write_volatile(path: str, text: str) -> None:
     """Write a file in /run, whole or not at all; nothing that somebody has put there is followed."""
-    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-    temporary = path + ".new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    with open(os.open(temporary, flags, 0o644), "w") as target:
-        target.write(text)
-    os.replace(temporary, path)
+    make_directories(os.path.dirname(path), 0o755)
+    write_file(path, text.encode(), 0o644)
 
 
 def note_fence(p: Dict[str, Any], note: Dict[str, Any]) -> None:

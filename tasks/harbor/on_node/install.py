@@ -8,6 +8,16 @@ import sys
 import urllib.request
 from typing import Any, Dict, List
 
+from tasks.on_node.files import (
+    lock_file,
+    made_file,
+    make_directories,
+    move,
+    new_directory,
+    opened_directory,
+    put_in_place,
+    remove_tree,
+)
 from tasks.on_node.lib import must, payload, record, reply, run, state
 
 INSTALLED = "harbor_installed.json"
@@ -26,31 +36,33 @@ def sha256_of(path: str) -> str:
 
 def download(url: str, path: str) -> None:
     """Fetch the installer; it has its name only when it is complete."""
-    with urllib.request.urlopen(url, timeout=60) as source, open(path + ".partial", "wb") as target:
-        shutil.copyfileobj(source, target, 1 << 20)
-    os.replace(path + ".partial", path)
+    name = os.path.basename(path)
+    with urllib.request.urlopen(url, timeout=60) as source, opened_directory(os.path.dirname(path)) as where:
+        with made_file(where, name + ".partial", 0o600) as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+        put_in_place(where, name + ".partial", name)
 
 
 def unpack(archive: str, directory: str) -> None:
     """Unpack beside the directory, then move in what is not there yet or is the installer's own."""
     fresh = directory + ".harbor-ha.new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    os.makedirs(fresh, 0o755)
+    remove_tree(fresh)
+    new_directory(fresh, 0o755)
     must(["tar", "-xzf", archive, "-C", fresh, "--strip-components=1", "--no-same-owner"], 1800)
     if not os.path.exists(os.path.join(fresh, "harbor.yml.tmpl")):
-        shutil.rmtree(fresh)
+        remove_tree(fresh)
         sys.exit("The installer has no harbor.yml.tmpl in its top directory.")
     if not os.path.isdir(directory):
-        os.replace(fresh, directory)
+        move(fresh, directory)
         return
     for name in sorted(os.listdir(fresh)):
         target = os.path.join(directory, name)
         if name in KEPT and os.path.exists(target):
             continue
         if os.path.isdir(target) and not os.path.islink(target):
-            shutil.rmtree(target)
-        os.replace(os.path.join(fresh, name), target)
-    shutil.rmtree(fresh)
+            remove_tree(target)
+        move(os.path.join(fresh, name), target)
+    remove_tree(fresh)
 
 
 def image_archives(directory: str) -> List[str]:
@@ -91,8 +103,8 @@ def install(given: Dict[str, Any]) -> Dict[str, Any]:
 
     The answer's `state`: done, unchanged, wanted (upload the file), mismatch.
     """
-    os.makedirs(given["download_dir"], exist_ok=True)
-    with open(given["download_dir"] + "/.install.lock", "w") as guard:
+    make_directories(given["download_dir"], 0o755)
+    with lock_file(given["download_dir"] + "/.install.lock") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
         return install_alone(given)
 

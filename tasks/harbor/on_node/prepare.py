@@ -2,10 +2,10 @@
 
 import os
 import re
-import shutil
 import sys
 from typing import Any, Dict, List, Optional
 
+from tasks.on_node.files import make_directories, move, new_directory, remove_tree
 from tasks.on_node.lib import fingerprint, payload, read, record, reply, run, state, write
 
 PREPARED = "harbor_prepared.json"
@@ -30,13 +30,13 @@ def put_aside(install_dir: str, aside: str) -> None:
     if os.path.isdir(aside) or not complete(install_dir):
         return
     fresh = aside + ".new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    os.makedirs(fresh, 0o700)
+    remove_tree(fresh)
+    new_directory(fresh, 0o700)
     # cp -a keeps owners, which the containers' users need; copytree does not.
     for name, saved in SAVED:
         if run(["cp", "-a", install_dir + "/" + name, fresh + "/" + saved], 60)[0] != 0:
             sys.exit("The configuration could not be copied aside; is the disk full?")
-    os.replace(fresh, aside)
+    move(fresh, aside)
 
 
 def put_back(install_dir: str, aside: str) -> None:
@@ -47,10 +47,11 @@ def put_back(install_dir: str, aside: str) -> None:
         source, target = aside + "/" + saved, install_dir + "/" + name
         if os.path.isdir(source):
             source, target = source + "/.", target + "/"
-            os.makedirs(target, exist_ok=True)
-        if run(["cp", "-a", source, target], 60)[0] != 0:
+            make_directories(target.rstrip("/"), 0o755)
+        # Without that option cp writes through a link that lies in the place of a file; containers can make one.
+        if run(["cp", "-a", "--remove-destination", source, target], 60)[0] != 0:
             sys.exit("The configuration could not be restored from " + aside + "; copy it back by hand.")
-    shutil.rmtree(aside)
+    remove_tree(aside)
 
 
 def align_override(install_dir: str) -> None:
@@ -83,13 +84,13 @@ def prepare(given: Dict[str, Any]) -> Dict[str, Any]:
     put_aside(home, aside)
     status, out, err = run(["./prepare", *flags], given["timeout"], home)
     # It cleans its copy of harbor.yml, passwords and all, only when it succeeds.
-    shutil.rmtree(home + "/input", ignore_errors=True)
+    remove_tree(home + "/input")
     if status != 0 or not complete(home):
         put_back(home, aside)
         return {"state": "failed", "status": status, "output": (out + err)[-3000:]}
     align_override(home)
     record(PREPARED, {"inputs": wanted, "flags": flags})
-    shutil.rmtree(aside, ignore_errors=True)
+    remove_tree(aside)
     return {"state": "done"}
 
 

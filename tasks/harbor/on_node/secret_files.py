@@ -5,6 +5,7 @@ import hashlib
 import os
 from typing import Any, Dict, Optional
 
+from tasks.on_node.files import make_directories, write_file
 from tasks.on_node.lib import payload, read, reply
 
 # The user that Harbor's containers run as.
@@ -18,23 +19,8 @@ def fingerprint_of(data: Optional[bytes]) -> Optional[str]:
 
 def place(path: str, data: bytes) -> bool:
     """Write a secret under a name that must not exist; False when it exists. Never overwrites."""
-    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-    temporary = path + ".harbor-ha.tmp"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as target:
-        target.write(data)
-        target.flush()
-        os.fsync(target.fileno())
-    if os.geteuid() == 0:
-        os.chown(temporary, HARBOR_UID, HARBOR_UID)
-    try:
-        # link(2) fails when the name exists, which rename(2) does not.
-        os.link(temporary, path)
-        return True
-    except FileExistsError:
-        return False
-    finally:
-        os.unlink(temporary)
+    make_directories(os.path.dirname(path), 0o755)
+    return write_file(path, data, 0o600, (HARBOR_UID, HARBOR_UID), only_new=True)
 
 
 def work(given: Dict[str, Any]) -> Any:

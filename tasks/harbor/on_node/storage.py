@@ -5,6 +5,7 @@ import re
 import sys
 from typing import Any, Dict, List
 
+from tasks.on_node.files import make_directories, new_directory
 from tasks.on_node.lib import must, payload, read, reply, write
 
 HARBOR_UID = 10000
@@ -39,15 +40,14 @@ def bind(given: Dict[str, Any]) -> List[str]:
         sys.exit("The NAS is not mounted at " + nas + "; images would go to this node's own disk.")
     done = []
     if not os.path.isdir(source):
-        os.mkdir(source, 0o755)
         # prepare would change the owner of the whole tree one by one if the top were not its own already.
-        os.chown(source, HARBOR_UID, HARBOR_UID)
+        new_directory(source, 0o755, (HARBOR_UID, HARBOR_UID))
         done.append("created " + source)
     if write(
         FSTAB, fstab_with((read(FSTAB) or b"").decode(), source, target, nas).encode(), 0o644, like=FSTAB
     ):
         done.append("fstab")
-    os.makedirs(target, 0o755, exist_ok=True)
+    make_directories(target, 0o755)
     if not os.path.samefile(source, target):
         if os.listdir(target):
             sys.exit(

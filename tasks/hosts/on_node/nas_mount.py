@@ -1,10 +1,11 @@
 """Runs on a node: make sure that the NAS is mounted, now and after a reboot."""
 
 import json
-import os
 import subprocess
 import sys
 from typing import Any, Dict
+
+from tasks.on_node.files import make_directories, write_file
 
 
 def mounted(path: str) -> bool:
@@ -28,12 +29,10 @@ def mount(p: Dict[str, Any]) -> Dict[str, Any]:
     if others and others != [entry]:
         return {"problem": "/etc/fstab has another entry for %s: %s" % (path, others[0])}
     if not others:
-        with open("/etc/fstab.harbor-ha.tmp", "w") as target:
-            target.write(table.rstrip("\n") + "\n" + entry + "\n")
-        os.replace("/etc/fstab.harbor-ha.tmp", "/etc/fstab")
+        write_file("/etc/fstab", (table.rstrip("\n") + "\n" + entry + "\n").encode(), 0o644)
         changed = True
     if not mounted(path):
-        os.makedirs(path, exist_ok=True)
+        make_directories(path, 0o755)
         done = subprocess.run(["mount", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
         if done.returncode != 0 or not mounted(path):
             return {"problem": "mount %s failed: %s" % (path, done.stdout.decode().strip())}

@@ -2,12 +2,11 @@
 
 import json
 import os
-import pwd
-import shutil
 import sys
 from typing import Any, Dict
 
-from tasks.on_node.pg_disk import control, remove_durably, servers_in, text_of, write_durably
+from tasks.on_node.files import move, new_directory, remove_tree
+from tasks.on_node.pg_disk import control, ids_of, remove_durably, servers_in, text_of, write_durably
 from tasks.on_node.pg_run import Failed, as_postgres, run, systemctl
 from tasks.postgres.on_node.pg_archive import set_archive_aside
 
@@ -30,11 +29,8 @@ def restore(p: Dict[str, Any]) -> Dict[str, Any]:
     # Killed in the middle, pgBackRest goes on where its list of files is; without the list nothing counts.
     more = ["--delta"] if os.path.exists(new + "/backup.manifest") else []
     if not more:
-        shutil.rmtree(new, ignore_errors=True)
-        os.makedirs(new, 0o700)
-        if os.geteuid() == 0:
-            postgres = pwd.getpwnam("postgres")
-            os.chown(new, postgres.pw_uid, postgres.pw_gid)
+        remove_tree(new)
+        new_directory(new, 0o700, ids_of("postgres"))
     try:
         run(as_postgres(p["restore"] + ["--pg1-path=" + new] + more + ["restore"]), p["limit_s"])
     except Failed as error:
@@ -53,17 +49,17 @@ def swap(p: Dict[str, Any], new: str) -> None:
     """Put the copy in the place of a cluster that never held anything."""
     intent = p["state_dir"] + "/creating.json"
     unused = p["data"] + ".unused"
-    shutil.rmtree(unused, ignore_errors=True)
+    remove_tree(unused)
     # Killed in between, the next run finds a creation that was not finished, sets it aside and begins anew.
     write_durably(intent, json.dumps({"data": p["data"]}))
     remove_durably(p["record"])
     if os.path.exists(p["data"]):
-        os.rename(p["data"], unused)
-    os.rename(new, p["data"])
+        move(p["data"], unused)
+    move(new, p["data"])
     set_archive_aside(p["archive"], p["sysid"])
     write_durably(p["record"], p["record_text"])
     remove_durably(intent)
-    shutil.rmtree(unused, ignore_errors=True)
+    remove_tree(unused)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,15 @@
 import fcntl
 import json
 import os
-import pwd
 import shutil
 import subprocess
 import sys
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from tasks.on_node.authority import begun, still_mine
-from tasks.on_node.pg_disk import servers_in, unknown_servers, wait_gone
+from tasks.on_node.files import lock_file, make_directories, move, new_directory, remove_tree, write_file
+from tasks.on_node.pg_disk import ids_of, servers_in, unknown_servers, wait_gone, write_durably
 from tasks.postgres.on_node.pg_archive import set_archive_aside
 
 
@@ -39,17 +39,16 @@ def backup(p: Dict[str, Any]) -> Dict[str, Any]:
         # Before the copy, which takes hours; and by its processes: a power cut leaves a postmaster.pid behind.
         return problem(against, "Stop the server of %s, then run again." % data)
     parent = os.path.dirname(data)
-    os.makedirs(parent, exist_ok=True)
-    shutil.rmtree(new, ignore_errors=True)
+    make_directories(parent, 0o755)
+    remove_tree(new)
     free = shutil.disk_usage(parent).free
     if free < p["needed_bytes"]:
         return problem(
             "%s has %d MB free and the copy needs %d MB." % (parent, free >> 20, p["needed_bytes"] >> 20),
             "Make room; a copy beside the old directory is what makes this step safe.",
         )
-    postgres = pwd.getpwnam("postgres")
-    os.mkdir(new, 0o700)
-    os.chown(new, postgres.pw_uid, postgres.pw_gid)
+    postgres = ids_of("postgres")
+    new_directory(new, 0o700, postgres)
     # host= given again wins over the one in the string: the copy comes from the primary that was observed.
     argv = [
         p["bin"] + "/pg_basebackup",
@@ -70,7 +69,7 @@ def backup(p: Dict[str, Any]) -> Dict[str, Any]:
     why = still_mine(p)
     if why:
         return {"outdated": why}
-    return swap(p, new, postgres.pw_uid, postgres.pw_gid)
+    return swap(p, new, postgres)
 
 
 def in_use(data: str) -> Optional[str]:
@@ -82,16 +81,12 @@ def in_use(data: str) -> Optional[str]:
     return "It cannot be told that no server runs in %s: %s." % (data, unknown) if unknown else None
 
 
-def swap(p: Dict[str, Any], new: str, uid: int, gid: int) -> Dict[str, Any]:
+def swap(p: Dict[str, Any], new: str, owner: Tuple[int, int]) -> Dict[str, Any]:
     """Make the copy a standby and the data directory; return where the old one is kept."""
     data = p["data"]
     # ALTER SYSTEM of the primary would override the node's own conninfo and slot.
     for name in ("postgresql.auto.conf", "standby.signal"):
-        with open(os.path.join(new, name), "w"):
-            pass
-        os.chown(os.path.join(new, name), uid, gid)
-        os.chmod(os.path.join(new, name), 0o600)
-    os.makedirs(p["state_dir"], 0o700, exist_ok=True)
+        write_file(os.path.join(new, name), b"", 0o600, owner)
     subprocess.run(["sync", "-f", new], timeout=600, check=True)
     kept = None
     if os.path.exists(data):
@@ -104,23 +99,18 @@ def swap(p: Dict[str, Any], new: str, uid: int, gid: int) -> Dict[str, Any]:
             )
         if os.listdir(data):
             kept = "%s.kept.%s" % (data, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
-            os.rename(data, kept)
+            move(data, kept)
         else:
             os.rmdir(data)
     # The record first: a directory without one would be taken for a foreign database after a crash here.
-    with open(p["record"] + ".tmp", "w") as target:
-        target.write(p["record_text"])
-        target.flush()
-        os.fsync(target.fileno())
-    os.replace(p["record"] + ".tmp", p["record"])
-    os.rename(new, data)
+    write_durably(p["record"], p["record_text"])
+    move(new, data)
     return {"kept": kept, "archive_kept": set_archive_aside(p["archive"], p["sysid"])}
 
 
 def alone(p: Dict[str, Any]) -> Dict[str, Any]:
     """Keep a second copy and a rewind out, which write to the same directories."""
-    os.makedirs(p["state_dir"], 0o700, exist_ok=True)
-    with open(p["state_dir"] + "/.rewind.lock", "w") as guard:
+    with lock_file(p["state_dir"] + "/.rewind.lock") as guard:
         try:
             fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

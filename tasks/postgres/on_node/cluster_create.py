@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any, Dict, Optional, Tuple
 
+from tasks.on_node.files import make_directories, move, write_file
 from tasks.postgres.on_node.pg_archive import set_archive_aside
 
 
@@ -26,11 +27,7 @@ def system_identifier(p: Dict[str, Any]) -> Optional[str]:
 
 def write(path: str, value: Any) -> None:
     """Write JSON so that a crash leaves the old file or the new one."""
-    with open(path + ".tmp", "w") as target:
-        json.dump(value, target)
-        target.flush()
-        os.fsync(target.fileno())
-    os.replace(path + ".tmp", path)
+    write_file(path, json.dumps(value).encode(), 0o600)
 
 
 def set_aside(p: Dict[str, Any]) -> None:
@@ -38,13 +35,13 @@ def set_aside(p: Dict[str, Any]) -> None:
     quiet = subprocess.DEVNULL
     subprocess.run(["pg_dropcluster", p["major"], p["cluster"]], timeout=60, stdout=quiet, stderr=quiet)
     if os.path.exists(p["data"]) and os.listdir(p["data"]):
-        os.rename(p["data"], "%s.unfinished.%d" % (p["data"], time.time()))
+        move(p["data"], "%s.unfinished.%d" % (p["data"], time.time()))
 
 
 def create(p: Dict[str, Any]) -> Tuple[str, Optional[str]]:
     """Return the state (`present`, `foreign`, `created`) and the system identifier."""
     intent = p["state_dir"] + "/creating.json"
-    os.makedirs(p["state_dir"], 0o700, exist_ok=True)
+    make_directories(p["state_dir"], 0o700)
     here = system_identifier(p)
     if os.path.exists(p["record"]):
         with open(p["record"]) as source:
@@ -55,7 +52,7 @@ def create(p: Dict[str, Any]) -> Tuple[str, Optional[str]]:
     elif os.path.exists(p["data"]) and os.listdir(p["data"]):
         return "foreign", here or "in an unreadable state"
     write(intent, {"data": p["data"]})
-    os.makedirs(os.path.dirname(p["data"]), exist_ok=True)
+    make_directories(os.path.dirname(p["data"]), 0o755)
     argv = ["pg_createcluster", "-d", p["data"], "-p", p["port"], "-e", "UTF8", "--locale", "C.UTF-8"]
     argv += ["--start-conf", "auto", p["major"], p["cluster"], "--", "--data-checksums"]
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100)

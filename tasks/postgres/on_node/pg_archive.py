@@ -10,6 +10,7 @@ import struct
 import time
 from typing import Any, Dict, List, Optional
 
+from tasks.on_node.files import move, new_directory
 from tasks.on_node.pg_disk import control, text_of
 from tasks.postgres.on_node.pg_wal import forks_of, segment_name, segment_size
 
@@ -51,9 +52,8 @@ def set_archive_aside(archive: str, sysid: Optional[str]) -> Optional[str]:
         return None
     info = os.stat(archive)
     kept = "%s.kept.%s" % (archive, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
-    os.rename(archive, kept)
-    os.mkdir(archive, 0o700)
-    os.chown(archive, info.st_uid, info.st_gid)
+    move(archive, kept)
+    new_directory(archive, 0o700, (info.st_uid, info.st_gid))
     return kept
 
 

@@ -5,17 +5,17 @@ What it is about to write would land in whatever directory stands under the clus
 
 import fcntl
 import json
-import os
 import sys
 import time
 from typing import Any, Dict
 
+from tasks.on_node.files import lock_file
+
 
 def wait(p: Dict[str, Any]) -> Dict[str, Any]:
     """Return the seconds waited, and whether it still runs."""
-    os.makedirs(p["state_dir"], 0o700, exist_ok=True)
     begun = time.monotonic()
-    with open(p["state_dir"] + "/.rewind.lock", "w") as guard:
+    with lock_file(p["state_dir"] + "/.rewind.lock") as guard:
         while True:
             try:
                 fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,7 +12,7 @@ from tasks.on_node.pg_disk import (
     servers_in,
     set_standby_signal,
     set_start_conf,
-    text_of,
+    text_to_change,
     write_durably,
 )
 from tasks.on_node.pg_log import log_size
@@ -71,7 +71,7 @@ def started_as_standby(p: Dict[str, Any]) -> Dict[str, Any]:
 def clean_auto_conf(p: Dict[str, Any]) -> bool:
     """Take the settings of one node out of postgresql.auto.conf."""
     path = p["data"] + "/postgresql.auto.conf"
-    lines = (text_of(path) or "").splitlines()
+    lines = text_to_change(path).splitlines()
     kept: List[str] = [line for line in lines if not _OF_ONE_NODE.match(line)]
     if kept == lines and os.path.exists(path):
         return False

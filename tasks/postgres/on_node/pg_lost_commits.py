@@ -4,12 +4,12 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
 from typing import Any, Dict, Iterator, List, Optional, Set
 
+from tasks.on_node.files import make_directories, remove_tree
 from tasks.on_node.pg_disk import ENGLISH, control, servers_in, text_of, unknown_servers, write_durably
 from tasks.postgres.on_node.pg_archive import only_archived
 from tasks.postgres.on_node.pg_wal import (
@@ -43,7 +43,6 @@ def lost(p: Dict[str, Any]) -> Dict[str, Any]:
     if unknown_servers(p["data"]):
         return unknown(unknown_servers(p["data"]))
     result = found(p)
-    os.makedirs(os.path.dirname(result_path(p)), 0o700, exist_ok=True)
     write_durably(result_path(p), json.dumps(result) + "\n")
     return result
 
@@ -99,15 +98,15 @@ def together(p: Dict[str, Any], wal: str, archived: List[str]) -> Iterator[str]:
         yield wal
         return
     linked = "%s/diverged/%s.wal" % (p["state_dir"], p["operation"])
-    shutil.rmtree(linked, ignore_errors=True)
-    os.makedirs(linked, 0o700)
+    remove_tree(linked)
+    make_directories(linked, 0o700)
     try:
         for directory, names in ((wal, os.listdir(wal)), (p["archive"], archived)):
             for name in names:
                 os.symlink(directory + "/" + name, linked + "/" + name)
         yield linked
     finally:
-        shutil.rmtree(linked, ignore_errors=True)
+        remove_tree(linked)
 
 
 def last_checkpoint(p: Dict[str, Any], timeline: int) -> str:

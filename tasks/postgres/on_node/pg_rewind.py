@@ -13,6 +13,7 @@ import sys
 from typing import Any, Dict, List
 
 from tasks.on_node.authority import begun, still_mine
+from tasks.on_node.files import copy_file, lock_file, make_directories, move, remove_tree
 from tasks.on_node.pg_disk import (
     control,
     remove_durably,
@@ -98,16 +99,16 @@ def keep_evidence(p: Dict[str, Any], timeline: int, fork: str) -> str:
     if os.path.isdir(target):
         return target
     partial = target + ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    os.makedirs(partial, 0o700)
+    remove_tree(partial)
+    make_directories(partial, 0o700)
     free = shutil.disk_usage(partial).free
     if free < needed + (256 << 20):
         raise Failed("%s has %d MB free; the diverged WAL needs %d MB" % (partial, free >> 20, needed >> 20))
     for path in paths:
-        shutil.copy2(path, partial + "/" + os.path.basename(path))
-    shutil.copy2(p["data"] + "/global/pg_control", partial + "/pg_control")
+        copy_file(path, partial)
+    copy_file(p["data"] + "/global/pg_control", partial)
     run(["sync", "-f", partial], 600)
-    os.rename(partial, target)
+    move(partial, target)
     return target
 
 
@@ -158,8 +159,7 @@ def run_pg_rewind(p: Dict[str, Any], archived: bool) -> str:
 
 def locked(p: Dict[str, Any]) -> Dict[str, Any]:
     """Keep a second rewind out: an orchestrator that was cut off may have left one running."""
-    os.makedirs(p["state_dir"], 0o700, exist_ok=True)
-    with open(p["state_dir"] + "/.rewind.lock", "w") as guard:
+    with lock_file(p["state_dir"] + "/.rewind.lock") as guard:
         try:
             fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

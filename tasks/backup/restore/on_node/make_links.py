@@ -11,7 +11,10 @@ import subprocess
 import sys
 from typing import Any, Dict, Iterator, Tuple
 
-HARBOR_UID = 10000
+from tasks.on_node.files import make_directories, write_file
+
+# User and group that Harbor's containers run as.
+HARBOR = (10000, 10000)
 NAME = re.compile(r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*")
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -63,32 +66,8 @@ def make(root: str, place: str, digest: str) -> bool:
             return False
     except FileNotFoundError:
         pass
-    make_directories(os.path.dirname(path))
-    temporary = path + ".harbor-ha.tmp"
-    with open(temporary, "w") as target:
-        target.write(digest)
-        target.flush()
-        os.fsync(target.fileno())
-    own(temporary)
-    os.replace(temporary, path)
-    return True
-
-
-def make_directories(path: str) -> None:
-    """Create directories for Harbor's user."""
-    missing = []
-    while not os.path.isdir(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    for directory in reversed(missing):
-        os.mkdir(directory, 0o755)
-        own(directory)
-
-
-def own(path: str) -> None:
-    """Give a path to Harbor's user where we may."""
-    if os.geteuid() == 0:
-        os.chown(path, HARBOR_UID, HARBOR_UID)
+    make_directories(os.path.dirname(path), 0o755, HARBOR)
+    return write_file(path, digest.encode(), 0o644, HARBOR)
 
 
 def main(given: Dict[str, Any]) -> Dict[str, int]:

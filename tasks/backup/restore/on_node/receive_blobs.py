@@ -8,10 +8,13 @@ import hashlib
 import json
 import os
 import sys
-from typing import Any, BinaryIO, Dict, Iterator
+from typing import IO, Any, BinaryIO, Dict, Iterator
 
-# The user that Harbor's containers run as.
-HARBOR_UID = 10000
+from tasks.on_node.files import made_file, make_directories, opened_directory, put_in_place
+
+# User and group that Harbor's containers run as.
+HARBOR = (10000, 10000)
+_TEMPORARY = "data.harbor-ha.tmp"
 BLOCK = 1 << 20
 
 
@@ -23,58 +26,30 @@ def path_of(root: str, digest: str) -> str:
     return os.path.join(root, "blobs", "sha256", name[:2], name, "data")
 
 
-def make_directories(path: str) -> None:
-    """Create the directories of a blob for Harbor's user."""
-    missing = []
-    while not os.path.isdir(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    for directory in reversed(missing):
-        try:
-            os.mkdir(directory, 0o755)
-        except FileExistsError:
-            continue
-        own(directory)
-
-
-def own(path: str) -> None:
-    """Give a path to Harbor's user where we may."""
-    if os.geteuid() == 0:
-        os.chown(path, HARBOR_UID, HARBOR_UID)
-
-
 def receive(root: str, source: BinaryIO, digest: str, size: int) -> str:
     """Take one blob; returns an empty text, or what is wrong with it."""
     final = path_of(root, digest)
-    make_directories(os.path.dirname(final))
-    temporary = final + ".harbor-ha.tmp"
-    try:
-        found = write(temporary, source, digest, size)
+    make_directories(os.path.dirname(final), 0o755, HARBOR)
+    with opened_directory(os.path.dirname(final)) as where:
+        with made_file(where, _TEMPORARY, 0o644, HARBOR) as target:
+            found = take(target, source, digest, size)
         if found != digest:
+            os.unlink(_TEMPORARY, dir_fd=where)
             return "its content hashes to " + found
-        own(temporary)
-        os.chmod(temporary, 0o644)
-        os.rename(temporary, final)
+        put_in_place(where, _TEMPORARY, os.path.basename(final))
         return ""
-    finally:
-        # On a disk that ran full, what is left of a blob takes the place of a whole one.
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
 
 
-def write(path: str, source: BinaryIO, digest: str, size: int) -> str:
+def take(target: IO[bytes], source: BinaryIO, digest: str, size: int) -> str:
     """Write the next bytes of the stream into a file, and return the digest that they have."""
     hashed, left = hashlib.sha256(), size
-    with open(path, "wb") as target:
-        while left:
-            block = source.read(min(BLOCK, left))
-            if not block:
-                raise EOFError("the stream ended in the middle of " + digest)
-            hashed.update(block)
-            target.write(block)
-            left -= len(block)
-        target.flush()
-        os.fsync(target.fileno())
+    while left:
+        block = source.read(min(BLOCK, left))
+        if not block:
+            raise EOFError("the stream ended in the middle of " + digest)
+        hashed.update(block)
+        target.write(block)
+        left -= len(block)
     return "sha256:" + hashed.hexdigest()
 
 
