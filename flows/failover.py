@@ -338,9 +338,10 @@ def headline(work: Operation) -> str:
     """Say in one sentence how it ended."""
     record = work.held
     rung = record.fence.rung if record.fence else "unknown"
+    clients = f" {work.sections['Clients'][0]}" if "Clients" in work.sections else ""
     return (
         f"{record.target} is the primary on timeline {record.promoted_timeline}; "
-        f"{record.expected_primary} was fenced ({rung}). Run rejoin for it."
+        f"{record.expected_primary} was fenced ({rung}). Run rejoin for it.{clients}"
     )
 
 

@@ -51,7 +51,7 @@ def switchover(site: str, to: str, dry_run: bool = False) -> dict[str, Any]:
         if entry in (Entry.OBSERVE, Entry.PROVE):
             exchange(work)
         if entry is not Entry.FINISH:
-            open_traffic(work)
+            open_traffic(work, follow=follow)
         finish(work, follow=follow)
         return publish(run, headline(work), work.sections)
 
@@ -114,6 +114,7 @@ def approve(work: Operation, to: str) -> None:
         clock.now(),
         busy=busy,
         reverse_path=reverse_path(work, primary, to),
+        client_write=client_write(work, primary),
     )
     work.note("Preconditions", decision)
     if decision.kind is MaySwitch.REFUSE:
@@ -132,6 +133,14 @@ def reverse_path(work: Operation, primary: str, to: str) -> bool | None:
         return None
     done, _ = work.run.try_each(postgres.try_reverse_path, [primary], peer=to)
     return bool(done)
+
+
+def client_write(work: Operation, primary: str) -> tuple[str, str] | None:
+    """See what becomes of a client's write before anything is stopped; None where it is not tried."""
+    if work.run.dry_run or not work.seen.node(primary).is_primary:
+        return None
+    told = work.run.on(harbor.write_through_balancer, timeout=5.0, settle_s=2.0).data
+    return str(told["answer"]), str(told["why"])
 
 
 def begin(work: Operation, to: str) -> None:
@@ -191,6 +200,7 @@ def follow(work: Operation) -> None:
     _, failed = work.run.try_each(
         postgres.follow, [record.expected_primary], then=[record.target], authority=work.authority()
     )
+    work.sections.pop("No standby", None)
     for node, error in failed.items():
         work.sections.setdefault("No standby", []).append(f"{node}: {error} -> run rejoin for it")
 
@@ -199,4 +209,8 @@ def headline(work: Operation) -> str:
     """Say in one sentence how it ended."""
     record = work.held
     rest = "run rejoin for it" if "No standby" in work.sections else "is its standby"
-    return f"{record.target} is the primary on timeline {record.promoted_timeline}; {record.expected_primary} {rest}."
+    clients = f" {work.sections['Clients'][0]}" if "Clients" in work.sections else ""
+    return (
+        f"{record.target} is the primary on timeline {record.promoted_timeline}; "
+        f"{record.expected_primary} {rest}.{clients}"
+    )

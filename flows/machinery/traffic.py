@@ -8,6 +8,7 @@ from flows.machinery.operation import Operation
 from tasks.balancer import steps as balancer
 from tasks.fencing import steps as fencing
 from tasks.harbor import steps as harbor
+from tasks.harbor.proof import BY_POLICY, FAILED, OK
 from tasks.operation.record import Phase, acceptance
 from tasks.postgres import ha_steps as postgres
 from tasks.postgres.layout import peers_of
@@ -31,11 +32,14 @@ def unstage(work: Operation) -> None:
         work.run.try_each(harbor.restart_jobservice, harbor_paths(work), database_host=address)
 
 
-def open_traffic(work: Operation) -> None:
-    """Point every reachable Harbor at the new primary, all at once, and see a client's write accepted.
+def open_traffic(work: Operation, *, follow: Callable[[Operation], None] | None = None) -> None:
+    """Point every reachable Harbor at the new primary, all at once, and see whether a client can write.
 
     A node whose Harbor does not follow is taken out of the load balancer and reported; it is no reason to
     roll back.
+
+    Args:
+        follow: makes a standby of the old primary; where writes wait for one, that comes before a client's write.
     """
     record = work.held
     # Whoever comes next must know the new primary before any client writes to it.
@@ -51,7 +55,28 @@ def open_traffic(work: Operation) -> None:
             f"{error} {node} is taken out of the load balancer."
         )
         work.run.try_each(fencing.drain, [node])
-    work.run.on(harbor.write_through_balancer)
+    see_write(work, follow)
+
+
+def see_write(work: Operation, follow: Callable[[Operation], None] | None = None) -> None:
+    """See whether a client can write again; what it finds is told, and nothing that follows depends on it."""
+    run, target = work.run, work.held.target
+    if run.site.postgres.durability == "required":
+        if follow is None:
+            told = "Writes wait for a standby, as durability is `required` -> run rejoin now"
+            work.sections.setdefault("Clients", []).append(told)
+            return
+        run.on(postgres.ensure_slots, target, peers=[peer.name for peer in peers_of(run.site, target)])
+        follow(work)
+    try:
+        said = run.on(harbor.write_through_balancer).data
+    except Exception as error:
+        said = {"answer": FAILED, "why": str(error) or type(error).__name__}
+    if said.get("answer") != OK:
+        refused = "Harbor refuses" if said.get("answer") == BY_POLICY else "Nobody has seen accepted"
+        work.sections.setdefault("Clients", []).append(
+            f"{refused} a write through the load balancer: {said.get('why')} The database is up."
+        )
 
 
 def finish(work: Operation, *, follow: Callable[[Operation], None] | None = None) -> None:

@@ -1,12 +1,13 @@
 """May the roles be exchanged as planned, without losing anything?"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from flows.rules.admission import pause_reason
 from flows.rules.promotion import MIN_FREE_SHARE, OVERRIDES, RECOVERY_TARGET
 from flows.rules.table import Check, Decision, Weight, describe_bytes, require_fresh, weigh
 from tasks.clock import Moment
+from tasks.harbor.proof import BY_POLICY, FAILED
 from tasks.postgres.facts import NodeFacts
 
 # The shutdown waits until the standby has everything; this much is sent in well under a second.
@@ -60,6 +61,8 @@ class SwitchView:
     clock_skew_s: float
     primary_error: str = ""
     standby_error: str = ""
+    client_write: str = ""
+    client_error: str = ""
 
     @property
     def both(self) -> bool:
@@ -260,6 +263,22 @@ SWITCH_CHECKS: tuple[Check[SwitchView], ...] = (
         "Free space on it.",
     ),
     Check(
+        "Harbor refuses writes",
+        "Harbor works and refuses a client's write: read-only mode, or another admin password",
+        lambda v: v.client_write == BY_POLICY,
+        Weight.REFUSE,
+        "Harbor refuses a write through the load balancer, so it could not be seen that clients work: {client_error}",
+        "End the read-only mode, or correct harbor.admin_password and apply the site file.",
+    ),
+    Check(
+        "Harbor's writes fail",
+        "a client's write through the load balancer is not accepted",
+        lambda v: v.client_write == FAILED,
+        Weight.WARN,
+        "Clients cannot write through the load balancer now: {client_error}",
+        "",
+    ),
+    Check(
         "clocks apart",
         f"clocks differ by more than {MAX_CLOCK_SKEW_S:.0f} s",
         lambda v: v.both and abs(v.clock_skew_s) > MAX_CLOCK_SKEW_S,
@@ -277,6 +296,7 @@ def may_switch_over(
     *,
     busy: bool = False,
     reverse_path: bool | None = None,
+    client_write: tuple[str, str] | None = None,
 ) -> Decision[MaySwitch]:
     """Say whether the roles may be exchanged, with every reason against it.
 
@@ -286,12 +306,15 @@ def may_switch_over(
         now: the moment of the decision.
         busy: another operation is in progress or unfinished; see `admission`.
         reverse_path: whether the primary can log in to the standby for replication; None: not tried.
+        client_write: what became of a client's write, and why; None: not tried.
 
     Raises:
         FactsTooOld: when facts are too old to decide on.
     """
     require_fresh([(primary.name, primary.observed_at), (standby.name, standby.observed_at)], now)
     view = switch_view(primary, standby, busy=busy, reverse_path=reverse_path)
+    if client_write is not None:
+        view = replace(view, client_write=client_write[0], client_error=client_write[1])
     return weigh("may switch over", SWITCH_CHECKS, view, yes=MaySwitch.ALLOW, no=MaySwitch.REFUSE)
 
 

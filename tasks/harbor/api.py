@@ -159,6 +159,7 @@ class HarborApi:
             answer.status,
             where=f"{endpoint.address}:{endpoint.port}",
             remedy=_remedy(answer.status),
+            code=_code(answer),
         )
 
 
@@ -246,6 +247,13 @@ def _message(answer: Answer) -> str:
         return "; ".join(str(error.get("message") or error.get("code")) for error in errors)
     except (ValueError, KeyError, TypeError, AttributeError):
         return answer.body[:200].decode("utf-8", "replace") or "no text"
+
+
+def _code(answer: Answer) -> str:
+    try:
+        return str(answer.json()["errors"][0]["code"])[:40]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return ""
 
 
 def _remedy(status: int) -> str:

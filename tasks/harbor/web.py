@@ -27,13 +27,27 @@ class HarborRefused(HarborHaError):
 
     Attributes:
         status: the HTTP status.
+        code: Harbor's own word for it, such as DENIED; empty where something before Harbor has answered.
     """
 
     def __init__(
-        self, what: str, status: int, *, where: str = "", meaning: str = "", remedy: str = ""
+        self,
+        what: str,
+        status: int,
+        *,
+        where: str = "",
+        meaning: str = "",
+        remedy: str = "",
+        code: str = "",
     ) -> None:
         self.status = status
+        self.code = code
         super().__init__(what, where=where, meaning=meaning, remedy=remedy)
+
+    @property
+    def by_policy(self) -> bool:
+        """Whether Harbor works and was told not to: read-only mode, or another password than ours."""
+        return self.status in (401, 403) and bool(self.code)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
 from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
-from tasks.postgres.layout import slot_of
+from tasks.postgres.layout import peers_of, slot_of
 from tasks.postgres.on_node import pg_hold, pg_promote
 from tasks.postgres.run_on_node import Authority, run_on_node
 from tasks.postgres.sql import execute
@@ -73,6 +73,7 @@ def promote(
         operation=operation,
         limit_s=limit_s,
         unheard=unheard,
+        wait_for=sync_names_after(site, host),
         authority=authority,
     )
     state = answer["state"]
@@ -107,6 +108,13 @@ def promote(
         meaning="Facts have changed since the decision.",
         remedy="Run check to see who is the primary.",
     )
+
+
+def sync_names_after(site: HarborSite, host: Host) -> str:
+    """Return for whom commits wait from the promotion on: with `required` for a standby, also while there is none."""
+    if site.postgres.durability != "required":
+        return ""
+    return f"FIRST 1 ({', '.join(slot_of(peer.name) for peer in peers_of(site, host.name))})"
 
 
 def hold(site: HarborSite, host: Host, *, authority: Authority) -> Outcome:

@@ -23,6 +23,8 @@ class LoopbackHarbor(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.health: dict[str, Any] = {"status": "healthy", "components": []}
         self.read_only = False
+        self.refusal: tuple[int, Any] | None = None
+        self.refusals: int | None = None
         self.corrupt: str | None = None
         self.labels: dict[int, str] = {}
         self.created: list[str] = []
@@ -81,6 +83,9 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         if path == "/health":
             self._answer(200, server.health, {"Set-Cookie": "sid=1"})
+        elif server.refusal is not None and server.refusals != 0 and self.command != "GET":
+            server.refusals = None if server.refusals is None else server.refusals - 1
+            self._answer(*server.refusal)
         elif server.read_only and self.command != "GET":
             self._answer(403, {"errors": [{"code": "DENIED", "message": "The system is in read only mode."}]})
         elif path == "/labels":

@@ -1,6 +1,7 @@
 """Programs that come late, twice, or for somebody who was replaced; on real PostgreSQL."""
 
 import json
+import subprocess
 from typing import Any
 
 import pytest
@@ -137,3 +138,36 @@ def test_a_standby_that_hears_a_primary_again_is_not_promoted_whatever_was_fence
     clusters.stop("a")
     wait_for(lambda: receivers(clusters) == "0", 30.0, lambda: clusters.log("b"))
     assert promote(clusters, unheard=True, authority=authority(Phase.PROMOTING))["state"] == "promoted"
+
+
+def test_where_durability_is_required_commits_wait_again_as_soon_as_the_promotion_is_proven(
+    clusters: Clusters,
+) -> None:
+    # Writes went on with one copy after every failover, although the site had promised two.
+    clusters.stop("a")
+    names = "FIRST 1 (ha_node_a)"
+    assert promote(clusters, wait_for=names)["state"] == "promoted"
+    assert clusters.sql("b", "SHOW synchronous_standby_names;") == names
+    hanging = "SET statement_timeout = '1s'; CREATE TABLE later (x int);"
+    done = subprocess.run(
+        [
+            "timeout",
+            "3",
+            f"{clusters.bin}/psql",
+            "-XAtqh",
+            str(clusters.root),
+            "-p",
+            "5997",
+            "-U",
+            "postgres",
+            "postgres",
+            "-c",
+            hanging,
+        ],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 124
+    # Proven once more, by the run that goes on after a killed one: its own write must not hang either.
+    assert promote(clusters, wait_for=names)["state"] == "promoted"
+    assert clusters.sql("b", "SHOW synchronous_standby_names;") == names

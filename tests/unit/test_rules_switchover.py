@@ -60,7 +60,12 @@ VIOLATIONS: dict[str, NodePair] = {
 
 
 def test_every_check_is_shown_to_fail_below() -> None:
-    assert set(VIOLATIONS) | {"busy", "no way back"} == {check.name for check in SWITCH_CHECKS}
+    assert set(VIOLATIONS) | {
+        "busy",
+        "no way back",
+        "Harbor refuses writes",
+        "Harbor's writes fail",
+    } == {check.name for check in SWITCH_CHECKS}
 
 
 @pytest.mark.parametrize("name", VIOLATIONS)
@@ -82,6 +87,19 @@ def test_another_operation_in_progress_refuses() -> None:
 def test_the_old_primary_must_be_able_to_follow_afterwards() -> None:
     assert ask(primary(), standby(), reverse_path=False).kind is MaySwitch.REFUSE
     assert ask(primary(), standby(), reverse_path=True).kind is MaySwitch.ALLOW
+
+
+def test_a_harbor_that_refuses_writes_by_policy_is_told_before_anything_is_stopped() -> None:
+    # Read-only mode failed the switchover after the promotion, with the old primary stopped.
+    decision = ask(primary(), standby(), client_write=("refused-by-policy", "read only mode"))
+    assert decision.kind is MaySwitch.REFUSE
+    assert "read only mode" in decision.reasons[0]
+
+
+def test_a_harbor_whose_writes_fail_is_a_warning_for_an_exchange_may_be_the_cure() -> None:
+    decision = ask(primary(), standby(), client_write=("failed", "502"))
+    assert decision.kind is MaySwitch.ALLOW
+    assert "502" in decision.warnings[0]
 
 
 def test_a_failing_archiver_would_hang_the_shutdown() -> None:

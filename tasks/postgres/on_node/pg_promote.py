@@ -53,13 +53,18 @@ def promote(p: Dict[str, Any]) -> Dict[str, Any]:
         return {"state": "heard", "why": "it receives from a primary that was taken for fenced"}
     if recovering == "t":
         note_request(p)
-    # The only standby that a commit could wait for is the primary that is gone; the first one would hang.
-    set_sync(p, "")
+    # The only standby that a commit could wait for is the primary that is gone; the first one would hang. Where that
+    # is promised, it waits from the first moment on, and only the write that proves the promotion does not.
+    wait_for = p.get("wait_for") or ""
+    set_sync(p, wait_for)
     script = ["\\set operation '%s'" % p["operation"]]
     # A request that is on disk is being worked on; asking again would be the second promotion.
     if recovering == "t" and not os.path.exists(p["data"] + "/promote"):
         script.append(_PROMOTE)
-    script += [_WAIT, "SET statement_timeout = 5000;", _WRITE]
+    script += [_WAIT, "SET statement_timeout = 5000;"]
+    if wait_for:
+        script.append("SET synchronous_commit = local;")
+    script.append(_WRITE)
     said = session(p, "\n".join(script))
     return judge(p, said, recovering == "t")
 
