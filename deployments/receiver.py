@@ -1,32 +1,43 @@
-"""The alert receiver: Alertmanager's webhook starts deployments, once for each alert.
+"""The alert receiver: Alertmanager's webhook starts deployments, one run after the other while the alert lasts.
 
-Alertmanager repeats notifications, sends them from several instances, and tries again only after a 5xx.
-So every run has an idempotency key made of the alert, and Prefect's troubles are answered with 503.
+Alertmanager repeats notifications, sends them from several instances, and tries again only after a 5xx. So every
+run has an idempotency key made of the alert and a number, and Prefect's troubles are answered with 503. The next
+number is due when the run before it has ended without an accepted primary: a first run that was refused, that
+crashed, or that found a lock, was otherwise the last.
 """
 
+import hashlib
 import hmac
+import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import httpx
 from fastapi import Depends, FastAPI, Header, HTTPException
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from blocks.prefect_api import client_options
 from blocks.problems import Problem, SiteFileInvalid
 from blocks.yaml_source import read_yaml
 from deployments.catalogue import TAG
+from deployments.runs import ENDED
+from tasks.outcome import SETTLED
 
 logger = logging.getLogger("harbor_ha.receiver")
 
 PREFECT_TIMEOUT_S = 8.0
 """Alertmanager gives up after ten seconds by default, and must get its 503 before."""
+
+# At most one new run a minute for an alert.
+ATTEMPT_S = 60.0
+# A run that says RUNNING for longer may have lost its process; what lives all the same is known by its lock.
+UNDER_WAY_S = 120.0
 
 
 class Alert(BaseModel):
@@ -36,16 +47,16 @@ class Alert(BaseModel):
     labels: dict[str, str]
     annotations: dict[str, str] = {}
     startsAt: datetime
-    fingerprint: str = Field(min_length=1)
+    fingerprint: str = ""
 
 
 class Notification(BaseModel):
-    """Alertmanager's webhook body, version 4; further fields are ignored."""
+    """Alertmanager's webhook body, version 4; further fields are ignored, and each alert is read by itself."""
 
     version: Literal["4"]
     groupKey: str
     status: Literal["firing", "resolved"]
-    alerts: list[Alert] = Field(min_length=1, max_length=100)
+    alerts: list[Any] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -150,15 +161,37 @@ def parameters_for(route: Route, alert: Alert) -> dict[str, str]:
     return filled
 
 
-def idempotency_key(alert: Alert) -> str:
+def attempts_of(alert: Alert) -> str:
     """Return one text for all repetitions of an alert, from every instance, and another for the next."""
-    return f"am-{alert.fingerprint}-{int(alert.startsAt.timestamp())}"
+    labels = json.dumps(sorted(alert.labels.items())).encode()
+    name = alert.fingerprint or hashlib.sha256(labels).hexdigest()[:16]
+    return f"am-{name}-{int(alert.startsAt.timestamp())}"
 
 
-async def start_run(api: httpx.AsyncClient, route: Route, alert: Alert) -> str:
+def next_attempt(last: Mapping[str, Any] | None, now: datetime) -> int | None:
+    """Return the number of the run that is due; None while the last one is the answer.
+
+    Args:
+        last: the newest run for the alert as Prefect tells it; None before the first.
+        now: when the alert was told.
+    """
+    if last is None:
+        return 1
+    state = str(last.get("state_type") or "")
+    if state == "SCHEDULED" or (state in ENDED and (last.get("labels") or {}).get(SETTLED)):
+        return None
+    age = (now - datetime.fromisoformat(str(last["expected_start_time"]))).total_seconds()
+    if age < (ATTEMPT_S if state in ENDED else UNDER_WAY_S):
+        return None
+    number = str(last.get("idempotency_key") or "").rpartition("/")[2]
+    return int(number) + 1 if number.isdigit() else 2
+
+
+async def start_run(api: httpx.AsyncClient, route: Route, alert: Alert, now: datetime) -> str:
     """Start the route's deployment for an alert and return the id of its flow run, new or old.
 
-    The alert's time is passed as `alert_time` where the flow takes it, so that a late flow can refuse.
+    `alert_time` is passed where the flow takes it: when the alert was told, so that a run that waited in a queue
+    can refuse. Not when it began: an outage may last.
 
     Raises:
         AlertRefused: the parameters are not what the flow takes.
@@ -172,11 +205,21 @@ async def start_run(api: httpx.AsyncClient, route: Route, alert: Alert) -> str:
         raise PrefectTrouble(f"Prefect has no deployment {route.deployment}: is `harbor-ha serve` running?")
     deployment = found.json()[0]
     if "alert_time" in ((deployment.get("parameter_openapi_schema") or {}).get("properties") or {}):
-        parameters["alert_time"] = alert.startsAt.isoformat()
+        parameters["alert_time"] = now.isoformat()
+    attempts = attempts_of(alert)
+    asked = {
+        "flow_runs": {"tags": {"all_": [attempts]}},
+        "sort": "EXPECTED_START_TIME_DESC",
+        "limit": 1,
+    }
+    runs = (await _ask(api, "flow_runs/filter", asked)).json()
+    number = next_attempt(runs[0] if runs else None, now)
+    if number is None:
+        return str(runs[0]["id"])
     body = {
         "parameters": parameters,
-        "idempotency_key": idempotency_key(alert),
-        "tags": ["alertmanager", route.alert],
+        "idempotency_key": f"{attempts}/{number}",
+        "tags": ["alertmanager", route.alert, attempts],
     }
     run = await _ask(api, f"deployments/{deployment['id']}/create_flow_run", body)
     return str(run.json()["id"])
@@ -229,7 +272,7 @@ def create_app(settings: ReceiverSettings, start: StartRun | None = None) -> Fas
 
 async def _start_over_api(route: Route, alert: Alert) -> str:
     async with httpx.AsyncClient(**client_options(PREFECT_TIMEOUT_S)) as api:
-        return await start_run(api, route, alert)
+        return await start_run(api, route, alert, datetime.now(UTC))
 
 
 @dataclass
@@ -237,20 +280,38 @@ class _Handled:
     runs: list[dict[str, str]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
+    others: int = 0
 
     def status(self) -> int:
         return 503 if self.troubles else 422 if self.refused else 202
 
     def body(self) -> dict[str, Any]:
-        return {"runs": self.runs, "refused": self.refused, "troubles": self.troubles}
+        return {"runs": self.runs, "refused": self.refused, "troubles": self.troubles, "others": self.others}
+
+
+def _name_of(given: Any) -> str:
+    labels = given.get("labels") if isinstance(given, dict) else None
+    return str(labels.get("alertname", "")) if isinstance(labels, dict) else ""
 
 
 async def _handle(notification: Notification, routes: Mapping[str, Route], start: StartRun) -> _Handled:
     """Start what is to be started; an alert that cannot be used does not keep the others waiting."""
     handled = _Handled()
-    for alert in notification.alerts:
-        name = alert.labels.get("alertname", "")
-        if alert.status != "firing" or name not in routes:
+    for given in notification.alerts:
+        name = _name_of(given)
+        if name not in routes:
+            handled.others += 1
+            continue
+        try:
+            alert = Alert.model_validate(given)
+        except ValidationError as error:
+            where = ", ".join(
+                sorted({str(problem["loc"][0]) for problem in error.errors() if problem["loc"]})
+            )
+            logger.error("alert %s cannot be read: %s", name, where)
+            handled.refused.append(f"{name} cannot be read: {where}")
+            continue
+        if alert.status != "firing":
             continue
         try:
             run = await start(routes[name], alert)

@@ -11,7 +11,7 @@ from flows.machinery.entry import decide_entry
 from flows.machinery.fence import fence
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
-from flows.machinery.report import publish
+from flows.machinery.report import publish, settle
 from flows.machinery.sight import identity, last_primary, open_record
 from flows.machinery.traffic import finish, open_traffic, put_back, staged
 from flows.rules.admission import Admission, admit_failover
@@ -34,7 +34,7 @@ CONFIRM_S = 15.0
 FENCE_LIMIT_S = 60.0
 _ROUND_S = 1.0
 _JUST_SEEN_S = 2.0
-# An alert that waited this long in a queue tells of another night.
+# A call that waited this long in a queue tells of another night; while its alert lasts there is a newer one.
 ALERT_LIMIT = timedelta(minutes=10)
 
 _CALM = (Admission.NOOP, Admission.PAUSED, Admission.IN_PROGRESS, Admission.COOLDOWN)
@@ -78,11 +78,11 @@ def failover(
         accept_data_loss: Promote although the standby may lack acknowledged writes; they are reported.
         attest_fenced: You attest that the old primary's machine is off and stays off until rejoin has run.
         dry_run: Look, decide, and change nothing.
-        alert_time: When the alert began (ISO 8601); an old one starts nothing.
+        alert_time: When the alert was last told (ISO 8601); a call that waited for long starts nothing.
     """
     run = Protocol.begin("failover", site, dry_run)
     if _too_old(alert_time):
-        return publish(run, f"Nothing was done: the alert is of {alert_time}, older than {ALERT_LIMIT}.")
+        return publish(run, f"Nothing was done: the alert was told at {alert_time}, over {ALERT_LIMIT} ago.")
     with Operation.begin_with(run, expected_primary) as work:
         work.way_back = put_back
         calm = admit(work, expected_primary, reason, by_operator=accept_data_loss or attest_fenced)
@@ -106,6 +106,7 @@ def failover(
         if entry is not Entry.FINISH:
             open_traffic(work)
         finish(work)
+        settle()
         return publish(run, headline(work), work.sections)
 
 
@@ -123,6 +124,8 @@ def admit(work: Operation, expected_primary: str, reason: str, *, by_operator: b
         nodes, expected_primary, policy, holder(), clock.now(), by_operator=by_operator
     )
     work.note("Admission", admission)
+    if admission.kind is Admission.NOOP:
+        settle()
     if admission.kind in _CALM:
         return f"Nothing was done: {admission.reasons[0]}"
     if admission.kind is Admission.REFUSE:

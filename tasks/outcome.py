@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+# A label of a flow's run: a primary is accepted, so the alert that started the run needs no further one.
+SETTLED = "harbor-ha.settled"
+
 
 @dataclass(frozen=True)
 class Outcome:

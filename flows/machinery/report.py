@@ -3,9 +3,12 @@
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 
 from flows.machinery.protocol import Protocol
+from tasks.outcome import SETTLED
 
 
 def render(run: Protocol, headline: str, sections: dict[str, list[str]] | None = None) -> str:
@@ -71,3 +74,18 @@ def publish(run: Protocol, headline: str, sections: dict[str, list[str]] | None 
         "seconds": round(run.total(), 2),
         "report": text,
     }
+
+
+def settle() -> None:
+    """Say that a primary is accepted; without it, the alert starts a run more, which finds that out.
+
+    Among the last things of a flow, and it may fail without harm.
+    """
+    run_id = flow_run.id
+    if not run_id:
+        return
+    try:
+        with get_client(sync_client=True) as api:
+            api.update_flow_run_labels(run_id, {SETTLED: "yes"})
+    except Exception as error:
+        get_run_logger().warning("Prefect did not take the label %s: %s", SETTLED, error)
