@@ -263,7 +263,8 @@ def approve(work: Operation, expected_primary: str, *, accept_data_loss: bool) -
     seen, now = work.seen, clock.now()
     record = work.record
     standby = seen.node(target_of(work, expected_primary))
-    last = (record.last_primary if record else None) or last_primary(seen, expected_primary)
+    kept = [record.last_primary if record else None, last_primary(seen, expected_primary)]
+    last = max((known for known in kept if known is not None), key=lambda known: known.at, default=None)
     decision = may_fail_over(
         standby,
         seen.node(expected_primary),
@@ -272,6 +273,7 @@ def approve(work: Operation, expected_primary: str, *, accept_data_loss: bool) -
         work.policy,
         now,
         accept_data_loss=accept_data_loss,
+        begun_at=record.started_at if record else None,
     )
     work.note("The standby", decision)
     if decision.kind is MayPromote.REFUSE:

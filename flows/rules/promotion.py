@@ -6,9 +6,9 @@ from enum import StrEnum
 from flows.rules.policy import Policy
 from flows.rules.table import Check, Decision, Weight, require_fresh, weigh
 from tasks.clock import Moment
-from tasks.operation.files import DURABILITY
+from tasks.operation.files import DURABILITY, HEARD
 from tasks.operation.record import LastPrimary
-from tasks.postgres.facts import NodeFacts
+from tasks.postgres.facts import FRESH_MESSAGE_S, NodeFacts
 from tasks.postgres.lsn import Lsn
 
 # Below this share of free space a new primary would stop within hours.
@@ -33,6 +33,7 @@ class CandidateView:
     Attributes:
         lag_bytes: last known position of the primary minus that of the standby; None when unknown.
         position_exact: the primary's end is known from its control file, written at a clean shutdown.
+        position_age_s: from the last known position to the primary's last sign of life.
     """
 
     standby: str
@@ -157,7 +158,7 @@ CANDIDATE_CHECKS: tuple[Check[CandidateView], ...] = (
             and (v.position_age_s is None or v.position_age_s > v.position_limit_s)
         ),
         Weight.DATA_LOSS,
-        "The last known position of the primary is {position_age_s} s old ({position_limit_s} s allowed).",
+        "The primary lived for {position_age_s} s after its last known position ({position_limit_s} s allowed).",
         "Let check run every 30 seconds; now bring the primary back, or call with accept_data_loss.",
     ),
     Check(
@@ -220,6 +221,7 @@ def may_fail_over(
     now: Moment,
     *,
     accept_data_loss: bool = False,
+    begun_at: float | None = None,
 ) -> Decision[MayPromote]:
     """Say whether a standby may take over without its primary's help, with every reason against it.
 
@@ -231,12 +233,13 @@ def may_fail_over(
         policy: the site's settings.
         now: the moment of the decision.
         accept_data_loss: turns the reasons about lag and synchrony, and only these, into warnings.
+        begun_at: wall time at which the operation began, maybe in a run before this one; None: now.
 
     Raises:
         FactsTooOld: when facts are too old to decide on.
     """
     require_fresh([(standby.name, standby.observed_at), (primary.name, primary.observed_at)], now)
-    view = candidate_view(standby, primary, last, system_identifier, policy, now)
+    view = candidate_view(standby, primary, last, system_identifier, policy, now, begun_at)
     return weigh(
         "may fail over",
         CANDIDATE_CHECKS,
@@ -254,6 +257,7 @@ def candidate_view(
     system_identifier: str | None,
     policy: Policy,
     now: Moment,
+    begun_at: float | None = None,
 ) -> CandidateView:
     """Condense facts to what the checks look at."""
     server, cluster = standby.server, standby.cluster
@@ -276,7 +280,7 @@ def candidate_view(
         lag_bytes=None if end is None or position is None else max(0, end - position.lsn),
         max_lag_bytes=policy.max_lag_bytes,
         position_exact=exact,
-        position_age_s=None if last is None else round(now.wall - last.at, 1),
+        position_age_s=None if last is None else _age(last, standby, begun_at, now),
         position_limit_s=policy.last_position_limit_s,
         promised_sync=policy.durability != "async",
         recorded_sync=isinstance(durability, dict) and durability.get("state") == "SYNC",
@@ -291,6 +295,35 @@ def candidate_view(
 def stopped(node: NodeFacts) -> bool:
     """Whether a node was reached and no server runs there."""
     return node.reachable and node.cluster is not None and not node.cluster.processes
+
+
+def _age(last: LastPrimary, standby: NodeFacts, begun_at: float | None, now: Moment) -> float:
+    """Return how long the primary lived after its last known position, as far as anybody knows.
+
+    Not how long ago that was: what a dead primary did not write is not lost, and whoever is called after an hour
+    must get the answer of the first minute.
+    """
+    heard = _last_heard(standby)
+    if heard is not None and heard >= last.at - FRESH_MESSAGE_S:
+        end = heard
+    elif begun_at is not None and last.at <= begun_at:
+        # The standby does not know, or was cut off from a primary that others saw later.
+        end = begun_at
+    else:
+        end = now.wall
+    return round(max(0.0, min(end, now.wall) - last.at), 1)
+
+
+def _last_heard(standby: NodeFacts) -> float | None:
+    """Return when a standby last heard its primary, by our clock; None when it does not know."""
+    receiver = standby.server.receiver if standby.server else None
+    if receiver is not None and receiver.status == "streaming" and receiver.message_age_s is not None:
+        return standby.observed_at.wall - receiver.message_age_s
+    note = standby.state.get(HEARD)
+    if not isinstance(note, dict) or note.get("silent") is not True or standby.clock_skew_s is None:
+        return None
+    at = note.get("at")
+    return float(at) - standby.clock_skew_s if isinstance(at, int | float) else None
 
 
 def _hears(standby: NodeFacts) -> bool:

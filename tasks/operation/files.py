@@ -10,6 +10,9 @@ ACCEPTED = "accepted"  # {"primary", "timeline", "system_identifier", "term"}: t
 PROMOTION = "promotion"  # {"boot", "uptime", "operation"}: when this server was told to promote itself
 PAUSED = "paused"  # {"reason", "since", "by"}: nothing that an alert starts may act
 LAST_PRIMARY = "last_primary"  # the last position seen by `check`: LastPrimary in record.py
+HEARD = (
+    "heard"  # {"silent", "at", "lsn", "server"}: when this standby last heard its primary, while it is silent
+)
 DURABILITY = "durability"  # {"state": "SYNC"|"ASYNC"|"ASYNC_DEGRADED", "lsn", "at"}
 REWIND = (
     "rewind"  # {"operation", "state": "begun"|"done", "evidence"}: a rewind whose server was not started yet

@@ -1,7 +1,8 @@
 """Runs on a database node all the time: writes go on within 15 s of losing the standby, and that is recorded.
 
 In `preferred` it relaxes synchronous replication when the standby has said nothing for 10 s, also when the
-orchestrator is away, and restores it when the standby has caught up. In `required` it only records.
+orchestrator is away, and restores it when the standby has caught up. In `required` it only records. On a standby
+it keeps when the primary was last heard.
 """
 
 import json
@@ -11,6 +12,7 @@ from typing import Any, Dict, Optional
 
 from tasks.guard.on_node.durability_rules import next_step, standby_state
 from tasks.guard.on_node.guard_look import CONFIG
+from tasks.guard.on_node.heard import Ear
 from tasks.on_node.pg_disk import postmaster_of, text_of, write_durably
 from tasks.on_node.pg_run import Failed, psql
 from tasks.on_node.pg_sync import set_sync
@@ -100,11 +102,13 @@ def in_force(p: Dict[str, Any], names: str) -> bool:
 
 def loop() -> None:
     """Look every two seconds; a pass that fails is told and tried again."""
-    watch = Watch()
+    watch, ear = Watch(), Ear()
     while True:
         try:
-            while take(json.loads(text_of(CONFIG) or "{}"), watch):
+            p = json.loads(text_of(CONFIG) or "{}")
+            while take(p, watch):
                 continue
+            ear.listen(p)
         except (Failed, ValueError, KeyError, OSError) as error:
             print("%s: %s" % (type(error).__name__, error), flush=True)
         time.sleep(PERIOD_S)
