@@ -8,6 +8,7 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.machinery.entry import decide_entry
+from flows.machinery.exact_end import weigh_exact_end
 from flows.machinery.fence import fence
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
@@ -102,7 +103,9 @@ def failover(
             if dry_run:
                 target = target_of(work, expected_primary)
                 return publish(run, f"Would fence {expected_primary} and promote {target}.", work.sections)
-            replace_primary(work, attest_fenced=attest_fenced)
+            calm = replace_primary(work, attest_fenced=attest_fenced, accept_data_loss=accept_data_loss)
+            if calm:
+                return end_early(work, calm)
         if entry is not Entry.FINISH:
             open_traffic(work)
         finish(work)
@@ -280,8 +283,11 @@ def approve(work: Operation, expected_primary: str, *, accept_data_loss: bool) -
         work.refuse(f"{standby.name} must not take over.", decision)
 
 
-def replace_primary(work: Operation, *, attest_fenced: bool) -> None:
+def replace_primary(work: Operation, *, attest_fenced: bool, accept_data_loss: bool) -> str:
     """Fence, look again, promote; meanwhile every reachable Harbor makes ready for the new primary.
+
+    Returns:
+        nothing, or why the old primary is the primary again.
 
     Raises:
         Refused: nothing was promoted, and every Harbor is as it was.
@@ -289,11 +295,14 @@ def replace_primary(work: Operation, *, attest_fenced: bool) -> None:
     work.advance(Phase.FENCING, staged=True)
     with staged(work):
         fence(work, attest_fenced=attest_fenced)
-        promote(work, attest_fenced=attest_fenced)
+        return promote(work, attest_fenced=attest_fenced, accept_data_loss=accept_data_loss)
 
 
-def promote(work: Operation, *, attest_fenced: bool) -> None:
+def promote(work: Operation, *, attest_fenced: bool, accept_data_loss: bool) -> str:
     """Look once more, write down the intent, promote, and prove it by a write.
+
+    Returns:
+        nothing, or why the old primary is the primary again.
 
     Raises:
         Refused: the old primary is back, or the fence does not hold.
@@ -308,6 +317,9 @@ def promote(work: Operation, *, attest_fenced: bool) -> None:
     if rung is not Rung.STOPPED or not just_seen:
         work.look_at(record.expected_primary)
     assert work.witnesses is not None
+    calm = weigh_exact_end(work, accept_data_loss=accept_data_loss)
+    if calm:
+        return calm
     seen = work.seen
     decision = last_look(
         rung, seen.node(record.expected_primary), seen.node(record.target), work.witnesses, clock.now()
@@ -315,7 +327,7 @@ def promote(work: Operation, *, attest_fenced: bool) -> None:
     work.note("Last look", decision)
     if decision.kind is LastLook.FENCE_AGAIN:
         fence(work, attest_fenced=False)
-        return promote(work, attest_fenced=False)
+        return promote(work, attest_fenced=False, accept_data_loss=accept_data_loss)
     if decision.kind is LastLook.ABORT:
         work.refuse("The promotion was held back.", decision)
     work.advance(Phase.PROMOTING)
@@ -330,7 +342,7 @@ def promote(work: Operation, *, attest_fenced: bool) -> None:
     )
     # Not written by itself: the next record, written before Harbor is repointed, says it too.
     work.record = work.held.at(Phase.PROMOTED, promoted_timeline=outcome.data["timeline"])
-    return None
+    return ""
 
 
 def end_early(work: Operation, headline: str) -> dict[str, Any]:

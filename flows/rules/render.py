@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flows.rules.admission import ADMISSION_RULES
+from flows.rules.after_fence import AFTER_FENCE_RULES
 from flows.rules.durability import SYNC_RULES
 from flows.rules.fence import FENCE_RULES
 from flows.rules.last_look import LAST_LOOK_RULES
@@ -49,6 +50,11 @@ _RULES: tuple[tuple[str, str, Sequence[Rule[Any, Any]]], ...] = (
         "SSH, COMMAND, DRAIN and WAIT are done and then looked at again; STOPPED, COMMANDED, SELF_FENCE, "
         "WITNESSES and ATTESTED are enough to promote.",
         FENCE_RULES,
+    ),
+    (
+        "After the fence: who has more?",
+        "With the exact end of a primary that was shut down cleanly.",
+        AFTER_FENCE_RULES,
     ),
     (
         "The last look before the promotion",
