@@ -14,9 +14,11 @@ from flows.machinery.point_in_time import Point, decide_point
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish as publish_report
 from flows.rules.preflight import plan_bootstrap
-from flows.rules.restore_admission import RestoreFacts, admit_restore
+from flows.rules.restore_admission import RestoreFacts, admit_restore, signs_of_life
 from tasks.backup.format.catalogue import find_backup, read_manifest
 from tasks.backup.format.manifest import Manifest
+from tasks.backup.restore.life import Life
+from tasks.backup.restore.life import look_for_life as life_of
 from tasks.backup.restore.restore_config import read_configuration
 from tasks.backup.settings import origin_of, store_of
 from tasks.balancer import steps as balancer
@@ -24,6 +26,7 @@ from tasks.docker import steps as docker
 from tasks.errors import Refused
 from tasks.harbor import steps as harbor
 from tasks.hosts import steps as hosts
+from tasks.hosts.connection import connect
 from tasks.hosts.observation import observe_site
 from tasks.pitr import steps as pitr
 from tasks.pitr.settings import uses_repository
@@ -38,11 +41,13 @@ def disaster_restore(
     images: Literal["nas", "oss"] = "nas",
     identity_file: str = "",
     to_time: str = "",
+    attest_site_lost: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Restore a whole site on one machine: PostgreSQL, Harbor of the backup's version, images.
 
-    Refuses where another database lives, and where the site is not lost. The backup is only read. Killed at any
+    Refuses where another database lives, and where the site shows life: a primary, a node that the load balancer
+    serves, a client of Redis, a sign on the NAS. The backup is only read. Killed at any
     moment, the next run goes on. Afterwards add a second node to the site file and run `bootstrap`.
 
     Args:
@@ -54,6 +59,8 @@ def disaster_restore(
         identity_file: Path of the age identity on the orchestrator, mode 0600.
         to_time: The moment to restore the databases to, such as 2026-11-22T03:04:05+08:00; needs WAL in the
             bucket. Empty: the databases as they are in the backup.
+        attest_site_lost: You attest that every old machine is off, or cut off from clients, Redis and NAS, and
+            stays so.
         dry_run: Look, decide, show the steps, and change nothing.
     """
     run = Protocol.begin("disaster_restore", site, dry_run)
@@ -61,9 +68,14 @@ def disaster_restore(
     point = decide_point(run, target, to_time) if to_time else None
     if point is not None and backup == "latest":
         backup = str(point.nightly)
-    manifest = decide(run, target, backup, images, identity_file or None, point)
+    life = look_for_life(run, target)
+    manifest = decide(
+        run, target, backup, images, identity_file or None, point, life, attested=attest_site_lost
+    )
     given = {"backup": manifest.backup_id, "identity_file": identity_file or None}
     sections = {"Backup": describe(manifest)}
+    run.on(hosts.mount_nas, target)
+    life = still_lost(run, target, life, attested=attest_site_lost)
     prepare_machine(run, target)
     if point is None:
         create_database(run, target)
@@ -76,6 +88,7 @@ def disaster_restore(
         sections |= point_in_time.describe(
             point, recovered, point_in_time.bring_back_images(run, target, images)
         )
+    still_lost(run, target, life, attested=attest_site_lost)
     start_harbor(run, target)
     prove(run, target, whole_only=point is not None)
     announce(site, "harbor-ha.restore.completed", backup=manifest.backup_id, node=target)
@@ -97,7 +110,10 @@ def decide(
     backup: str,
     images: str,
     identity_file: str | None,
-    point: Point | None = None,
+    point: Point | None,
+    life: Life,
+    *,
+    attested: bool,
 ) -> Manifest:
     """Look at the machine, the backup and the rest of the site, and refuse before anything is changed."""
     site = run.site
@@ -105,6 +121,7 @@ def decide(
     others = site.model_copy(update={"nodes": [node for node in site.nodes if node.name != target]})
     origin = origin_of(site, find_backup(store_of(site), backup), identity_file)
     manifest = read_manifest(origin.store, origin.backup)
+    others_seen = candidates_of(others)
     admit_restore(
         RestoreFacts(
             target=target,
@@ -114,8 +131,14 @@ def decide(
             site_major=site.postgres.major,
             backup_major=point.chosen.base.major if point else manifest.source.version_num // 10000,
             backup_has_images=manifest.has_images,
-            alive=[seen.node for seen in candidates_of(others) if seen.role == "primary"],
+            alive=[seen.node for seen in others_seen if seen.role == "primary"],
             physical=point is not None,
+            life=life.seen,
+            unknown=[
+                *life.unknown,
+                *(f"{seen.node} does not answer" for seen in others_seen if not seen.role),
+            ],
+            attested=attested,
         )
     )
     plan_bootstrap(only, observe_site(only, wait=not run.dry_run), datetime.now(UTC))
@@ -124,10 +147,37 @@ def decide(
     return manifest
 
 
+def look_for_life(run: Protocol, target: str, before: Life | None = None, *, need_nas: bool = False) -> Life:
+    """Ask whoever the site's Harbor needs whether it lives."""
+    host = connect(run.site.node(target))
+    return run.watch(
+        "Look for signs of life of the site",
+        lambda: life_of(run.site, host, need_nas=need_nas, before=before),
+        lambda life: "; ".join([*life.seen, *life.unknown]) or "none",
+        target,
+    )
+
+
+def still_lost(run: Protocol, target: str, before: Life, *, attested: bool) -> Life:
+    """Look again, with the NAS that is mounted by now: hours may have gone by, and what follows is not taken back.
+
+    Raises:
+        Refused: the site lives.
+    """
+    if run.dry_run:
+        return before
+    life = look_for_life(run, target, before, need_nas=True)
+    reasons = signs_of_life(life.seen, life.unknown, attested=attested)
+    if reasons:
+        raise Refused(
+            f"The site is not opened on {target}.", reasons, changed=[f"what the steps did on {target}"]
+        )
+    return life
+
+
 def prepare_machine(run: Protocol, target: str) -> None:
-    """Put Docker, the NAS and PostgreSQL's programs on the machine."""
+    """Put Docker and PostgreSQL's programs on the machine."""
     for step in (
-        hosts.mount_nas,
         docker.install,
         docker.configure,
         postgres.install,

@@ -18,6 +18,9 @@ class RestoreFacts:
         backup_has_images: every blob was in the bucket when it was made.
         alive: other nodes of the site that answer as a primary.
         physical: the data directory itself is restored, not a dump of it.
+        life: signs that the site is alive, each as a sentence; no attestation outweighs them.
+        unknown: who could not be asked for such signs, each as a sentence.
+        attested: the operator attests that the site is lost.
     """
 
     target: str
@@ -29,6 +32,9 @@ class RestoreFacts:
     backup_has_images: bool
     alive: Sequence[str] = ()
     physical: bool = False
+    life: Sequence[str] = ()
+    unknown: Sequence[str] = ()
+    attested: bool = False
 
 
 def admit_restore(facts: RestoreFacts) -> None:
@@ -50,6 +56,7 @@ def objections(facts: RestoreFacts) -> list[str]:
             f"{node} answers as primary: the site is not lost. Use failover or switchover; if that node is to be "
             "given up, switch it off and take it out of the site file first."
         )
+    found += signs_of_life(facts.life, facts.unknown, attested=facts.attested)
     if facts.images not in ("nas", "oss"):
         found.append(f"images is `{facts.images}`; it is `nas` or `oss`.")
     if facts.images == "oss" and not facts.backup_has_images and not facts.physical:
@@ -70,5 +77,25 @@ def objections(facts: RestoreFacts) -> list[str]:
         found.append(
             f"The dump is of PostgreSQL {facts.backup_major}, the site file names {facts.site_major}; a dump can be "
             "loaded into the same or a newer version only."
+        )
+    return found
+
+
+def signs_of_life(life: Sequence[str], unknown: Sequence[str], *, attested: bool) -> list[str]:
+    """List what says that the site which is to be rebuilt is alive, or that nobody can tell.
+
+    Not to be reached is not to be lost: an orchestrator that was cut off from both nodes emptied the living Redis,
+    wrote to the living NAS and served a second Harbor.
+    """
+    found = [
+        f"{sign}: the site is alive. Find out why its nodes are not reached from here; what is to be given up is "
+        "switched off first. As long as this is seen, no attestation is believed."
+        for sign in life
+    ]
+    if unknown and not attested:
+        found.append(
+            f"Nobody can tell that the site is lost: {'; '.join(unknown)}. Switch every old machine off or cut it off "
+            "from clients, Redis and the NAS, look that it is so, and call again with attest_site_lost=True. You "
+            "attest that, and that none of them is switched on before it has been taken out of the site."
         )
     return found

@@ -131,6 +131,7 @@ def node_config(site: HarborSite, host: Host) -> dict[str, Any]:
         "passfile": PASSFILE,
         "durability": site.postgres.durability,
         "self_fence_s": site.failover.self_fence_s,
+        "nas_path": site.nas.path.rstrip("/"),
         "nas_accepted": shared_path(site.nas.path, site.name, ACCEPTED),
     }
 

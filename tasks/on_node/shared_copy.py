@@ -33,6 +33,12 @@ if not os.path.ismount(volume):
 if os.path.lexists(path):
     os.unlink(path)
 """
+_ANSWERS = """
+import os, sys
+if not os.path.ismount(sys.argv[1]):
+    sys.exit(1)
+os.listdir(sys.argv[1])
+"""
 _READ = """
 import os, sys
 handle = os.open(sys.argv[1], os.O_RDONLY | os.O_NOFOLLOW)
@@ -64,6 +70,11 @@ def read_shared(p: Dict[str, Any], name: str) -> Optional[Dict[str, Any]]:
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
+
+
+def shared_answers(p: Dict[str, Any]) -> bool:
+    """Tell whether a NAS is mounted and answers in time."""
+    return bool(p.get("nas_path")) and _limited(_ANSWERS, [p["nas_path"]], "") is not None
 
 
 def directory_of(p: Dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ TERM = "term"  # {"term", "op_id"}: the highest term that this node knows
 LOCK = "lock"  # who works on the site right now: Lock in record.py
 ACCEPTED = "accepted"  # {"primary", "timeline", "system_identifier", "term"}: the accepted primary, for the boot guard
 PROMOTION = "promotion"  # {"boot", "uptime", "operation"}: when this server was told to promote itself
+ALIVE = "alive"  # on the NAS only: {"node", "up_s"}, told by the primary every 10 s
 PAUSED = "paused"  # {"reason", "since", "by"}: nothing that an alert starts may act
 LAST_PRIMARY = "last_primary"  # the last position seen by `check`: LastPrimary in record.py
 HEARD = (

@@ -2,7 +2,7 @@
 
 In `preferred` it relaxes synchronous replication when the standby has said nothing for 10 s, also when the
 orchestrator is away, and restores it when the standby has caught up. In `required` it only records. On a standby
-it keeps when the primary was last heard.
+it keeps when the primary was last heard; a primary tells on the NAS that it lives.
 """
 
 import json
@@ -10,6 +10,7 @@ import os
 import time
 from typing import Any, Dict, Optional
 
+from tasks.guard.on_node.beat import Beat
 from tasks.guard.on_node.durability_rules import next_step, standby_state
 from tasks.guard.on_node.guard_look import CONFIG
 from tasks.guard.on_node.heard import Ear
@@ -102,10 +103,11 @@ def in_force(p: Dict[str, Any], names: str) -> bool:
 
 def loop() -> None:
     """Look every two seconds; a pass that fails is told and tried again."""
-    watch, ear = Watch(), Ear()
+    watch, ear, beat = Watch(), Ear(), Beat()
     while True:
         try:
             p = json.loads(text_of(CONFIG) or "{}")
+            beat.pulse(p)
             while take(p, watch):
                 continue
             ear.listen(p)
