@@ -98,9 +98,10 @@ def write_through_balancer(site: HarborSite, *, timeout: float = 30.0, settle_s:
             by_policy = isinstance(error, HarborRefused) and error.by_policy
         now = time.monotonic()
         refusing = (refusing or now) if by_policy else None
-        if refusing is not None and now - refusing >= min(settle_s, timeout):
+        late = now - started > timeout
+        if refusing is not None and (late or now - refusing >= settle_s):
             return unchanged(f"refused by policy: {why}", answer=BY_POLICY, why=why)
-        if now - started > timeout:
+        if late:
             return unchanged(f"not accepted within {timeout:.0f} s: {why}", answer=FAILED, why=why)
         # Harbor makes a user wait for 1.5 s after a wrong password; the rest is asked as often as clients would.
         time.sleep(0.5 if by_policy else 0.1)
