@@ -27,7 +27,7 @@ from blocks.problems import Problem, SiteFileInvalid
 from blocks.yaml_source import read_yaml
 from deployments.catalogue import TAG
 from deployments.runs import ENDED
-from tasks.outcome import SETTLED
+from tasks.outcome import PRIMARY_ACCEPTED
 
 logger = logging.getLogger("harbor_ha.receiver")
 
@@ -178,7 +178,7 @@ def next_attempt(last: Mapping[str, Any] | None, now: datetime) -> int | None:
     if last is None:
         return 1
     state = str(last.get("state_type") or "")
-    if state == "SCHEDULED" or (state in ENDED and (last.get("labels") or {}).get(SETTLED)):
+    if state == "SCHEDULED" or (state in ENDED and (last.get("labels") or {}).get(PRIMARY_ACCEPTED)):
         return None
     age = (now - datetime.fromisoformat(str(last["expected_start_time"]))).total_seconds()
     if age < (ATTEMPT_S if state in ENDED else UNDER_WAY_S):

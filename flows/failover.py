@@ -12,7 +12,7 @@ from flows.machinery.exact_end import weigh_exact_end
 from flows.machinery.fence import fence
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
-from flows.machinery.report import publish, settle
+from flows.machinery.report import publish, say_accepted
 from flows.machinery.sight import identity, last_primary, open_record
 from flows.machinery.traffic import finish, open_traffic, put_back, staged
 from flows.rules.admission import Admission, admit_failover
@@ -109,7 +109,7 @@ def failover(
         if entry is not Entry.FINISH:
             open_traffic(work)
         finish(work)
-        settle()
+        say_accepted()
         return publish(run, headline(work), work.sections)
 
 
@@ -128,7 +128,7 @@ def admit(work: Operation, expected_primary: str, reason: str, *, by_operator: b
     )
     work.note("Admission", admission)
     if admission.kind is Admission.NOOP:
-        settle()
+        say_accepted()
     if admission.kind in _CALM:
         return f"Nothing was done: {admission.reasons[0]}"
     if admission.kind is Admission.REFUSE:

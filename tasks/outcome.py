@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # A label of a flow's run: a primary is accepted, so the alert that started the run needs no further one.
-SETTLED = "harbor-ha.settled"
+PRIMARY_ACCEPTED = "harbor-ha.primary-accepted"
 
 
 @dataclass(frozen=True)

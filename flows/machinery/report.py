@@ -8,7 +8,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from flows.machinery.protocol import Protocol
-from tasks.outcome import SETTLED
+from tasks.outcome import PRIMARY_ACCEPTED
 
 
 def render(run: Protocol, headline: str, sections: dict[str, list[str]] | None = None) -> str:
@@ -76,7 +76,7 @@ def publish(run: Protocol, headline: str, sections: dict[str, list[str]] | None 
     }
 
 
-def settle() -> None:
+def say_accepted() -> None:
     """Say that a primary is accepted; without it, the alert starts a run more, which finds that out.
 
     Among the last things of a flow, and it may fail without harm.
@@ -86,6 +86,6 @@ def settle() -> None:
         return
     try:
         with get_client(sync_client=True) as api:
-            api.update_flow_run_labels(run_id, {SETTLED: "yes"})
+            api.update_flow_run_labels(run_id, {PRIMARY_ACCEPTED: "yes"})
     except Exception as error:
-        get_run_logger().warning("Prefect did not take the label %s: %s", SETTLED, error)
+        get_run_logger().warning("Prefect did not take the label %s: %s", PRIMARY_ACCEPTED, error)

@@ -24,7 +24,7 @@ from deployments.receiver import (
     read_receiver_file,
     start_run,
 )
-from tasks.outcome import SETTLED
+from tasks.outcome import PRIMARY_ACCEPTED
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 ROUTE = Route(
@@ -168,7 +168,7 @@ def test_after_a_run_that_has_accepted_a_primary_the_alert_starts_nothing_more(
     receiver: TestClient, prefect: Prefect
 ) -> None:
     receiver.post("/alertmanager", json=notification())
-    prefect.later(3600, state_type="COMPLETED", labels={SETTLED: "yes"})
+    prefect.later(3600, state_type="COMPLETED", labels={PRIMARY_ACCEPTED: "yes"})
     assert receiver.post("/alertmanager", json=notification()).json()["runs"][0]["flow_run_id"] == "run-1"
 
 
@@ -386,11 +386,11 @@ class TestSettings:
 def test_a_real_prefect_keeps_the_attempts_apart_and_the_flows_own_word(prefect_server: str) -> None:
     from prefect import flow
 
-    from flows.machinery.report import settle
+    from flows.machinery.report import say_accepted
 
     @flow
     def accepts() -> str:
-        settle()
+        say_accepted()
         return "done"
 
     state = accepts(return_state=True)
@@ -407,11 +407,13 @@ def test_a_real_prefect_keeps_the_attempts_apart_and_the_flows_own_word(prefect_
             runs += [await start_run(api, ROUTE, told, now + timedelta(seconds=late)) for late in (30, 70)]
             ended = {"state": {"type": "COMPLETED"}, "force": True}
             (await api.post(f"flow_runs/{runs[-1]}/set_state", json=ended)).raise_for_status()
-            (await api.patch(f"flow_runs/{runs[-1]}/labels", json={SETTLED: "yes"})).raise_for_status()
+            (
+                await api.patch(f"flow_runs/{runs[-1]}/labels", json={PRIMARY_ACCEPTED: "yes"})
+            ).raise_for_status()
             runs.append(await start_run(api, ROUTE, told, now + timedelta(hours=2)))
             return runs, (await api.get(f"flow_runs/{state.state_details.flow_run_id}")).json()["labels"]
 
     (first, same, soon, later, settled), labels = asyncio.run(attempts())
     assert first == same == soon
     assert first != later == settled
-    assert labels[SETTLED] == "yes"
+    assert labels[PRIMARY_ACCEPTED] == "yes"

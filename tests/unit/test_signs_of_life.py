@@ -240,7 +240,11 @@ class Target:
 def seen_by(target: Target, states: Any, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Life:
     monkeypatch.setattr(life, "balancer_of", lambda site: Balancer(states))
     monkeypatch.setattr(life, "_given", lambda site, host: {})
-    site = SimpleNamespace(redis=SimpleNamespace(host="r"), nas=SimpleNamespace(path="/nas"))
+    nodes = [
+        SimpleNamespace(name="node-a", address="10.0.0.11"),
+        SimpleNamespace(name="node-b", address="localhost"),
+    ]
+    site = SimpleNamespace(nodes=nodes, redis=SimpleNamespace(host="r"), nas=SimpleNamespace(path="/nas"))
     return life.look_for_life(cast(HarborSite, site), cast(Host, target), need_nas=True, **options)
 
 
@@ -253,6 +257,14 @@ def test_a_node_that_the_balancer_serves_is_life_and_the_target_itself_is_not(
         "the load balancer serves node-a",
     )
     assert seen_by(Target(), {"node-a": down, "node-c": up}, monkeypatch).seen == ()
+
+
+def test_a_node_that_uses_redis_is_life_and_a_stranger_is_for_the_operator_to_know(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = seen_by(Target(redis=["10.0.0.11", "10.0.0.99", "127.0.0.1"]), {}, monkeypatch)
+    assert found.seen == ("Redis is used from node-a (10.0.0.11)", "Redis is used from node-b (127.0.0.1)")
+    assert found.unknown == ("Redis is used from 10.0.0.99, which is none of the site's nodes",)
 
 
 def test_whoever_does_not_answer_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

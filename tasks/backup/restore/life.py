@@ -1,5 +1,6 @@
 """Does the site that is about to be rebuilt live after all? Asked of whoever its Harbor needs."""
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,8 +52,13 @@ def look_for_life(site: HarborSite, host: Host, *, need_nas: bool, before: Life 
     clients, nas = answer["redis"], answer["nas"]
     if clients is None:
         unknown.append(f"Redis at {site.redis.host} does not say who uses it")
-    else:
-        seen += [f"Redis is used from {address}" for address in clients]
+    for address in clients or ():
+        # A monitor's client, or a proxy's, must not hold a restore back for ever; a node's is the site itself.
+        node = _node_at(site, address)
+        if node:
+            seen.append(f"Redis is used from {node} ({address})")
+        else:
+            unknown.append(f"Redis is used from {address}, which is none of the site's nodes")
     if not nas.get("asked"):
         if need_nas:
             unknown.append(f"the NAS at {site.nas.path} does not answer")
@@ -74,6 +80,20 @@ def _balancer(site: HarborSite, target: str) -> tuple[list[str], list[str]]:
         return [], [f"the load balancer does not say whom it serves ({error.what})"]
     served = [node for node, state in states.items() if node != target and state.served is Served.UP]
     return [f"the load balancer serves {node}" for node in served], []
+
+
+def _node_at(site: HarborSite, address: str) -> str:
+    for node in site.nodes:
+        if address in {node.address, *_resolved(node.address)}:
+            return node.name
+    return ""
+
+
+def _resolved(name: str) -> set[str]:
+    try:
+        return {str(found[4][0]) for found in socket.getaddrinfo(name, None)}
+    except OSError:
+        return set()
 
 
 def _given(site: HarborSite, host: Host) -> dict[str, Any]:
