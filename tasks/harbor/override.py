@@ -130,7 +130,13 @@ def agreed(by_node: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 
 
 def _text(data: bytes | None) -> str | None:
-    return None if data is None else data.decode()
+    try:
+        return None if data is None else data.decode()
+    except UnicodeDecodeError as error:
+        raise Refused(
+            "docker-compose.override.yml cannot be read.",
+            [f"Byte {error.start + 1} is not UTF-8, which compose asks for: save the file as UTF-8."],
+        ) from None
 
 
 def _base_version(site: HarborSite, compose: str | None) -> str | None:

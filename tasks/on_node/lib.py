@@ -116,7 +116,7 @@ def fingerprint(*parts: Optional[bytes]) -> str:
 def state(name: str) -> Dict[str, Any]:
     """Read one of our own records on this node; empty when there is none."""
     try:
-        found = json.loads((read(os.path.join(STATE_DIR, name)) or b"{}").decode())
+        found = json.loads((read(os.path.join(STATE_DIR, name)) or b"{}").decode("utf-8", "replace"))
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -21,7 +21,7 @@ def package_states(names: List[str]) -> Dict[str, str]:
         done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20)
     except FileNotFoundError:
         return {}
-    return dict(line.split() for line in done.stdout.decode().splitlines())
+    return dict(line.split() for line in done.stdout.decode("utf-8", "replace").splitlines())
 
 
 def lacking(names: List[str]) -> List[str]:

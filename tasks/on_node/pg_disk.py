@@ -5,11 +5,11 @@ Joined with the program that uses it by `tasks.node_source`; Python 3.6, standar
 
 import os
 import pwd
-import subprocess
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from tasks.on_node.files import make_directories, regular_bytes, write_file
+from tasks.on_node.pg_control import control_text
 from tasks.on_node.pg_processes import server_processes
 
 ENGLISH = {"LC_ALL": "C", "TZ": "UTC", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -63,14 +63,9 @@ def text_of(path: str) -> Optional[str]:
 
 
 def control(p: Dict[str, Any], limit: float = 20) -> Dict[str, str]:
-    """Read the control file as pg_controldata prints it, key by key; empty when there is no cluster."""
-    argv = [p["bin"] + "/pg_controldata", "-D", p["data"]]
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=limit, env=ENGLISH)
-    if done.returncode != 0:
-        return {}
-    pairs = [
-        line.split(":", 1) for line in done.stdout.decode("utf-8", "replace").splitlines() if ":" in line
-    ]
+    """Read the control file as pg_controldata prints it, key by key; empty when there is none to be believed."""
+    text = control_text(p["bin"], p["data"], limit)
+    pairs = [line.split(":", 1) for line in text.splitlines() if ":" in line]
     return {key.strip(): value.strip() for key, value in pairs}
 
 

@@ -72,7 +72,7 @@ def systemctl(*words: str) -> str:
     done = subprocess.run(
         ["systemctl"] + list(words), timeout=120, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
-    return done.stdout.decode().strip()
+    return done.stdout.decode("utf-8", "replace").strip()
 
 
 def mask_path(p: Dict[str, Any]) -> str:

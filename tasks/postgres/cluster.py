@@ -50,8 +50,12 @@ def configure(site: HarborSite, host: Host) -> Outcome:
     """Write settings, host entries and pass file; reload or restart only what changed."""
     layout = layout_of(site)
     existing = host.read(f"{layout.conf}/pg_hba.conf") or b""
-    hba = merged_hba(existing.decode(), host_based_authentication(site))
+    # Byte for byte: what the operator wrote there may be in any encoding.
+    text = existing.decode("utf-8", "surrogateescape")
+    hba = merged_hba(text, host_based_authentication(site)).encode("utf-8", "surrogateescape")
     owner = "postgres:postgres"
+    if existing and existing != hba:
+        host.put(f"{layout.conf}/pg_hba.conf.before-harbor-ha", existing, mode=0o640, owner=owner)
     secret = host.put(PASSFILE, passfile(site, host.name), mode=0o600, owner=owner)
     entries = host.put(f"{layout.conf}/pg_hba.conf", hba, mode=0o640, owner=owner)
     settings = host.put(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tasks.errors import HarborHaError
+from tasks.on_node.pg_control import untrustworthy
 from tasks.postgres.lsn import DEFAULT_SEGMENT, Lsn
 
 SHUT_DOWN = "shut down"
@@ -56,8 +57,15 @@ def controldata(text: str) -> ControlData:
     """Parse what `LC_ALL=C pg_controldata` prints (PostgreSQL 13 to 18).
 
     Raises:
-        ControlDataUnreadable: when a needed line is missing; names all of them.
+        ControlDataUnreadable: when a needed line is missing, naming all of them; or when the program itself says
+            that what it prints cannot be trusted, which it does with status 0: timeline 254 was once taken for a fact.
     """
+    if untrustworthy(text):
+        raise ControlDataUnreadable(
+            "pg_controldata says that its results are untrustworthy: the control file is damaged.",
+            meaning="It is not known what this cluster is; nothing is decided by it.",
+            remedy="Look at the disk; `rejoin` clones a standby anew, `disaster-restore` brings back a site.",
+        )
     values: dict[str, str] = {}
     for line in text.splitlines():
         key, colon, value = line.partition(":")

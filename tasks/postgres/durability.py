@@ -36,7 +36,7 @@ def mirror(site: HarborSite, primary: Host, *others: Host) -> Outcome:
     Raises:
         NotMirrored: no other node could be written.
     """
-    text = (primary.read(path_of(DURABILITY)) or b"").decode()
+    text = (primary.read(path_of(DURABILITY)) or b"").decode("utf-8", "replace")
     if not text:
         return unchanged("no durability is recorded", state="")
     done = put_state(site, *others, name=DURABILITY, text=text)

@@ -7,6 +7,7 @@ The same settings stand on every node. Which node is the primary is the absence 
 import ipaddress
 
 from blocks import HarborSite
+from tasks.errors import Refused
 from tasks.pitr.settings import push_command, uses_repository
 from tasks.postgres.layout import PASSFILE, PROGRAM_DIR, database_nodes, layout_of, peers_of, slot_of
 
@@ -113,12 +114,24 @@ def merged_hba(existing: str, block: str) -> str:
     """Put our block first, since the first match wins, and keep every line that is not ours.
 
     The distribution's own `host all all 127.0.0.1/32` lines stay: a local administrator expects them.
+
+    Raises:
+        Refused: it cannot be told where our block ends; all that came below was lost once.
     """
-    before, begin, rest = existing.partition(HBA_BEGIN + "\n")
-    if not begin:
+    lines = existing.splitlines(keepends=True)
+    begins = [number for number, line in enumerate(lines) if line.strip() == HBA_BEGIN]
+    ends = [number for number, line in enumerate(lines) if line.strip() == HBA_END]
+    if not begins and not ends:
         return block + existing
-    _, _, after = rest.partition(HBA_END + "\n")
-    return block + before + after
+    if len(begins) != 1 or len(ends) != 1 or ends[0] < begins[0]:
+        raise Refused(
+            "pg_hba.conf cannot be changed.",
+            [
+                f"It has the line `{HBA_BEGIN}` {len(begins)} times and `{HBA_END}` {len(ends)} times, so it cannot be "
+                "told which lines are ours. Leave one of each, around the lines that bootstrap wrote, or remove both."
+            ],
+        )
+    return block + "".join(lines[: begins[0]] + lines[ends[0] + 1 :])
 
 
 def passfile(site: HarborSite, node_name: str) -> str:

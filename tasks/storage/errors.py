@@ -1,5 +1,6 @@
 """What OSS can refuse, told for the operator: one clear sentence each, with the request id for a ticket."""
 
+import re
 from collections.abc import Mapping
 
 from tasks.errors import HarborHaError
@@ -32,6 +33,10 @@ class StorageError(HarborHaError):
         super().__init__(
             f"{what} [{ticket}]" if ticket else what, where=where, meaning=meaning, remedy=remedy
         )
+
+
+class AnswerUnreadable(StorageError):
+    """What was answered is no document of OSS's, so it says nothing of what is in the bucket."""
 
 
 class WrongCredentials(StorageError):
@@ -184,7 +189,11 @@ def explain(status: int, details: Mapping[str, str | None], request_id: str, whe
         request_id: of the answer.
         where: bucket and key.
     """
-    code, message, ec = details.get("Code") or "", details.get("Message") or "", details.get("EC") or ""
+    code, message, ec = (
+        details.get("Code") or "",
+        _told(details.get("Message") or ""),
+        details.get("EC") or "",
+    )
     ticket = {"code": code, "request_id": request_id, "ec": ec}
     if _speaks_of_region(code, message):
         return WrongRegion(
@@ -195,6 +204,9 @@ def explain(status: int, details: Mapping[str, str | None], request_id: str, whe
         )
     if code in _BY_CODE:
         kind, what, remedy = _BY_CODE[code]
+        if kind is AccessDenied and message:
+            # A bucket policy, an expired request, another account's bucket: the code is the same for all of them.
+            what = f"{what} OSS says: {message}"
         return kind(what, where=where, remedy=remedy, **ticket)
     if is_throttling(status, code):
         return Throttled(
@@ -215,6 +227,16 @@ def explain(status: int, details: Mapping[str, str | None], request_id: str, whe
             **ticket,
         )
     return StorageError(f"OSS refused: {status} {code} {message}".rstrip(), where=where, **ticket)
+
+
+# An AccessKey's id, a signature, a token: nothing in a sentence of OSS's is as long and as mixed.
+_SECRET = re.compile(r"(?=\S*\d)(?=\S*[A-Za-z])[A-Za-z0-9+/=._-]{16,}")
+_MESSAGE_AT_MOST = 200
+
+
+def _told(message: str) -> str:
+    """Return OSS's own sentence on one line, without what could be a secret."""
+    return _SECRET.sub("(left out)", " ".join(message.split()))[:_MESSAGE_AT_MOST]
 
 
 def _speaks_of_region(code: str, message: str) -> bool:

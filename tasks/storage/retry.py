@@ -2,6 +2,7 @@
 
 import random
 import time
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 import requests
 import urllib3
 
-from tasks.storage.errors import CrcMismatch, EndpointUnreachable, StorageError, explain
+from tasks.storage.errors import AnswerUnreadable, CrcMismatch, EndpointUnreachable, StorageError, explain
 
 T = TypeVar("T")
 
@@ -78,7 +79,18 @@ def judge(error: Exception, where: str) -> Verdict | None:
         return Verdict(explained, again, _asked_delay(error))
     if isinstance(error, oss2.exceptions.OssError):
         return Verdict(StorageError(f"The SDK refused: {error.body}", where=where), False)
+    if isinstance(error, ElementTree.ParseError) or str(error).startswith("parse xml"):
+        return Verdict(_foreign(where), False)
     return None
+
+
+def _foreign(where: str) -> AnswerUnreadable:
+    """The SDK reads XML without looking whose it is, and fails in its own words; they may quote the page."""
+    return AnswerUnreadable(
+        "What answers at the endpoint is not OSS: its answer cannot be read.",
+        where=where,
+        remedy="Correct oss.endpoint; a proxy or a login page in between answers instead of OSS.",
+    )
 
 
 def _asked_delay(error: Any) -> float:

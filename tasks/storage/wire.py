@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from tasks.storage.errors import StorageError
+from tasks.storage.errors import AnswerUnreadable, StorageError
 from tasks.storage.objects import ListedObject
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def list_page(bucket: Any, prefix: str, delimiter: str, token: str) -> Page:
 
 def parse_page(document: bytes) -> Page:
     """Read the XML of a listing: lines of the usual shape by one expression, all others by a parser."""
-    text = document.decode()
+    text = document.decode("utf-8", "replace")
     first, last = text.find("<Contents>"), text.rfind("</Contents>") + len("</Contents>")
     if first < 0:
         first = last = 0
@@ -99,10 +99,35 @@ def parse_page(document: bytes) -> Page:
         text = text[:first] + text[last:]
     else:
         lines = []
-    root = ElementTree.fromstring(text)
-    truncated = root.findtext("IsTruncated") == "true"
-    following = unquote(root.findtext("NextContinuationToken") or "") if truncated else ""
+    root = _root(text)
+    truncated = root.findtext("{*}IsTruncated") == "true"
+    following = unquote(root.findtext("{*}NextContinuationToken") or "") if truncated else ""
+    if truncated and not following:
+        raise AnswerUnreadable("A page of the listing has no successor and is not the last.")
     return lines + list(_lines(root)), following
+
+
+def _root(text: str) -> ElementTree.Element:
+    """Return the root of a listing: another service's page has no lines, and was taken for an empty bucket.
+
+    Raises:
+        AnswerUnreadable: it is another document, or none.
+    """
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise AnswerUnreadable(f"A page of the listing is damaged (line {error.position[0]}).") from None
+    if _local(root) != "ListBucketResult":
+        raise AnswerUnreadable(
+            "What answers at the endpoint is not OSS: it sent another document than a listing.",
+            remedy="Correct oss.endpoint; a proxy or a login page in between answers instead of OSS.",
+        )
+    return root
+
+
+def _local(node: ElementTree.Element) -> str:
+    # With an xmlns the parser puts the name space before every name.
+    return str(node.tag).rpartition("}")[2]
 
 
 def _unquoted(key: str) -> str:
@@ -112,9 +137,16 @@ def _unquoted(key: str) -> str:
 
 def _lines(root: ElementTree.Element) -> Iterator[ListedObject]:
     for node in root:
-        if node.tag == "Contents":
-            fields = {child.tag: child.text or "" for child in node}
-            size, etag = int(fields["Size"]), fields["ETag"].strip('"')
-            yield ListedObject(unquote(fields["Key"]), size, etag, fields["LastModified"])
-        elif node.tag == "CommonPrefixes":
-            yield ListedObject(unquote(node.findtext("Prefix") or ""), is_prefix=True)
+        if _local(node) == "Contents":
+            yield _line(node)
+        elif _local(node) == "CommonPrefixes":
+            yield ListedObject(unquote(node.findtext("{*}Prefix") or ""), is_prefix=True)
+
+
+def _line(node: ElementTree.Element) -> ListedObject:
+    fields = {_local(child): child.text or "" for child in node}
+    try:
+        size, etag = int(fields["Size"]), fields["ETag"].strip('"')
+        return ListedObject(unquote(fields["Key"]), size, etag, fields["LastModified"])
+    except (KeyError, ValueError):
+        raise AnswerUnreadable("A line of the listing lacks a key, a size, an ETag or a date.") from None

@@ -1,11 +1,24 @@
 """The pair's configuration is the same on both nodes, and nobody but them and Harbor may log in."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from blocks import HarborSite, read_site_file
-from tasks.postgres.settings import configuration, conninfo, host_based_authentication, merged_hba, passfile
+from tasks.errors import Refused
+from tasks.hosts.connection import Host
+from tasks.postgres.cluster import configure
+from tasks.postgres.settings import (
+    HBA_BEGIN,
+    HBA_END,
+    configuration,
+    conninfo,
+    host_based_authentication,
+    merged_hba,
+    passfile,
+)
 from tests.unit.site_on_disk import NOW, correct_site
 
 
@@ -68,6 +81,57 @@ def test_lines_of_the_operator_stay_and_a_second_merge_changes_nothing(site: Har
     once = merged_hba(existing, block)
     assert once == block + existing
     assert merged_hba(once, block) == once
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        lambda text: text.replace(f"{HBA_END}\n", ""),
+        lambda text: text.replace(f"{HBA_END}\n", "# END harbor ha\n"),
+        lambda text: text.replace(f"{HBA_BEGIN}\n", ""),
+        lambda text: text + text,
+    ],
+)
+def test_a_block_whose_end_cannot_be_told_is_refused_and_no_line_of_the_operators_is_lost(
+    site: HarborSite, damaged: Callable[[str], str]
+) -> None:
+    block = host_based_authentication(site)
+    with pytest.raises(Refused, match="which lines are ours"):
+        merged_hba(damaged(block + "host all backup 10.9.9.9/32 md5\n"), block)
+
+
+def test_blanks_and_line_ends_of_an_editor_do_not_hide_the_block(site: HarborSite) -> None:
+    block = host_based_authentication(site)
+    edited = block.replace(HBA_END, HBA_END + "  \r").replace(HBA_BEGIN, " " + HBA_BEGIN)
+    assert merged_hba(edited + "host all backup 10.9.9.9/32 md5\n", block).count("harbor-ha:") == 1
+
+
+def test_a_file_in_another_encoding_keeps_its_bytes_and_a_copy_of_what_was(site: HarborSite) -> None:
+    host, existing = Written(), "# für das Büro\nhost all x 10.9.9.9/32 md5\n".encode("latin-1")
+    host.files["/etc/postgresql/15/main/pg_hba.conf"] = existing
+    configure(site, cast(Host, host))
+    assert host.files["/etc/postgresql/15/main/pg_hba.conf"].endswith(existing)
+    assert host.files["/etc/postgresql/15/main/pg_hba.conf.before-harbor-ha"] == existing
+    configure(site, cast(Host, host))
+    assert host.files["/etc/postgresql/15/main/pg_hba.conf.before-harbor-ha"] == existing
+
+
+class Written:
+    """A node's files."""
+
+    name = "node-a"
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def read(self, path: str) -> bytes | None:
+        return self.files.get(path)
+
+    def put(self, path: str, content: str | bytes, **_: object) -> bool:
+        data = content.encode() if isinstance(content, str) else content
+        did = self.files.get(path) != data
+        self.files[path] = data
+        return did
 
 
 def test_an_old_block_is_replaced_by_the_new_one(site: HarborSite) -> None:

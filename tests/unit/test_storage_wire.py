@@ -2,9 +2,12 @@
 
 from itertools import pairwise
 
+import oss2
 import pytest
 
+from tasks.storage.errors import AnswerUnreadable, explain
 from tasks.storage.objects import ListedObject
+from tasks.storage.retry import Patience, persistently
 from tasks.storage.wire import parse_page
 
 USUAL = (
@@ -43,5 +46,54 @@ def test_directories_and_the_next_page_are_read_beside_lines() -> None:
 
 def test_an_empty_page_is_empty_and_half_a_page_is_an_error() -> None:
     assert parse_page(page()) == ([], "")
-    with pytest.raises(SyntaxError):
+    with pytest.raises(AnswerUnreadable, match="damaged"):
         parse_page(page(USUAL, USUAL)[:-30])
+
+
+@pytest.mark.parametrize("contents", [USUAL, OTHER_ORDER])
+def test_a_listing_with_a_name_space_is_read_to_its_last_page(contents: str) -> None:
+    more = "<IsTruncated>true</IsTruncated><NextContinuationToken>n</NextContinuationToken>"
+    spaced = page(contents, "<CommonPrefixes><Prefix>z%2F</Prefix></CommonPrefixes>", end=more).replace(
+        b"<ListBucketResult>", b"<ListBucketResult xmlns='http://doc.oss-cn-hangzhou.aliyuncs.com'>"
+    )
+    assert parse_page(spaced) == ([FOUND, ListedObject("z/", is_prefix=True)], "n")
+
+
+@pytest.mark.parametrize("document", [b"<html><body/></html>", b"", b"\xff\xfe", b"{}"])
+def test_another_services_page_is_not_an_empty_bucket(document: bytes) -> None:
+    with pytest.raises(AnswerUnreadable):
+        parse_page(document)
+
+
+def test_a_line_without_a_size_and_a_page_without_its_successor_are_errors() -> None:
+    with pytest.raises(AnswerUnreadable, match="lacks"):
+        parse_page(page(USUAL.replace("<Size>7</Size>", "<Size>many</Size>")))
+    with pytest.raises(AnswerUnreadable, match="successor"):
+        parse_page(page(USUAL, end="<IsTruncated>true</IsTruncated>"))
+
+
+@pytest.mark.parametrize("answer", [b"<html><body/></html>", b"login, please"])
+def test_what_the_sdk_cannot_read_ends_in_a_sentence(answer: bytes) -> None:
+    def call(attempt: int) -> None:
+        oss2.xml_utils.parse_list_multipart_uploads(
+            oss2.models.ListMultipartUploadsResult(Response()), answer
+        )
+
+    with pytest.raises(AnswerUnreadable, match="is not OSS"):
+        persistently(call, "oss://bucket", Patience())
+
+
+class Response:
+    """As much of an answer as the SDK's results ask for."""
+
+    status, headers, request_id = 200, {}, "1"
+
+
+def test_of_a_refusal_osss_own_sentence_is_told_and_no_key() -> None:
+    details = {
+        "Code": "AccessDenied",
+        "Message": "Request has expired for LTAI5tKz0123456789ABCDEF\nby bucket policy.",
+    }
+    told = str(explain(403, details, "7", "oss://bucket"))
+    assert "OSS says: Request has expired for (left out) by bucket policy." in told
+    assert "LTAI5t" not in told

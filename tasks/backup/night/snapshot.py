@@ -126,7 +126,7 @@ class Snapshot:
             self._process.stdin.write(f"{sql}\nSELECT '{_END}';\n".encode())
             self._process.stdin.flush()
         while line := self._process.stdout.readline():
-            text = line.decode().rstrip("\n")
+            text = line.decode("utf-8", "replace").rstrip("\n")
             if text == _END:
                 return
             yield text

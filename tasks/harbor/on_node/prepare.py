@@ -16,7 +16,7 @@ def prepare_inputs(install_dir: str, flags: List[str]) -> str:
     """Hash everything that prepare's result depends on: harbor.yml, flags, certificate files."""
     text = read(install_dir + "/harbor.yml") or b""
     files = re.findall(rb"(?m)^  (?:certificate|private_key):\s*[\"']?([^\s\"']+)", text)
-    return fingerprint(text, " ".join(flags).encode(), *[read(path.decode()) for path in sorted(files)])
+    return fingerprint(text, " ".join(flags).encode(), *[read(os.fsdecode(path)) for path in sorted(files)])
 
 
 def complete(install_dir: str) -> bool:
@@ -57,14 +57,17 @@ def put_back(install_dir: str, aside: str) -> None:
 def align_override(install_dir: str) -> None:
     """Give the override the `version` line of docker-compose.yml; compose 1 refuses a difference."""
     override = install_dir + "/docker-compose.override.yml"
-    text, base = (read(override) or b"").decode(), (read(install_dir + "/docker-compose.yml") or b"").decode()
+    text, base = (
+        (read(path) or b"").decode("utf-8", "surrogateescape")
+        for path in (override, install_dir + "/docker-compose.yml")
+    )
     if not text:
         return
     line = re.search(r"(?m)^version:.*\n", base)
     without = re.sub(r"(?m)^version:.*\n", "", text)
     wanted = without + line.group(0) if line else without
     if version_of(wanted) != version_of(text):
-        write(override, wanted.encode(), 0o600, like=override)
+        write(override, wanted.encode("utf-8", "surrogateescape"), 0o600, like=override)
 
 
 def version_of(text: str) -> Optional[str]:

@@ -43,9 +43,10 @@ def bind(given: Dict[str, Any]) -> List[str]:
         # prepare would change the owner of the whole tree one by one if the top were not its own already.
         new_directory(source, 0o755, (HARBOR_UID, HARBOR_UID))
         done.append("created " + source)
-    if write(
-        FSTAB, fstab_with((read(FSTAB) or b"").decode(), source, target, nas).encode(), 0o644, like=FSTAB
-    ):
+    # Byte for byte: a comment in another encoding than ours stays what it is.
+    table = (read(FSTAB) or b"").decode("utf-8", "surrogateescape")
+    wanted = fstab_with(table, source, target, nas).encode("utf-8", "surrogateescape")
+    if write(FSTAB, wanted, 0o644, like=FSTAB):
         done.append("fstab")
     make_directories(target, 0o755)
     if not os.path.samefile(source, target):

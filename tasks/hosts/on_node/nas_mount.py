@@ -23,19 +23,21 @@ def mount(p: Dict[str, Any]) -> Dict[str, Any]:
         return {"problem": "Nothing is mounted on %s and nas.source is not set." % path}
     changed = False
     entry = "%s %s %s %s,_netdev 0 0" % (p["source"], path, p["type"], p["options"])
-    with open("/etc/fstab") as source:
+    with open("/etc/fstab", encoding="utf-8", errors="surrogateescape") as source:
         table = source.read()
     others = [line for line in table.splitlines() if line.split()[1:2] == [path] and not line.startswith("#")]
     if others and others != [entry]:
         return {"problem": "/etc/fstab has another entry for %s: %s" % (path, others[0])}
     if not others:
-        write_file("/etc/fstab", (table.rstrip("\n") + "\n" + entry + "\n").encode(), 0o644)
+        write_file(
+            "/etc/fstab", (table.rstrip("\n") + "\n" + entry + "\n").encode("utf-8", "surrogateescape"), 0o644
+        )
         changed = True
     if not mounted(path):
         make_directories(path, 0o755)
         done = subprocess.run(["mount", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
         if done.returncode != 0 or not mounted(path):
-            return {"problem": "mount %s failed: %s" % (path, done.stdout.decode().strip())}
+            return {"problem": "mount %s failed: %s" % (path, done.stdout.decode("utf-8", "replace").strip())}
         changed = True
     return {"changed": changed}
 

@@ -23,6 +23,7 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from tasks.on_node.pg_control import untrustworthy
 from tasks.on_node.pg_processes import server_processes
 
 ENGLISH = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -60,6 +61,8 @@ def output_of(argv: List[str], limit: float, stdin: str = "", more: Optional[Dic
         raise RuntimeError("%s did not answer within %.0f s" % (os.path.basename(argv[0]), limit))
     if process.returncode != 0:
         raise RuntimeError((err or out).strip()[-500:] or "exit status %d" % process.returncode)
+    if untrustworthy(out + err):
+        raise RuntimeError("%s says that its results are untrustworthy" % os.path.basename(argv[0]))
     return out
 
 

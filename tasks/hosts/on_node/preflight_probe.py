@@ -13,6 +13,7 @@ import time
 from typing import Any, Dict, List, Optional
 
 from tasks.on_node.package_states import lacking
+from tasks.on_node.pg_control import control_text
 
 
 def output(argv: List[str], limit: float = 10) -> str:
@@ -119,11 +120,8 @@ def database(p: Dict[str, Any]) -> Dict[str, Any]:
         "sysid": None,
     }
     if os.path.exists(data + "/global/pg_control"):
-        env = dict(os.environ, LC_ALL="C")
-        argv = ["%s/pg_controldata" % p["bin"], data]
         try:
-            done = subprocess.run(argv, stdout=subprocess.PIPE, timeout=10, env=env)
-            match = re.search(r"system identifier:\s*(\d+)", done.stdout.decode())
+            match = re.search(r"system identifier:\s*(\d+)", control_text(p["bin"], data, 10))
         except OSError:
             match = None
         found["sysid"] = match.group(1) if match else "unreadable"

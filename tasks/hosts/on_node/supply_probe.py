@@ -64,7 +64,7 @@ class Lists:
     def has(self, package: str) -> bool:
         """Whether apt could install a package."""
         done = run(["apt-cache"] + self.options + ["policy", package], self.directory, 60)
-        found = re.search(r"Candidate: (\S+)", done.stdout.decode())
+        found = re.search(r"Candidate: (\S+)", done.stdout.decode("utf-8", "replace"))
         return found is not None and found.group(1) != "(none)"
 
     def fetch(self, package: str) -> Optional[str]:

@@ -61,11 +61,14 @@ def backup(p: Dict[str, Any]) -> Dict[str, Any]:
     done = as_postgres(argv, p["limit_s"])
     if done.returncode != 0:
         return problem(
-            "pg_basebackup failed: " + done.stdout.decode()[-1500:].strip(), "Read the message; run again."
+            "pg_basebackup failed: " + done.stdout.decode("utf-8", "replace")[-1500:].strip(),
+            "Read the message; run again.",
         )
     done = as_postgres([p["bin"] + "/pg_verifybackup", "-q", new], p["limit_s"])
     if done.returncode != 0:
-        return problem("The copy is not whole: " + done.stdout.decode()[-1500:].strip(), "Run again.")
+        return problem(
+            "The copy is not whole: " + done.stdout.decode("utf-8", "replace")[-1500:].strip(), "Run again."
+        )
     why = still_mine(p)
     if why:
         return {"outdated": why}

@@ -12,6 +12,7 @@ import time
 from typing import Any, Dict, Optional, Tuple
 
 from tasks.on_node.files import make_directories, move, write_file
+from tasks.on_node.pg_control import control_text
 from tasks.postgres.on_node.pg_archive import set_archive_aside
 
 
@@ -19,8 +20,7 @@ def system_identifier(p: Dict[str, Any]) -> Optional[str]:
     """Return the identifier in the data directory; None when there is no readable database."""
     if not os.path.exists(p["data"] + "/global/pg_control"):
         return None
-    argv = [p["bin"] + "/pg_controldata", p["data"]]
-    text = subprocess.run(argv, stdout=subprocess.PIPE, timeout=20).stdout.decode()
+    text = control_text(p["bin"], p["data"])
     found = [line.split(":", 1)[1].strip() for line in text.splitlines() if "system identifier" in line]
     return found[0] if found else None
 
@@ -57,7 +57,7 @@ def create(p: Dict[str, Any]) -> Tuple[str, Optional[str]]:
     argv += ["--start-conf", "auto", p["major"], p["cluster"], "--", "--data-checksums"]
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100)
     if done.returncode != 0:
-        sys.exit(done.stdout.decode())
+        sys.exit(done.stdout.decode("utf-8", "replace"))
     sysid = system_identifier(p)
     # Before the record: killed in between, the next run makes the cluster anew and comes here again.
     set_archive_aside(p["archive"], sysid)

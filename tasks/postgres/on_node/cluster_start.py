@@ -34,7 +34,7 @@ def ask(p: Dict[str, Any], query: str) -> Optional[str]:
     ]
     env = dict(os.environ, PGCONNECT_TIMEOUT="3")
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20, cwd="/", env=env)
-    return done.stdout.decode().strip() if done.returncode == 0 else None
+    return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else None
 
 
 def systemctl(p: Dict[str, Any], *words: str) -> None:

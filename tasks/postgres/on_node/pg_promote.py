@@ -86,7 +86,7 @@ def session(p: Dict[str, Any], script: str) -> Dict[str, str]:
         process.terminate()
         late = True
         out, err = process.communicate(timeout=5)
-    said = dict(line.split(" ", 1) for line in out.decode().splitlines() if " " in line)
+    said = dict(line.split(" ", 1) for line in out.decode("utf-8", "replace").splitlines() if " " in line)
     if late or process.returncode:
         said["error"] = "late" if late else err.decode("utf-8", "replace").strip()[-500:]
     return said

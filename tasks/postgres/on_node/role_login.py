@@ -22,7 +22,7 @@ def refused(p: Dict[str, Any]) -> List[str]:
         if done.returncode != 0 and b"authentication failed" in done.stderr:
             names.append(user)
         elif done.returncode != 0:
-            sys.exit(done.stderr.decode())
+            sys.exit(done.stderr.decode("utf-8", "replace"))
     return names
 
 

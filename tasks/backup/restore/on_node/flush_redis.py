@@ -19,7 +19,7 @@ def ask(stream: Any, *words: str) -> str:
     """Send a command and return its one-line answer; ValueError for an error, without the command."""
     stream.write(encoded(list(words)))
     stream.flush()
-    line = stream.readline().decode().strip()
+    line = stream.readline().decode("utf-8", "replace").strip()
     if line.startswith("-") or not line:
         raise ValueError("Redis answered: " + (line or "nothing"))
     return str(line)
