@@ -8,17 +8,18 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
-DONE, FAILED, USAGE, INVALID, NO_PREFECT, REFUSED, NOT_ENDED = range(7)
+DONE, FAILED, USAGE, INVALID, NO_PREFECT, REFUSED, NOT_ENDED, DEGRADED = range(8)
 
 EPILOG = """\
 exit status:
   0  done
-  1  the flow failed, crashed or was cancelled
+  1  the flow failed, crashed or was cancelled; --watch of check: the site is down, or nobody can tell
   2  wrong usage
   3  the site file has mistakes; nothing was changed
   4  Prefect does not answer
-  5  refused: no such site, flow or parameter; nothing was started
+  5  refused: no such site, flow or parameter, and nothing was started; or, with --watch, by the flow itself
   6  --watch: the flow has not ended in time; it goes on
+  7  --watch of check: the site is served, and something is wrong with it
 
 environment:
   PREFECT_API_URL           the server, http://127.0.0.1:4200/api
@@ -175,12 +176,14 @@ def _run(arguments: argparse.Namespace) -> int:
             f"{run.name} is still {run.state} after {arguments.timeout:.0f} s; it goes on", NOT_ENDED
         )
     if run.state == "COMPLETED":
-        return DONE
-    return _complain(f"{run.name}: {run.state} {run.message}", FAILED)
+        return DEGRADED if run.ending == "Degraded" else DONE
+    return _complain(
+        f"{run.name}: {run.ending}: {run.message}", REFUSED if run.ending == "Refused" else FAILED
+    )
 
 
 def _tell(run: object) -> None:
-    print(f"{getattr(run, 'name', '')}: {getattr(run, 'state', '')}", file=sys.stderr)
+    print(f"{getattr(run, 'name', '')}: {getattr(run, 'ending', '')}", file=sys.stderr)
 
 
 def _receive(arguments: argparse.Namespace) -> int:

@@ -29,12 +29,18 @@ class Deployment:
 
 @dataclass(frozen=True)
 class FlowRun:
-    """A flow run as it was last seen; `state` is one of Prefect's state types, such as RUNNING."""
+    """A flow run as it was last seen.
+
+    Attributes:
+        state: one of Prefect's state types, such as RUNNING.
+        ending: the name of the state, such as `Refused` or `Degraded`; see `flows.machinery.ending`.
+    """
 
     id: str
     name: str
     state: str
     message: str
+    ending: str = ""
 
     @property
     def ended(self) -> bool:
@@ -150,5 +156,9 @@ def reports(api: httpx.Client, run_id: str) -> list[str]:
 def _flow_run(data: Mapping[str, Any]) -> FlowRun:
     state = data.get("state") or {}
     return FlowRun(
-        str(data["id"]), str(data["name"]), str(state.get("type") or ""), str(state.get("message") or "")
+        str(data["id"]),
+        str(data["name"]),
+        str(state.get("type") or ""),
+        str(state.get("message") or ""),
+        str(state.get("name") or ""),
     )

@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows.machinery.backup_report import announce
 from flows.machinery.dump_source import candidates_of
+from flows.machinery.ending import ends_named
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish as publish_report
 from flows.rules.dump_node import only_primary
@@ -18,6 +19,7 @@ LOCK = "base-backup"
 
 
 @flow(name="base_backup", flow_run_name="base-backup of {site}")
+@ends_named
 def base_backup(site: str, dry_run: bool = False) -> dict[str, Any]:
     """Make a base backup of the primary, from which the WAL in the bucket leads to any later point in time.
 

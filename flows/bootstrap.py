@@ -10,6 +10,7 @@ from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.machinery.bootstrap_report import decided, found, headline
+from flows.machinery.ending import ends_named
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
 from flows.rules.preflight import Plan, plan_bootstrap
@@ -32,6 +33,7 @@ from tasks.postgres import steps as postgres
     flow_run_name="bootstrap of {site}",
     task_runner=ThreadPoolTaskRunner(max_workers=8),  # type: ignore[arg-type]
 )
+@ends_named
 def bootstrap(site: str, dry_run: bool = False) -> dict[str, Any]:
     """Build the site from bare hosts, or bring an existing one to its configuration.
 

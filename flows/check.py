@@ -8,6 +8,7 @@ from prefect import flow
 from prefect.events import emit_event
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.machinery.ending import ends_named
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
@@ -26,12 +27,16 @@ from tasks.operation import steps as operation
 from tasks.operation.files import VERDICT
 from tasks.postgres import ha_steps as postgres
 
+# Whoever looks at a list of runs, and a script that asks for the exit status, must not find these green.
+_ALARMING = (Verdict.DOWN, Verdict.SPLIT_BRAIN, Verdict.UNKNOWN)
+
 
 @flow(
     name="check",
     flow_run_name="check of {site}",
     task_runner=ThreadPoolTaskRunner(max_workers=8),  # type: ignore[arg-type]
 )
+@ends_named
 def check(site: str) -> dict[str, Any]:
     """Judge the site and keep the primary's position, by which a failover knows what it would lose.
 
@@ -61,8 +66,10 @@ def check(site: str) -> dict[str, Any]:
     announce(work, judged)
     text = f"{site} is {judged.kind}"
     headline = f"{text}: {judged.reasons[0]}" if judged.reasons else f"{text}."
-    result = publish(run, headline, {"Found": judged.lines() or ["nothing to complain about"]})
-    return {"verdict": judged.kind.value, "findings": judged.lines(), **result}
+    found = {"Found": judged.lines() or ["nothing to complain about"]}
+    result = publish(run, headline, found, state=judged.kind.replace("_", " ").capitalize())
+    alarming = judged.kind in _ALARMING
+    return {"verdict": judged.kind.value, "findings": judged.lines(), "alarming": alarming, **result}
 
 
 def try_write(run: Protocol) -> str:

@@ -10,6 +10,7 @@ from flows.machinery import backup_steps as steps
 from flows.machinery import point_in_time
 from flows.machinery.backup_report import announce
 from flows.machinery.dump_source import candidates_of
+from flows.machinery.ending import ends_named
 from flows.machinery.point_in_time import Point, decide_point
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish as publish_report
@@ -34,6 +35,7 @@ from tasks.postgres import steps as postgres
 
 
 @flow(name="disaster_restore", flow_run_name="disaster-restore of {site}")
+@ends_named
 def disaster_restore(
     site: str,
     target: str,

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.machinery.ending import NOTHING_TO_DO, ends_named
 from flows.machinery.entry import decide_entry
 from flows.machinery.exact_end import weigh_exact_end
 from flows.machinery.fence import fence
@@ -59,6 +60,7 @@ _NEVER = (Primary.READ_ONLY, Primary.CONTROL_PARTITION, Primary.WRITERS_ATTACHED
     flow_run_name="failover of {site} from {expected_primary}",
     task_runner=ThreadPoolTaskRunner(max_workers=8),  # type: ignore[arg-type]
 )
+@ends_named
 def failover(
     site: str,
     expected_primary: str,
@@ -83,12 +85,13 @@ def failover(
     """
     run = Protocol.begin("failover", site, dry_run)
     if _too_old(alert_time):
-        return publish(run, f"Nothing was done: the alert was told at {alert_time}, over {ALERT_LIMIT} ago.")
+        headline_of_old = f"Nothing was done: the alert was told at {alert_time}, over {ALERT_LIMIT} ago."
+        return publish(run, headline_of_old, state=NOTHING_TO_DO)
     with Operation.begin_with(run, expected_primary) as work:
         work.way_back = put_back
         calm = admit(work, expected_primary, reason, by_operator=accept_data_loss or attest_fenced)
         if calm:
-            return publish(run, calm, work.sections)
+            return publish(run, calm, work.sections, state=NOTHING_TO_DO)
         if work.record is not None:
             # What has come to promoting goes on, whichever node this call is about.
             expected_primary = work.record.expected_primary
@@ -348,7 +351,8 @@ def promote(work: Operation, *, attest_fenced: bool, accept_data_loss: bool) -> 
 def end_early(work: Operation, headline: str) -> dict[str, Any]:
     """Put back what a killed run left, give the lock back, and report that no failover was due."""
     left = work.abort()
-    return publish(work.run, headline, {**({"What stays changed": left} if left else {}), **work.sections})
+    sections = {**({"What stays changed": left} if left else {}), **work.sections}
+    return publish(work.run, headline, sections, state=NOTHING_TO_DO)
 
 
 def headline(work: Operation) -> str:

@@ -15,6 +15,7 @@ from blocks import HarborSite
 from flows.machinery import backup_steps as steps
 from flows.machinery.backup_report import announce, catalogue_lines, publish_catalogue
 from flows.machinery.dump_source import candidates_of
+from flows.machinery.ending import ends_named
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish as publish_report
 from flows.rules.dump_node import DumpNode, choose_dump_node, only_primary
@@ -71,6 +72,7 @@ class Parts:
 
 
 @flow(name="nightly_backup", flow_run_name="nightly-backup of {site}")
+@ends_named
 def nightly_backup(site: str, images: bool = True, dry_run: bool = False) -> dict[str, Any]:
     """Back up the databases, the configuration and the images of a site.
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.machinery.ending import ends_named
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
@@ -15,6 +16,7 @@ from tasks.step import Step
 
 
 @flow(name="pause", flow_run_name="pause of {site}")
+@ends_named
 def pause(site: str, reason: str = "maintenance", by: str = "", end: bool = False) -> dict[str, Any]:
     """Pause the site for maintenance, or end the pause.
 

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 
 from flows.machinery.backup_report import facts_of, generations_of
+from flows.machinery.ending import ends_named
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish as publish_report
 from flows.nightly_backup import LOCK
@@ -22,6 +23,7 @@ _LEAST_GRACE_DAYS = 2
 
 
 @flow(name="prune", flow_run_name="prune of {site}")
+@ends_named
 def prune(site: str, confirm: bool = False, blobs: bool = False, grace_days: int = 14) -> dict[str, Any]:
     """Show which backups the site's policy no longer keeps, and remove them when confirmed.
 

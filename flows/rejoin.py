@@ -5,6 +5,7 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.machinery.ending import ends_named
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
@@ -37,6 +38,7 @@ _WAYS = {
     flow_run_name="rejoin of {site}",
     task_runner=ThreadPoolTaskRunner(max_workers=8),  # type: ignore[arg-type]
 )
+@ends_named
 def rejoin(site: str, node: str, dry_run: bool = False) -> dict[str, Any]:
     """Make a node the standby of the primary again, and bring its Harbor back to the clients.
 

@@ -8,6 +8,7 @@ from blocks import HarborSite
 from flows.machinery import backup_steps as steps
 from flows.machinery.backup_report import announce, catalogue_lines, publish_catalogue
 from flows.machinery.dump_source import candidates_of
+from flows.machinery.ending import ends_named
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish as publish_report
 from flows.rules.dump_node import choose_dump_node
@@ -15,6 +16,7 @@ from tasks.backup.settings import identities, require_backup_settings, store_of
 
 
 @flow(name="restore_drill", flow_run_name="restore-drill of {site}")
+@ends_named
 def restore_drill(
     site: str, backup: str = "latest", node: str = "", identity_file: str = "", dry_run: bool = False
 ) -> dict[str, Any]:

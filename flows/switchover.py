@@ -5,6 +5,7 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.machinery.ending import NOTHING_TO_DO, ends_named
 from flows.machinery.entry import decide_entry
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
@@ -26,6 +27,7 @@ from tasks.postgres import ha_steps as postgres
     flow_run_name="switchover of {site}",
     task_runner=ThreadPoolTaskRunner(max_workers=8),  # type: ignore[arg-type]
 )
+@ends_named
 def switchover(site: str, to: str, dry_run: bool = False) -> dict[str, Any]:
     """Make another node the primary, planned and without loss; the old primary ends as its standby.
 
@@ -42,7 +44,8 @@ def switchover(site: str, to: str, dry_run: bool = False) -> dict[str, Any]:
         work.way_back = take_back
         entry = admit(work, to)
         if entry is None:
-            return publish(run, f"Nothing was done: {to} is the primary already.", work.sections)
+            told = f"Nothing was done: {to} is the primary already."
+            return publish(run, told, work.sections, state=NOTHING_TO_DO)
         if entry is Entry.OBSERVE:
             approve(work, to)
             if dry_run:

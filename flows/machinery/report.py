@@ -7,6 +7,7 @@ from prefect.client.orchestration import get_client
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
+from flows.machinery.ending import DRY_RUN
 from flows.machinery.protocol import Protocol
 from tasks.outcome import PRIMARY_ACCEPTED
 
@@ -53,11 +54,23 @@ def _row(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def publish(run: Protocol, headline: str, sections: dict[str, list[str]] | None = None) -> dict[str, Any]:
+def publish(
+    run: Protocol,
+    headline: str,
+    sections: dict[str, list[str]] | None = None,
+    *,
+    state: str = "",
+) -> dict[str, Any]:
     """Publish the report as an artifact and return the flow's result.
 
     The artifact is the last thing and may fail without harm: with the Prefect server gone, creating one blocks
     for a minute and raises, and the work is done all the same.
+
+    Args:
+        run: what was done.
+        headline: how it ended, in one sentence.
+        sections: further lines, by title.
+        state: the name of the run's state, if it is neither Prefect's own nor that of a dry run; see `ends_named`.
     """
     text = render(run, headline, sections)
     did, found = run.counts()
@@ -68,6 +81,7 @@ def publish(run: Protocol, headline: str, sections: dict[str, list[str]] | None 
     except Exception as error:
         get_run_logger().warning("The report could not be published (%s); here it is:\n%s", error, text)
     return {
+        "state": state or (DRY_RUN if run.dry_run else "Completed"),
         "headline": headline,
         "changed": did,
         "unchanged": found,

@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from flows.machinery.ending import Alarming
 from flows.machinery.protocol import Protocol, StepRecord
 
 FLOWS = ("failover", "switchover", "rejoin", "check", "pause", "bootstrap", "nightly_backup")
@@ -116,6 +117,8 @@ def run(order: dict[str, Any]) -> None:
     answer: dict[str, Any] = {"begun": time.time()}
     try:
         answer["result"] = work_of(order)(**order["parameters"])
+    except Alarming as found:
+        answer["result"] = found.result
     except Exception as error:
         answer["error"] = {"type": type(error).__name__, "text": str(error)}
         answer["error"]["reasons"] = getattr(error, "reasons", [])
