@@ -208,6 +208,12 @@ def _machine_objections(node: NodeSeen) -> Iterator[str]:
 
 def _database_objections(site: HarborSite, database: DatabaseSeen) -> Iterator[str]:
     where = site.postgres.data_dir
+    for path in database.mount_points:
+        yield (
+            f"{path} is itself a mount point, and a clone or a restore puts another directory in its place, which "
+            f"fails after the whole copy -> mount the disk at {path.rpartition('/')[0] or '/'} or elsewhere, and "
+            "give a directory below it in the site file"
+        )
     if database.record_site not in (None, site.name):
         yield f"{where} belongs to the site {database.record_site} -> this node is in two site files"
     elif database.occupied and database.record_sysid is None and not database.creating:

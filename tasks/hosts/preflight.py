@@ -34,6 +34,7 @@ class DatabaseSeen:
         record_site: for which site.
         creating: a creation was begun and not finished.
         standby: `standby.signal` is there.
+        mount_points: of the data and the archive directory, those that a file system is mounted on.
     """
 
     occupied: bool
@@ -42,6 +43,7 @@ class DatabaseSeen:
     record_site: str | None
     creating: bool
     standby: bool
+    mount_points: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,7 @@ def _questions(site: HarborSite, node_name: str) -> dict[str, Any]:
             "bin": layout.bin,
             "record": layout.record,
             "state_dir": STATE_DIR,
+            "renamed": [layout.data, layout.archive],
         }
         if node.runs_postgres
         else None,

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from tasks.hosts.on_node import preflight_probe
 from tasks.on_node import pg_disk
-from tasks.postgres.on_node import pg_archive, pg_follow, pg_lost_commits, pg_rewind, pg_wal
+from tasks.postgres.on_node import base_backup, pg_archive, pg_follow, pg_lost_commits, pg_rewind, pg_wal
 
 
 def test_start_conf_keeps_its_comments_and_changes_once(tmp_path: Path) -> None:
@@ -28,6 +29,31 @@ def set_start_conf(given: dict[str, Any], word: str) -> bool:
         return pg_disk.set_start_conf(given, word)
     finally:
         pg_disk.write_durably = write
+
+
+def test_a_data_directory_that_is_a_mount_point_is_refused_before_the_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.path.ismount", lambda path: path == str(tmp_path / "data"))
+    given = {"data": str(tmp_path / "data"), "needed_bytes": 1 << 60}
+    assert "is a mount point" in base_backup.backup(given)["problem"]
+    assert not (tmp_path / "data.new").exists()
+
+
+@pytest.mark.parametrize("mounted", ["data", "archive", ""])
+def test_a_look_at_a_node_names_directories_that_are_mount_points(
+    mounted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.path.ismount", lambda path: path == str(tmp_path / mounted))
+    paths = {name: str(tmp_path / name) for name in ("data", "archive")}
+    given = {
+        "data": paths["data"],
+        "bin": "/none",
+        "state_dir": str(tmp_path),
+        "renamed": list(paths.values()),
+    }
+    seen = preflight_probe.database({**given, "record": str(tmp_path / "cluster.json")})
+    assert seen["mount_points"] == ([paths[mounted]] if mounted else [])
 
 
 def test_a_process_that_only_stands_in_the_data_directory_is_no_server(tmp_path: Path) -> None:

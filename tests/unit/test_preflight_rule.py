@@ -136,6 +136,10 @@ OBJECTIONS: list[tuple[str, Callable[[], list[NodeSeen]]]] = [
         lambda: [node("node-a", database=DatabaseSeen(True, None, None, None, False, False))],
     ),
     (
+        r"/data/pgsql/data is itself a mount point.* mount the disk at /data/pgsql or elsewhere",
+        lambda: [node("node-a", database=replace(PRIMARY, mount_points=["/data/pgsql/data"]))],
+    ),
+    (
         r"holds the database 999, the site's is 7100",
         lambda: [node("node-a", database=replace(PRIMARY, sysid="999"))],
     ),

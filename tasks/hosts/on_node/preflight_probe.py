@@ -118,6 +118,7 @@ def database(p: Dict[str, Any]) -> Dict[str, Any]:
         "creating": os.path.exists(p["state_dir"] + "/creating.json"),
         "standby": os.path.exists(data + "/standby.signal"),
         "sysid": None,
+        "mount_points": [path for path in p["renamed"] if os.path.ismount(path)],
     }
     if os.path.exists(data + "/global/pg_control"):
         try:

@@ -38,6 +38,12 @@ def backup(p: Dict[str, Any]) -> Dict[str, Any]:
     if against:
         # Before the copy, which takes hours; and by its processes: a power cut leaves a postmaster.pid behind.
         return problem(against, "Stop the server of %s, then run again." % data)
+    if os.path.ismount(data):
+        # "Device or resource busy", after the whole copy.
+        return problem(
+            "%s is a mount point, and cannot be replaced by the copy." % data,
+            "Mount the disk above it: stop the server, move the files into a directory on the disk, mount that.",
+        )
     parent = os.path.dirname(data)
     make_directories(parent, 0o755)
     remove_tree(new)
