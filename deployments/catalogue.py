@@ -2,13 +2,13 @@
 
 import importlib
 import inspect
+import zlib
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
     from prefect import Flow
-    from prefect.client.schemas.objects import ConcurrencyLimitConfig
     from prefect.deployments.runner import RunnerDeployment
     from prefect.schedules import Schedule
 
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 TAG = "harbor-ha"
 """On every deployment of ours; the command line finds them by it."""
+
+
+# From here intervals are counted, for every site from another of sixty parts: a hundred looks at once in one second
+# of each minute are late together.
+_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -28,10 +33,8 @@ class DeploymentEntry:
         description: what it does, for whoever is about to press the button.
         tags: in addition to `harbor-ha`.
         schedule: `cron`, `drill_cron` or `base_cron` of the site's backup policy; None: started by hand or by an alert.
-        every: run at this interval instead.
+        every: run at this interval instead; each site at a second of its own.
         parameters: defaults that differ from the flow's own.
-        one_at_a_time: a run that would start beside another is cancelled. For short flows only: Prefect's
-            leases are lost with its server, and kill what holds one for longer than a few minutes.
     """
 
     name: str
@@ -41,7 +44,6 @@ class DeploymentEntry:
     schedule: Literal["cron", "drill_cron", "base_cron"] | None = None
     every: timedelta | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
-    one_at_a_time: bool = False
 
     def flow(self) -> "Flow[..., Any]":
         """Import the flow. Raises ImportError or AttributeError when the entrypoint leads nowhere."""
@@ -58,7 +60,10 @@ class DeploymentEntry:
             cron = getattr(site.backup, self.schedule)
             return Cron(cron, timezone=site.backup.timezone, parameters=parameters, slug=slug)
         if self.every is not None:
-            return Interval(self.every, timezone=site.backup.timezone, parameters=parameters, slug=slug)
+            anchor = _EPOCH + self.every * (zlib.crc32(site.name.encode()) % 60) / 60
+            return Interval(
+                self.every, anchor, timezone=site.backup.timezone, parameters=parameters, slug=slug
+            )
         return None
 
     def deployment(self, sites: "tuple[HarborSite, ...]" = ()) -> "RunnerDeployment":
@@ -72,7 +77,6 @@ class DeploymentEntry:
             tags=[TAG, *self.tags],
             parameters=dict(self.parameters),
             schedules=[schedule for schedule in schedules if schedule is not None],
-            concurrency_limit=self._limit(),
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
         assert not inspect.iscoroutine(made)  # it is one only when called from a coroutine
@@ -83,13 +87,6 @@ class DeploymentEntry:
         if self.schedule == "base_cron" and site.backup.wal_archive != "oss":
             return False
         return site.oss is not None or self.schedule is None
-
-    def _limit(self) -> "ConcurrencyLimitConfig | None":
-        from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-
-        if not self.one_at_a_time:
-            return None
-        return ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
 
 
 CATALOGUE: tuple[DeploymentEntry, ...] = (
@@ -105,7 +102,6 @@ CATALOGUE: tuple[DeploymentEntry, ...] = (
         "Judge the site by its facts and a real write; keeps the position by which a failover knows its cost.",
         ("watch",),
         every=timedelta(minutes=1),
-        one_at_a_time=True,
     ),
     DeploymentEntry(
         "failover",

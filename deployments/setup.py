@@ -1,6 +1,7 @@
 """What a Prefect server needs once: the Block types, and somebody who notices killed flows."""
 
 from datetime import timedelta
+from typing import Any
 
 from prefect.automations import Automation
 from prefect.client.orchestration import get_client
@@ -17,16 +18,33 @@ SILENT_FOR = timedelta(seconds=90)
 
 
 def setup() -> None:
-    """Register the Block types and replace our automations. Repeatable."""
+    """Register the Block types and make our automations what they should be. Repeatable."""
     HarborSite.register_type_and_schema()  # registers its parts too
+    wanted = zombie_automation()
     with get_client(sync_client=True) as client:
-        for found in client.read_automations_by_name(ZOMBIES):
-            client.delete_automation(found.id)
+        found = client.read_automations_by_name(ZOMBIES)
+        # One that is made anew knows no heartbeat: a run that was killed with its runner, whose restart did that,
+        # was shown as running for ever.
+        as_it_should_be = len(found) == 1 and _definition(found[0]) == _definition(wanted)
+        for old in () if as_it_should_be else found:
+            client.delete_automation(old.id)
         # The operator's notification is an action of this one: it is made once, and never replaced.
         overdue_is_there = bool(client.read_automations_by_name(OVERDUE))
-    zombie_automation().create()
+    if not as_it_should_be:
+        wanted.create()
     if not overdue_is_there:
         overdue_automation().create()
+
+
+def _definition(automation: Any) -> dict[str, Any]:
+    """Return what an automation does, without what the server adds to it."""
+    kept = automation.model_dump(mode="json", include={"description", "enabled", "trigger", "actions"})
+    for given in (kept["trigger"], *kept["actions"]):
+        given.pop("id", None)
+    for name in ("after", "expect", "for_each"):
+        # Sets: in JSON they have another order in each process.
+        kept["trigger"][name] = sorted(kept["trigger"][name])
+    return dict(kept)
 
 
 def zombie_automation() -> Automation:

@@ -9,6 +9,7 @@ from prefect.events import emit_event
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.machinery.ending import ends_named
+from flows.machinery.one_run import one_run_a_site
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
@@ -37,6 +38,7 @@ _ALARMING = (Verdict.DOWN, Verdict.SPLIT_BRAIN, Verdict.UNKNOWN)
     task_runner=ThreadPoolTaskRunner(max_workers=8),  # type: ignore[arg-type]
 )
 @ends_named
+@one_run_a_site
 def check(site: str) -> dict[str, Any]:
     """Judge the site and keep the primary's position, by which a failover knows what it would lose.
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -120,12 +121,47 @@ class TestSchedules:
         (weekly,) = base.deployment((site,)).schedules or []
         assert weekly.schedule.cron == site.backup.base_cron  # type: ignore[union-attr]
 
+    def test_a_hundred_sites_are_not_looked_at_in_one_second(self, site: HarborSite) -> None:
+        sites = tuple(site.model_copy(update={"name": f"site-{number}"}) for number in range(100))
+        schedules = entry("check").deployment(sites).schedules or []
+        seconds = [schedule.schedule.anchor_date.second for schedule in schedules]  # type: ignore[union-attr]
+        assert max(seconds.count(second) for second in seconds) < 8
+        again = entry("check").deployment(sites[:1]).schedules or []
+        assert again[0].schedule == schedules[0].schedule, "a restart of the runner moves nothing"
+
 
 @pytest.mark.servers
 class TestAgainstAServer:
     """Registered on a real server, started over its API."""
 
-    def test_setup_can_be_repeated(self, prefect_server: str) -> None:
+    def test_a_limit_for_all_sites_of_an_earlier_version_is_taken_off(self, prefect_server: str) -> None:
+        made = EXAMPLE.deployment()
+        made.concurrency_limit = 1
+        made.apply()
+        limits = [self.limit()]
+        EXAMPLE.deployment().apply()
+        assert [*limits, self.limit()] == [1, None]
+
+    @staticmethod
+    def limit() -> int | None:
+        """How many runs of the example may be under way at once."""
+        with prefect_api(timeout=30) as api:
+            found = api.post("deployments/filter", json={}).json()
+        (known,) = [item for item in found if item["name"] == "example"]
+        limit = known["global_concurrency_limit"]
+        return limit["limit"] if limit else None
+
+    @staticmethod
+    def zombies(*, again: bool = False) -> str:
+        """The id of the automation for killed runs."""
+        if again:
+            setup()
+        with prefect_api(timeout=30) as api:
+            found = api.post("automations/filter", json={}).json()
+        (known,) = [item for item in found if item["name"] == ZOMBIES]
+        return str(known["id"])
+
+    def test_setup_can_be_repeated(self, prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
         setup()
         setup()
         with prefect_api(timeout=30) as api:
@@ -133,6 +169,9 @@ class TestAgainstAServer:
             slugs = {kind["slug"] for kind in api.post("block_types/filter", json={"limit": 200}).json()}
         names = [automation["name"] for automation in found]
         assert (names.count(ZOMBIES), names.count(OVERDUE)) == (1, 1)
+        assert self.zombies() == self.zombies(again=True), "what it knows of heartbeats is not thrown away"
+        monkeypatch.setattr("deployments.setup.SILENT_FOR", timedelta(seconds=120))
+        assert self.zombies() != self.zombies(again=True), "another definition takes its place"
         assert {block.get_block_type_slug() for block in BLOCKS} <= slugs
 
     def test_a_schedule_of_a_site_that_is_not_served_any_more_is_gone(
