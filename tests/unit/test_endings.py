@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from prefect import flow
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks.prefect_api import prefect_api
 from deployments import cli, runs
@@ -110,5 +111,5 @@ def test_the_exit_status_says_how_a_watched_run_ended(
     monkeypatch.setattr(runs, "start", lambda api, deployment, parameters: run)
     monkeypatch.setattr(runs, "wait", lambda api, run, timeout, tell: run)
     monkeypatch.setattr(runs, "reports", lambda api, run_id: [])
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
-    assert cli.main(["run", "check", "--site", "main", "--watch"]) == status
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert cli.main(["run", "check", "--site", "main", "--watch"]) == status
