@@ -52,11 +52,19 @@ class BucketStore:
         if self.catalog.setting("worm") and self.catalog.get(key):
             raise OssError(409, "FileImmutable", "The object you specified is immutable.", "0055-00000011")
 
+    @property
+    def versioned(self) -> bool:
+        """Whether versioning is, or was, switched on."""
+        return bool(self.catalog.setting("versioning"))
+
     def commit(self, entry: StoredObject, *, forbid_overwrite: bool) -> None:
-        """Make an object visible in one step and drop the bytes that it replaces."""
+        """Make an object visible in one step and drop the bytes that it replaces.
+
+        Where versioning is on or suspended, OSS ignores x-oss-forbid-overwrite: a put adds a version.
+        """
         try:
             self.refuse_change_under_worm(entry.key)
-            old = self.catalog.put(entry, forbid_overwrite=forbid_overwrite)
+            old = self.catalog.put(entry, forbid_overwrite=forbid_overwrite and not self.versioned)
         except (OssError, FileExistsError) as error:
             self.disk.remove(segment.file for segment in entry.segments)
             if isinstance(error, OssError):

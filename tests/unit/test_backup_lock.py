@@ -11,8 +11,19 @@ from pathlib import Path
 
 import pytest
 
+from lab.oss.answers import document, elements
 from lab.oss.bucket import set_worm
-from tasks.backup.night.lock import BucketLock, LockedByAnother, LockLost, _encode, acquire, held
+from lab.oss.server import OssServer
+from tasks.backup.night.lock import (
+    BucketLock,
+    Holder,
+    LockedByAnother,
+    LockLost,
+    _encode,
+    acquire,
+    held,
+    new_owner,
+)
 from tasks.operation.holder import process_of
 from tasks.storage.store import ObjectStore
 from tests.unit.local_oss import running_oss
@@ -22,9 +33,17 @@ NOW = datetime(2026, 11, 22, 1, 0, tzinfo=UTC)
 TTL = timedelta(minutes=15)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ObjectStore]:
+def versioned(server: OssServer) -> None:
+    """Where versions are kept, OSS ignores x-oss-forbid-overwrite."""
+    xml = document("VersioningConfiguration", elements({"Status": "Enabled"})).decode()
+    server.store.catalog.set_setting("versioning", xml)
+
+
+@pytest.fixture(params=["plain", "versioned"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
     with running_oss(tmp_path) as server:
+        if request.param == "versioned":
+            versioned(server)
         yield local_store(server)
 
 
@@ -63,14 +82,34 @@ def test_a_run_that_was_silent_for_too_long_learns_that_it_lost(store: ObjectSto
     second.renew()
 
 
-def test_a_lock_that_was_released_cannot_be_won_twice_by_a_slow_contender(store: ObjectStore) -> None:
+def test_a_contender_that_was_slow_between_looking_and_claiming_withdraws(store: ObjectStore) -> None:
+    """It saw a free lock, and another run took it before its own claim was written."""
+    holder = Holder(new_owner(), "slow", NOW.isoformat(), NOW.isoformat())
+    slow = BucketLock(store, "meta/locks/backup/", "0123456789ab", holder, TTL, lambda: NOW)
     first = take(store)
-    key = first._key
+    assert not slow.take()
+    first.renew()
+    assert len(list(store.list("meta/locks/backup/"))) == 1
+
+
+def test_a_claim_that_was_never_finished_takes_the_lock_from_nobody(store: ObjectStore) -> None:
+    """A contender that dies in the middle must not end the run that it contended with."""
+    first = take(store)
+    holder = Holder(new_owner(), "dead", NOW.isoformat(), NOW.isoformat())
+    BucketLock(store, "meta/locks/backup/", "0123456789ab", holder, TTL, lambda: NOW)._claim("taking", TTL)
+    first.renew()
     first.release()
-    second = take(store)
-    assert second._key > key
-    second.release()
-    assert take(store)._key > second._key
+    with pytest.raises(LockedByAnother, match="dead"):
+        acquire(store, "backup", "next", ttl=TTL, now=lambda: NOW, sleep=lambda _: None)
+    take(store, 18)
+
+
+def test_a_lock_of_the_version_before_counts_until_its_time(store: ObjectStore) -> None:
+    holder = Holder("other:1:abc", "nightly backup", NOW.isoformat(), (NOW + TTL).isoformat())
+    store.put_bytes("meta/locks/backup/00000007.json", _encode(holder))
+    with pytest.raises(LockedByAnother, match="nightly backup"):
+        take(store)
+    take(store, 18)
 
 
 def test_of_many_at_the_same_instant_one_wins(store: ObjectStore) -> None:
@@ -135,7 +174,7 @@ def test_a_run_that_was_killed_on_this_machine_gives_way_at_once(store: ObjectSt
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     lock = take(store)
     alive = str(process_of(child.pid))
-    store.put_bytes(lock._key, _encode(replace(lock.holder, process=alive)))
+    store.put_bytes(lock._keys[-1], _encode(replace(lock.holder, process=alive)))
     with pytest.raises(LockedByAnother):
         take(store)
     child.kill()

@@ -1,19 +1,29 @@
 """One writer of backups at a time, also with two orchestrators: a lock in the bucket.
 
-OSS knows one atomic operation: create an object unless it exists. So a lock is a row of generations,
-`<name>/00000001.json` and so on. Whoever creates the next number has the lock; the highest number is never
-deleted, only overwritten by its owner, because a slow contender could otherwise create it a second time.
-Where a retention policy forbids overwriting, the owner creates the next number instead.
+The one atomic operation of OSS, to create an object unless it exists, is ignored where the bucket keeps versions:
+two runs held the lock there, and both renewed it. So nothing here rests on it. What every bucket has is a put of a
+name of one's own, and a listing that shows every put that was answered before it. Each run writes *claims* under names
+that nobody else uses; no claim is ever overwritten, so that a retention policy (WORM) is no obstacle either:
+
+1. list; whoever has a live claim has the lock, or is about to have it;
+2. put a claim `taking`; list; another live claim means that we withdraw;
+3. put a claim `held`; list; another live claim that is `held` means that we withdraw.
+
+Of two runs that both came to the end of 3, the one whose put was later would have listed the other's: one at most has
+the lock. When two withdraw, each tries again after a time of its own. A renewal is step 3 again.
 """
 
 import contextlib
 import json
 import logging
 import os
+import random
+import re
 import socket
 import threading
+import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -21,13 +31,20 @@ from datetime import UTC, datetime, timedelta
 from tasks.backup.format.layout import LOCKS
 from tasks.errors import HarborHaError
 from tasks.operation.holder import describe, known_dead, this_process
-from tasks.storage.errors import ObjectExists, ObjectImmutable, ObjectMissing, StorageError
+from tasks.storage.errors import ObjectImmutable, ObjectMissing, StorageError
 from tasks.storage.store import ObjectStore
 
 _LOG = logging.getLogger(__name__)
 
 # How far the clocks of two orchestrators may be apart.
 _CLOCKS = timedelta(minutes=2)
+# Until a claim that is only being taken counts as abandoned; its run lists and decides within seconds.
+_TAKING = timedelta(minutes=3)
+# Of several runs at the same instant, one wins within a few attempts.
+_ATTEMPTS = 12
+_PAUSE_S = 0.3
+_TIME = "%Y%m%dT%H%M%S%fZ"
+_NAME = re.compile(r"(?P<token>[0-9a-f]{12})-(?P<turn>\d{6})-(?P<state>taking|held|free)-(?P<until>\d{8}T\d{12}Z)\.json")
 
 
 class LockedByAnother(HarborHaError):
@@ -66,52 +83,106 @@ def new_owner() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
 
 
+@dataclass(frozen=True)
+class _Claim:
+    """What the name of an object in the lock's directory says; its content is read only when it is in our way.
+
+    Attributes:
+        token: of the run that wrote it.
+        turn: the later claims of a run replace its earlier ones, also where those cannot be removed.
+        state: `taking`, `held` or `free`; `old` for a lock of the version before, which has only its content.
+        until: when it ends without a further claim.
+    """
+
+    key: str
+    token: str
+    turn: int
+    state: str
+    until: datetime
+
+
 class BucketLock:
-    """One generation of a lock that is ours.
+    """A lock that is ours.
 
     Args:
         store: the bucket.
-        key: of our generation.
-        holder: what we wrote there.
+        directory: of the lock.
+        token: of this run.
+        holder: who we are.
         ttl: how long it is ours without being renewed.
         now: the clock, for tests.
     """
 
     def __init__(
-        self, store: ObjectStore, key: str, holder: Holder, ttl: timedelta, now: Callable[[], datetime]
+        self,
+        store: ObjectStore,
+        directory: str,
+        token: str,
+        holder: Holder,
+        ttl: timedelta,
+        now: Callable[[], datetime],
     ) -> None:
-        self._store, self._key, self._ttl, self._now = store, key, ttl, now
+        self._store, self._directory, self._token, self._ttl, self._now = store, directory, token, ttl, now
+        self._turn = 0
+        self._keys: list[str] = []
+        self._lost = False
         self.holder = holder
 
     def renew(self) -> None:
-        """Push the expiry forward; raises LockLost when a later generation exists."""
+        """Push the expiry forward; raises LockLost when another run has the lock."""
+        # Looked at first: a claim of ours that comes too late must not end the run that took over.
         self._require_ours()
-        self._write(self._now() + self._ttl)
+        self._claim("held", self._ttl)
+        self._require_ours()
+
+    def _require_ours(self) -> None:
+        if self._lost or any(other.state in ("held", "old") for other in self._others()):
+            if not self._lost:
+                self._lost = True
+                self.release()
+            raise self._loss()
 
     def release(self) -> None:
         """Let the next run have it at once; harmless when it was lost."""
-        with contextlib.suppress(LockLost):
-            self._require_ours()
-            self._write(datetime(2000, 1, 1, tzinfo=UTC))
+        self._claim("free", timedelta(0))
+        with contextlib.suppress(ObjectImmutable):
+            self._store.delete_many(self._keys)
 
-    def _require_ours(self) -> None:
-        keys = _generations(self._store, self._key.rsplit("/", 1)[0] + "/")
-        if not keys or keys[-1] != self._key:
-            raise _lost(self._store, self._key)
+    def take(self) -> bool:
+        """One attempt; False when another run tries at this moment, too: then neither has it."""
+        self._claim("taking", min(self._ttl, _TAKING))
+        if self._others():
+            self.release()
+            return False
+        self._claim("held", self._ttl)
+        if any(other.state in ("held", "old") for other in self._others()):
+            self.release()
+            return False
+        return True
 
-    def _write(self, expires: datetime) -> None:
-        holder = replace(self.holder, expires=expires.isoformat())
-        try:
-            self._store.put_bytes(self._key, _encode(holder))
-        except ObjectImmutable:
-            # Under a retention policy nothing is overwritten: the next generation is ours, too.
-            following = _following(self._key)
-            try:
-                self._store.create_marker(following, _encode(holder))
-            except ObjectExists:
-                raise _lost(self._store, following) from None
-            self._key = following
-        self.holder = holder
+    def _others(self) -> list[_Claim]:
+        claims = _claims(self._store, self._directory)
+        return [c for c in claims if c.token != self._token and _live(self._store, c, self._now())]
+
+    def _claim(self, state: str, ttl: timedelta) -> None:
+        until = self._now() + ttl
+        self._turn += 1
+        self.holder = replace(self.holder, expires=until.isoformat())
+        key = f"{self._directory}{self._token}-{self._turn:06}-{state}-{until.strftime(_TIME)}.json"
+        self._store.put_bytes(key, _encode(self.holder))
+        earlier, self._keys = self._keys, [*self._keys, key]
+        if state == "held":
+            with contextlib.suppress(ObjectImmutable):
+                self._store.delete_many(earlier)
+                self._keys = [key]
+
+    def _loss(self) -> LockLost:
+        return LockLost(
+            "The lock of this run expired and another run took it.",
+            where=self._store.where(self._directory),
+            meaning="This run stops: two writers would contradict each other.",
+            remedy="Look why this run was silent for so long, and run it again.",
+        )
 
 
 def acquire(
@@ -121,6 +192,7 @@ def acquire(
     *,
     ttl: timedelta = timedelta(minutes=15),
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    sleep: Callable[[float], None] = time.sleep,
 ) -> BucketLock:
     """Take a lock, or the lock of a run that is dead.
 
@@ -130,30 +202,38 @@ def acquire(
         purpose: what for, so that the next one knows who is in its way.
         ttl: how long without a renewal until the lock counts as abandoned.
         now: the clock, for tests.
+        sleep: how to wait for other runs of the same instant, for tests.
 
     Raises:
         LockedByAnother: with owner, purpose and expiry.
     """
     directory = f"{LOCKS}{name}/"
-    keys = _generations(store, directory)
-    if keys:
-        _require_free(store, keys[-1], now())
-    key = _following(keys[-1] if keys else f"{directory}0.json")
-    holder = Holder(new_owner(), purpose, now().isoformat(), (now() + ttl).isoformat(), str(this_process()))
-    try:
-        store.create_marker(key, _encode(holder))
-    except ObjectExists:
-        raise _in_the_way(store, key, "Another run took the lock at this very moment") from None
-    with contextlib.suppress(ObjectImmutable):
-        store.delete_many(keys)
-    return BucketLock(store, key, holder, ttl, now)
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            sleep(random.uniform(0.1, 1.0) * _PAUSE_S * attempt)
+        found = _claims(store, directory)
+        live = [claim for claim in found if _live(store, claim, now())]
+        if any(claim.state != "taking" for claim in live):
+            break
+        if live:
+            continue
+        holder = Holder(new_owner(), purpose, now().isoformat(), now().isoformat(), str(this_process()))
+        lock = BucketLock(store, directory, holder.owner.rsplit(":", 1)[1], holder, ttl, now)
+        if lock.take():
+            with contextlib.suppress(ObjectImmutable):
+                store.delete_many(claim.key for claim in found)
+            return lock
+    raise _in_the_way(store, [c for c in _claims(store, directory) if _live(store, c, now())], directory)
 
 
 @contextmanager
 def held(
     store: ObjectStore, name: str, purpose: str, *, ttl: timedelta = timedelta(minutes=15)
 ) -> Iterator[BucketLock]:
-    """Hold a lock for the length of a context and renew it on the side; see `acquire`."""
+    """Hold a lock for the length of a context and renew it on the side; see `acquire`.
+
+    Whoever makes something final calls `renew` before it: this thread learns of a loss in no other way.
+    """
     lock = acquire(store, name, purpose, ttl=ttl)
     stop = threading.Event()
     keeper = threading.Thread(target=_keep, args=(lock, stop, ttl.total_seconds() / 4), daemon=True)
@@ -163,7 +243,8 @@ def held(
     finally:
         stop.set()
         keeper.join()
-        lock.release()
+        with contextlib.suppress(StorageError):  # it ends by itself; what the body raised is what counts
+            lock.release()
 
 
 def _keep(lock: BucketLock, stop: threading.Event, every_s: float) -> None:
@@ -177,51 +258,59 @@ def _keep(lock: BucketLock, stop: threading.Event, every_s: float) -> None:
             _LOG.warning("The lock could not be renewed yet: %s", error)
 
 
-def _following(key: str) -> str:
-    directory, _, name = key.rpartition("/")
-    return f"{directory}/{int(name.removesuffix('.json')) + 1:08}.json"
+def _claims(store: ObjectStore, directory: str) -> list[_Claim]:
+    """The newest claim of every run, and the lock of the version before, which numbered its objects."""
+    found = [
+        _claim_of(listed.key, listed.key.removeprefix(directory))
+        for listed in store.list(directory)
+        if listed.key.endswith(".json")
+    ]
+    newest: dict[str, _Claim] = {}
+    for claim in sorted(found, key=lambda claim: (claim.turn, claim.key)):
+        newest[claim.token] = claim
+    return list(newest.values())
 
 
-def _lost(store: ObjectStore, key: str) -> LockLost:
-    return LockLost(
-        "The lock of this run expired and another run took it.",
-        where=store.where(key),
-        meaning="This run stops: two writers would contradict each other.",
-        remedy="Look why this run was silent for so long, and run it again.",
-    )
+def _claim_of(key: str, name: str) -> _Claim:
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return _Claim(key, "", 0, "old", datetime.max.replace(tzinfo=UTC))
+    until = datetime.strptime(match["until"], _TIME).replace(tzinfo=UTC)
+    return _Claim(key, match["token"], int(match["turn"]), match["state"], until)
 
 
-def _generations(store: ObjectStore, directory: str) -> list[str]:
-    return [found.key for found in store.list(directory) if found.key.endswith(".json")]
-
-
-def _require_free(store: ObjectStore, key: str, now: datetime) -> None:
+def _live(store: ObjectStore, claim: _Claim, now: datetime) -> bool:
+    """Whether a claim counts; its content is read only while its time runs."""
+    if claim.state == "free" or (claim.state != "old" and now > claim.until + _CLOCKS):
+        return False
     try:
-        holder = _read(store, key)
+        holder = _read(store, claim.key)
     except ObjectMissing:
-        return
-    if holder is None or not holder.expired(now):
-        raise _in_the_way(store, key, "Another run has the lock")
+        # Removed since it was listed: a run that released, withdrew, or renewed under another name.
+        return claim.state == "held"
+    return holder is None or not holder.expired(now)
 
 
-def _in_the_way(store: ObjectStore, key: str, what: str) -> LockedByAnother:
-    try:
-        holder = _read(store, key)
-    except StorageError:
-        holder = None
+def _in_the_way(store: ObjectStore, claims: Iterable[_Claim], directory: str) -> LockedByAnother:
+    holder = None
+    for claim in claims:
+        with contextlib.suppress(StorageError):
+            holder = holder or _read(store, claim.key)
     who = f": {holder.purpose}, {describe(holder.owner)}, until {holder.expires[:19]} UTC." if holder else "."
     return LockedByAnother(
-        what + who,
-        where=store.where(key),
+        "Another run has the lock" + who,
+        where=store.where(directory),
         remedy="Wait for it. A run that was killed gives way by itself after its time.",
     )
 
 
 def _read(store: ObjectStore, key: str) -> Holder | None:
     try:
-        return Holder(**json.loads(store.get_bytes(key)))
+        holder = Holder(**json.loads(store.get_bytes(key)))
+        datetime.fromisoformat(holder.expires)
     except (ValueError, TypeError):
         return None
+    return holder
 
 
 def _encode(holder: Holder) -> bytes:
