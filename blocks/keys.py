@@ -3,6 +3,7 @@
 import base64
 import binascii
 import io
+import re
 import struct
 
 import paramiko
@@ -83,6 +84,14 @@ def age_recipient_flaw(text: str) -> str | None:
     except Exception:  # pyrage raises RecipientError, or ValueError for other text
         return "is not an age public key"
     return None
+
+
+def signing_secret_flaw(text: str) -> str | None:
+    """Given the text of a signing secret, say why backups cannot be signed with it, or None."""
+    keys = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not keys:
+        return "is empty"
+    return None if all(re.fullmatch("[0-9a-fA-F]{64}", key) for key in keys) else "is not a signing secret"
 
 
 def age_identity_flaw(text: str) -> str | None:

@@ -79,7 +79,20 @@ class BackupPolicy(Block):
     age_identity: SecretStr | None = Field(
         default=None,
         title="age identity",
-        description="AGE-SECRET-KEY-1… for restore drills; without it the configuration is not decrypted",
+        description="AGE-SECRET-KEY-1… for restore drills; without it a drill decrypts nothing and says so",
+    )
+    signing_secret: SecretStr | None = Field(
+        default=None,
+        title="Signing secret",
+        description="Proves that a backup is the orchestrator's own: 64 hexadecimal digits, one line a key, the first "
+        "signs. Empty: `apply` makes one",
+    )
+    missing_percent: int = Field(
+        default=20,
+        ge=0,
+        le=100,
+        title="Missing images",
+        description="Percent of the blobs that may be missing at the source; with more the night fails",
     )
     keep_daily: int = Field(default=7, ge=0, title="Daily", description="Days with a backup that are kept")
     keep_weekly: int = Field(default=4, ge=0, title="Weekly", description="Weeks with a backup that are kept")

@@ -12,7 +12,13 @@ from prefect.client.schemas.schedules import CronSchedule
 from pydantic import SecretStr
 
 from blocks.certificates import load_chain
-from blocks.keys import age_identity_flaw, age_recipient_flaw, host_key_flaw, private_key_flaw
+from blocks.keys import (
+    age_identity_flaw,
+    age_recipient_flaw,
+    host_key_flaw,
+    private_key_flaw,
+    signing_secret_flaw,
+)
 from blocks.suggestions import did_you_mean
 
 COMPONENTS = ("trivy", "notary", "chartmuseum")
@@ -366,5 +372,6 @@ RULES: tuple[tuple[str, Callable[[Any], Flaw | None]], ...] = (
     ("backup.timezone", timezone),
     ("backup.age_recipients", age_recipients),
     ("backup.age_identity", _from_flaw(age_identity_flaw, "the text of the file that age-keygen wrote")),
+    ("backup.signing_secret", _from_flaw(signing_secret_flaw, "what `openssl rand -hex 32` prints")),
 )
 """Pattern of a path, and the rule for the values there. `*` stands for any text."""

@@ -116,6 +116,7 @@ def _complain(text: str, status: int) -> int:
 def _apply(arguments: argparse.Namespace) -> int:
     from blocks import save_site
     from blocks.prefect_api import prefect_api
+    from blocks.signing import with_signing_secret
     from blocks.site_file import inspect_site_file
 
     site, warnings = inspect_site_file(arguments.site_file)
@@ -127,7 +128,12 @@ def _apply(arguments: argparse.Namespace) -> int:
     with prefect_api(timeout=10) as api:
         # Asked once here: saving would try for minutes before it says that nobody listens.
         api.get("health").raise_for_status()
+    site, made = with_signing_secret(site)
     save_site(site)
+    if made is not None:
+        print(
+            f"a secret that signs the backups was made: put a copy of {made} into your safe", file=sys.stderr
+        )
     nodes = ", ".join(node.name for node in site.nodes)
     print(f"site {site.name} is saved: {nodes}")
     return DONE

@@ -44,6 +44,7 @@ def disaster_restore(
     identity_file: str = "",
     to_time: str = "",
     attest_site_lost: bool = False,
+    accept_unsigned: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Restore a whole site on one machine: PostgreSQL, Harbor of the backup's version, images.
@@ -63,6 +64,8 @@ def disaster_restore(
             bucket. Empty: the databases as they are in the backup.
         attest_site_lost: You attest that every old machine is off, or cut off from clients, Redis and NAS, and
             stays so.
+        accept_unsigned: Believe a backup that the site's key did not sign: whoever may write into the bucket can
+            have made it.
         dry_run: Look, decide, show the steps, and change nothing.
     """
     run = Protocol.begin("disaster_restore", site, dry_run)
@@ -71,10 +74,9 @@ def disaster_restore(
     if point is not None and backup == "latest":
         backup = str(point.nightly)
     life = look_for_life(run, target)
-    manifest = decide(
-        run, target, backup, images, identity_file or None, point, life, attested=attest_site_lost
-    )
-    given = {"backup": manifest.backup_id, "identity_file": identity_file or None}
+    believed = {"identity_file": identity_file or None, "accept_unsigned": accept_unsigned}
+    manifest = decide(run, target, backup, images, point, life, attested=attest_site_lost, **believed)
+    given = {"backup": manifest.backup_id, **believed}
     sections = {"Backup": describe(manifest)}
     run.on(hosts.mount_nas, target)
     life = still_lost(run, target, life, attested=attest_site_lost)
@@ -111,18 +113,18 @@ def decide(
     target: str,
     backup: str,
     images: str,
-    identity_file: str | None,
     point: Point | None,
     life: Life,
     *,
     attested: bool,
+    **believed: Any,
 ) -> Manifest:
     """Look at the machine, the backup and the rest of the site, and refuse before anything is changed."""
     site = run.site
     only = site.model_copy(update={"nodes": [site.node(target)]})
     others = site.model_copy(update={"nodes": [node for node in site.nodes if node.name != target]})
-    origin = origin_of(site, find_backup(store_of(site), backup), identity_file)
-    manifest = read_manifest(origin.store, origin.backup)
+    origin = origin_of(site, find_backup(store_of(site), backup), **believed)
+    manifest = read_manifest(origin.store, origin.backup, origin.trust)
     others_seen = candidates_of(others)
     admit_restore(
         RestoreFacts(

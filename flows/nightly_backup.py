@@ -35,7 +35,7 @@ from tasks.backup.format.manifest import (
 )
 from tasks.backup.night.database import is_recovery_conflict
 from tasks.backup.night.lock import held
-from tasks.backup.settings import require_backup_settings
+from tasks.backup.settings import require_backup_settings, trust_of
 from tasks.errors import HarborHaError, RemoteCommandFailed
 from tasks.outcome import Outcome
 from tasks.pitr.catalogue import reach_of
@@ -105,7 +105,8 @@ def _run(run: Protocol, images: bool) -> tuple[Manifest | None, dict[str, Any]]:
         return None, publish_report(
             run, f"Would back up {run.site.name} from {chosen.node}.", {"Decided": decided}
         )
-    with held(store, LOCK, f"nightly backup of {run.site.name}"), _begun(store) as parts:
+    trust = trust_of(run.site)
+    with held(store, LOCK, f"nightly backup of {run.site.name}") as lock, _begun(store) as parts:
         previous = _previous(store)
         _databases(run, parts, chosen)
         _configuration(run, parts, chosen)
@@ -113,8 +114,14 @@ def _run(run: Protocol, images: bool) -> tuple[Manifest | None, dict[str, Any]]:
             _images(run, parts, chosen)
         if uses_repository(run.site):
             _look_for_gap(run, store, parts, only_primary(candidates).system_identifier)
+        if not trust.keys:
+            parts.warnings.append(
+                "the backup is not signed: no restore believes it without being told to; `harbor-ha apply` makes a key"
+            )
         manifest = _manifest(run, parts, previous)
-        catalogue.publish(store, manifest)
+        # A run that was silent for too long must not publish what another run's clean-up took the parts of.
+        lock.renew()
+        catalogue.publish(store, manifest, trust)
     lines = catalogue_lines(store, run.site)
     publish_catalogue(run.site, lines)
     sections = {"Decided": decided, "Warnings": list(manifest.warnings) or ["none"], "Backups": lines[-10:]}

@@ -15,7 +15,7 @@ from flows.rules.retention import retain
 from tasks.backup.format.catalogue import remove_backup
 from tasks.backup.night.lock import held
 from tasks.backup.night.prune import entries_named, prune_blobs
-from tasks.backup.settings import store_of
+from tasks.backup.settings import store_of, trust_of
 from tasks.errors import Refused
 
 # Never shorter than a backup and its repetition take.
@@ -38,7 +38,7 @@ def prune(site: str, confirm: bool = False, blobs: bool = False, grace_days: int
         raise Refused("The grace period is too short.", [f"grace_days must be at least {_LEAST_GRACE_DAYS}."])
     store, now, lines = store_of(run.site), datetime.now(UTC), []
     with held(store, LOCK, f"prune of {site}") if confirm else nullcontext():
-        facts = facts_of(store)
+        facts = facts_of(store, trust_of(run.site))
         verdicts = retain([fact for _, fact in facts], generations_of(run.site), now)
         going = entries_named((entry for entry, _ in facts), (v.name for v in verdicts if not v.keep))
         for entry in going if confirm else ():

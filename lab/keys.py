@@ -46,6 +46,7 @@ def ensure_keys(lab: Topology) -> None:
     for name in PASSWORDS:
         _once(lab.secrets / name, draw_password)
     _once(lab.secrets / "age-identity", _age_identity)
+    _once(lab.secrets / "signing-secret", lambda: f"{secrets.token_hex(32)}\n")
     _ensure_certificates(lab)
 
 

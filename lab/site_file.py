@@ -88,6 +88,7 @@ def site(lab: Topology, nodes: tuple[str, ...], installer: Installer, postgres_m
         # WAL stays on the nodes unless a test wants it in the bucket; then nothing more is needed than the word.
         "backup": {
             "age_recipients": [keys.age_recipient(lab)],
+            "signing_secret": _file(lab, "signing-secret"),
             "wal_passphrase": _file(lab, "wal-passphrase"),
         },
     }

@@ -10,26 +10,36 @@ from blocks import HarborSite
 from flows.rules.retention import BackupFact, Generations, Verdict, retain
 from tasks.backup.format.catalogue import Entry, list_backups, read_manifest
 from tasks.backup.format.manifest import Manifest, ManifestUnreadable
+from tasks.backup.format.signature import ANYONE, NotSigned, SignatureWrong, Trust
+from tasks.backup.settings import trust_of
 from tasks.storage.errors import CrcMismatch
 from tasks.storage.store import ObjectStore
 
 
-def facts_of(store: ObjectStore) -> list[tuple[Entry, BackupFact]]:
+def facts_of(store: ObjectStore, trust: Trust) -> list[tuple[Entry, BackupFact]]:
     """Read the catalogue for the rules of retention; a damaged manifest counts as not complete."""
-    return [(entry, _fact(entry, manifest_of(store, entry))) for entry in list_backups(store)]
+    return [(entry, _fact(entry, *_manifest_of(store, entry, trust))) for entry in list_backups(store)]
 
 
-def manifest_of(store: ObjectStore, entry: Entry) -> Manifest | None:
-    """The manifest of a complete backup; None when it is damaged or not complete."""
+def _manifest_of(store: ObjectStore, entry: Entry, trust: Trust) -> tuple[Manifest | None, bool]:
+    """The manifest of a complete backup, None when it is damaged or not complete; and whether it is signed."""
     if not entry.complete:
-        return None
+        return None, True
     try:
-        return read_manifest(store, entry.backup)
+        if trust.keys:
+            return read_manifest(store, entry.backup, trust), True
+    except (NotSigned, SignatureWrong):
+        pass
     except (ManifestUnreadable, CrcMismatch):
-        return None
+        return None, True
+    try:
+        # Without a key nothing can be told apart, and everything counts as it did before there were signatures.
+        return read_manifest(store, entry.backup, ANYONE), not trust.keys
+    except (ManifestUnreadable, CrcMismatch):
+        return None, True
 
 
-def _fact(entry: Entry, manifest: Manifest | None) -> BackupFact:
+def _fact(entry: Entry, manifest: Manifest | None, signed: bool) -> BackupFact:
     return BackupFact(
         name=str(entry.backup),
         started=entry.backup.started,
@@ -37,6 +47,7 @@ def _fact(entry: Entry, manifest: Manifest | None) -> BackupFact:
         with_images=manifest is not None and manifest.has_images,
         held=entry.held,
         verified=any("-ok" in name for name in entry.verified),
+        signed=signed,
     )
 
 
@@ -55,7 +66,7 @@ def generations_of(site: HarborSite) -> Generations:
 
 def catalogue_lines(store: ObjectStore, site: HarborSite) -> list[str]:
     """One line for each backup, oldest first: what it holds and why it is kept."""
-    facts = facts_of(store)
+    facts = facts_of(store, trust_of(site))
     verdicts = {
         v.name: v for v in retain([fact for _, fact in facts], generations_of(site), datetime.now(UTC))
     }
@@ -66,6 +77,7 @@ def _line(entry: Entry, fact: BackupFact, verdict: Verdict) -> str:
     state = "complete" if fact.complete else "damaged" if entry.complete else "not complete"
     images = "with images" if fact.with_images else "without images"
     proven = ", restored in a drill" if fact.verified else ""
+    proven += "" if fact.signed else ", not signed"
     fate = "stays" if verdict.keep else "may go"
     return f"{fact.name}: {state}, {images}{proven}, {entry.size:,} bytes; {fate}: {verdict.reason}"
 

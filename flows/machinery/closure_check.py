@@ -11,11 +11,12 @@ from tasks.backup.format.blobs import BlobFile, IndexedBlob, KnownBlob, indexed_
 from tasks.backup.format.catalogue import list_backups, read_manifest
 from tasks.backup.format.layout import BLOB_INDEX, blob_key, parse_backup_id
 from tasks.backup.format.manifest import Artifact, ManifestUnreadable
+from tasks.backup.format.signature import NotSigned, SignatureWrong, Trust
 from tasks.backup.night.images import INDEX, NEEDED, PREVIOUS, UPLOADED
 from tasks.backup.night.known import known_of, newest_of
 from tasks.backup.restore.fetch import ArtifactDamaged, Origin
 from tasks.backup.restore.restore_blobs import fetch_index
-from tasks.backup.settings import store_of
+from tasks.backup.settings import store_of, trust_of
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, changed
 from tasks.storage.digests import Digests
@@ -51,7 +52,7 @@ def check_closure(
     needed = BlobFile(directory / NEEDED)
     # As many listings as there are blobs to expect: sixteen of a million blobs are held all at once, 450 MB.
     stored = bucket_inventory(store, expected=needed.count())
-    checks = compare(needed.needed(), stored, _known(store, directory))
+    checks = compare(needed.needed(), stored, _known(store, trust_of(site), directory))
     tee = _Tee(checks, store, source)
     index.write(tee.lines())
     result = conclude(tee.kept, source.has)
@@ -115,15 +116,19 @@ class _Source:
         return bytes.fromhex(digest.removeprefix("sha256:")) in self._digests
 
 
-def _known(store: ObjectStore, directory: Path) -> Iterator[KnownBlob]:
+def _known(store: ObjectStore, trust: Trust, directory: Path) -> Iterator[KnownBlob]:
     """What was hashed on its way into the bucket: the last index, and this run's uploads."""
     older: Iterable[KnownBlob] = ()
     for entry in reversed(list_backups(store)):
         if not entry.complete or BLOB_INDEX not in entry.names:
             continue
         try:
-            manifest = read_manifest(store, entry.backup)
+            manifest = read_manifest(store, entry.backup, trust)
             found = fetch_index(Origin(store, entry.backup, []), manifest, directory / PREVIOUS)
+        except (NotSigned, SignatureWrong) as error:
+            # What somebody else wrote must not vouch for blobs; theirs are asked for and hashed anew.
+            _LOG.warning("The index of %s is not used: %s", entry.backup, error)
+            continue
         except (ManifestUnreadable, ArtifactDamaged, CrcMismatch, ObjectMissing) as error:
             # A damaged backup of yesterday is no reason to have none of tonight.
             _LOG.warning("The index of %s is not used: %s", entry.backup, error)

@@ -67,11 +67,23 @@ def copy_images_with_progress(
 
 
 def restore_images_with_progress(
-    site: HarborSite, host: Host, *, backup: str, identity_file: str | None = None
+    site: HarborSite,
+    host: Host,
+    *,
+    backup: str,
+    identity_file: str | None = None,
+    accept_unsigned: bool = False,
 ) -> Outcome:
     """Restore images, with a bar in the UI; see `tasks.backup.restore.recovery.restore_images`."""
     with Progress(f"restore-{site.name}", f"Images of {site.name} from the bucket") as bar:
-        return restore_images(site, host, backup=backup, identity_file=identity_file, progress=bar.at)
+        return restore_images(
+            site,
+            host,
+            backup=backup,
+            identity_file=identity_file,
+            accept_unsigned=accept_unsigned,
+            progress=bar.at,
+        )
 
 
 def restore_needed_images_with_progress(site: HarborSite, host: Host) -> Outcome:

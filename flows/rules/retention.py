@@ -19,6 +19,7 @@ class BackupFact:
         with_images: complete, and every blob of it was in the bucket.
         held: somebody put a HOLD next to it.
         verified: a drill restored it.
+        signed: the orchestrator made it, as far as its signature says.
     """
 
     name: str
@@ -27,6 +28,7 @@ class BackupFact:
     with_images: bool = True
     held: bool = False
     verified: bool = False
+    signed: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def retain(backups: Iterable[BackupFact], policy: Generations, now: datetime) ->
         now: with a time zone; backups from the future (a wrong clock somewhere) are kept and not counted.
     """
     ordered = sorted(backups, key=lambda backup: (backup.started, backup.name), reverse=True)
-    believed = [backup for backup in ordered if backup.complete and backup.started <= now]
+    believed = [backup for backup in ordered if backup.complete and backup.signed and backup.started <= now]
     reasons = _reasons(believed, policy)
     return tuple(_judge(backup, reasons.get(backup.name, []), now) for backup in ordered)
 
@@ -115,6 +117,11 @@ def _judge(backup: BackupFact, reasons: Sequence[str], now: datetime) -> Verdict
     if not backup.complete:
         young = now - backup.started < UNFINISHED_GRACE
         return Verdict(backup.name, young, "not complete, may be under way" if young else "never completed")
+    if not backup.signed:
+        # Whoever writes into the bucket could make ten newer ones, and the real ones would be past all generations.
+        return Verdict(
+            backup.name, True, "not signed, counts for nothing: sign it after a drill, or remove it by hand"
+        )
     if reasons:
         return Verdict(backup.name, True, ", ".join(reasons))
     return Verdict(backup.name, False, "past all generations")

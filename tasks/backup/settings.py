@@ -6,6 +6,7 @@ from typing import Any
 from blocks import HarborSite
 from tasks.backup.format.encryption import identities_of, parse_identities, recipients_of
 from tasks.backup.format.layout import BackupId
+from tasks.backup.format.signature import Trust, parse_signing_secret
 from tasks.backup.night.stored import Destination
 from tasks.backup.restore.fetch import Origin
 from tasks.errors import HarborHaError, Refused
@@ -62,19 +63,30 @@ def destination_of(site: HarborSite, backup: BackupId) -> Destination:
     return Destination(store_of(site), backup, recipients_of(site.backup.age_recipients, "the backup"))
 
 
-def origin_of(site: HarborSite, backup: BackupId, identity_file: str | None = None) -> Origin:
+def trust_of(site: HarborSite, *, accept_unsigned: bool = False) -> Trust:
+    """Whose backups are believed: those that the site's own keys signed; others when an operator says so."""
+    secret = site.backup.signing_secret
+    keys = parse_signing_secret(secret.get_secret_value()) if secret is not None else ()
+    return Trust(keys, accept_unsigned)
+
+
+def origin_of(
+    site: HarborSite, backup: BackupId, identity_file: str | None = None, *, accept_unsigned: bool = False
+) -> Origin:
     """Where the objects of a backup come from.
 
     Args:
         site: its bucket and, unless a file is named, its identity for drills.
         backup: which one.
         identity_file: path of a 0600 file on the orchestrator.
+        accept_unsigned: see `Trust`.
 
     Raises:
         NoIdentity: neither of the two.
         IdentityUnusable: with the reason.
     """
-    return Origin(store_of(site), backup, identities(site, identity_file))
+    trust = trust_of(site, accept_unsigned=accept_unsigned)
+    return Origin(store_of(site), backup, identities(site, identity_file), trust)
 
 
 def identities(site: HarborSite, identity_file: str | None = None) -> list[Any]:

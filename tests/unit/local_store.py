@@ -2,9 +2,13 @@
 
 from blocks import OssBucket
 from lab.oss.server import OssServer
+from tasks.backup.format.signature import Trust
 from tasks.storage.retry import Patience
 from tasks.storage.store import ObjectStore, open_store
 from tests.unit.local_oss import ACCESS_KEY_ID, ACCESS_KEY_SECRET, BUCKET, REGION
+
+# The orchestrator's key; what is published with it is believed.
+TRUST = Trust((bytes(range(32)),))
 
 
 def local_store(server: OssServer, site: str = "main", patience: Patience | None = None) -> ObjectStore:

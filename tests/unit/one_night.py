@@ -33,7 +33,7 @@ from tasks.storage.store import ObjectStore, open_store
 from tests.unit.local_host import local_host
 from tests.unit.local_oss import ACCESS_KEY_ID, ACCESS_KEY_SECRET, BUCKET, REGION
 from tests.unit.local_postgres import programs
-from tests.unit.local_store import local_store
+from tests.unit.local_store import TRUST, local_store
 from tests.unit.site_on_disk import NOW, correct_site
 
 IDENTITY = pyrage.x25519.Identity.generate()
@@ -125,6 +125,7 @@ def new_night(directory: Path, endpoint: str, server: Server | None = None) -> N
         "access_key_secret": on_disk.secret("oss", ACCESS_KEY_SECRET),
     }
     data["backup"]["age_recipients"] = [str(IDENTITY.to_public())]
+    data["backup"]["signing_secret"] = on_disk.secret("signing-secret", f"{TRUST.keys[0].hex()}\n")
     for name, content in (
         ("harbor/harbor.yml", "hostname: harbor.example.com\n"),
         ("data/secret/keys/secretkey", "0123456789abcdef"),

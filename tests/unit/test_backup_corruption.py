@@ -21,7 +21,7 @@ from tasks.storage.retry import Patience
 from tests.unit.local_host import local_host
 from tests.unit.local_oss import running_oss
 from tests.unit.local_postgres import programs, running_postgres
-from tests.unit.local_store import local_store
+from tests.unit.local_store import TRUST, local_store
 from tests.unit.whole_backup import Saved, back_up
 
 pytestmark = [
@@ -138,4 +138,4 @@ def test_a_restore_names_a_damaged_blob_and_brings_back_the_others(
 def test_nothing_is_restored_by_a_damaged_manifest(oss: OssServer, saved: Saved, damage: str) -> None:
     DAMAGE[damage](oss, saved, saved.origin.backup.key(MANIFEST))
     with pytest.raises((ManifestUnreadable, CrcMismatch), match=str(saved.origin.backup)):
-        read_manifest(saved.store, saved.origin.backup)
+        read_manifest(saved.store, saved.origin.backup, TRUST)

@@ -15,6 +15,7 @@ from tasks.backup.format.catalogue import list_backups, publish, remove_backup
 from tasks.backup.format.layout import (
     BLOB_INDEX,
     HOLD,
+    SIGNATURE,
     VERIFIED,
     BackupId,
     blob_key,
@@ -26,7 +27,7 @@ from tasks.backup.restore.fetch import ArtifactDamaged
 from tasks.storage.errors import ObjectImmutable
 from tasks.storage.store import ObjectStore
 from tests.unit.local_oss import running_oss
-from tests.unit.local_store import local_store
+from tests.unit.local_store import TRUST, local_store
 from tests.unit.test_backup_images import digest_of, put_blobs
 
 LATER = datetime.now(UTC) + timedelta(days=30)
@@ -64,7 +65,9 @@ def backup_of(store: ObjectStore, tmp_path: Path, *numbers: int, age: timedelta 
         "none",
     )
     source = Source("", "primary", 0, "", "", 1, "")
-    publish(store, Manifest(str(backup), "main", "", "", "", source, Harbor("", "", ""), (), (artifact,)))
+    publish(
+        store, Manifest(str(backup), "main", "", "", "", source, Harbor("", "", ""), (), (artifact,)), TRUST
+    )
     return backup
 
 
@@ -111,7 +114,9 @@ def test_what_is_no_blob_is_left_alone(store: ObjectStore) -> None:
 def verdict_on(store: ObjectStore, backup: BackupId) -> Verdict:
     """What the flow decides with a policy that keeps as little as possible."""
     policy = Generations(0, 0, 0, 0, 1, "UTC")
-    verdicts = retain([fact for _, fact in facts_of(store)], policy, datetime.now(UTC) + timedelta(days=400))
+    verdicts = retain(
+        [fact for _, fact in facts_of(store, TRUST)], policy, datetime.now(UTC) + timedelta(days=400)
+    )
     (found,) = [verdict for verdict in verdicts if verdict.name == str(backup)]
     return found
 
@@ -143,3 +148,16 @@ def test_a_retention_policy_is_told_and_leaves_the_backup_whole(
         remove_backup(store, entry)
     assert list_backups(store) == [entry]
     assert entry.complete
+
+
+def test_ten_backups_that_somebody_else_made_do_not_push_out_the_real_ones(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    """They are complete by every mark that a writer of the bucket can make; only the signature is missing."""
+    real = backup_of(store, tmp_path, 1, age=timedelta(days=2))
+    forged = [backup_of(store, tmp_path, number) for number in (2, 3)]
+    assert not verdict_on(store, real).keep
+    for backup in forged:
+        store.delete_many([backup.key(SIGNATURE)])
+    assert verdict_on(store, real).keep
+    assert "not signed" in verdict_on(store, forged[0]).reason

@@ -40,6 +40,7 @@ from tasks.storage.store import ObjectStore, open_store
 from tests.unit.local_host import local_host
 from tests.unit.local_oss import ACCESS_KEY_ID, ACCESS_KEY_SECRET, BUCKET, REGION, running_oss
 from tests.unit.local_postgres import programs, running_postgres
+from tests.unit.local_store import TRUST
 
 pytestmark = [
     pytest.mark.servers,
@@ -92,12 +93,12 @@ def back_up(store: ObjectStore, server: Server, blobs: BlobFile | None = None) -
         databases=tuple(dump.entry for dump in dumped),
         artifacts=(*(dump.artifact for dump in dumped), dump_globals(HOST, server, to)),
     )
-    publish(store, manifest)
+    publish(store, manifest, TRUST)
     return manifest
 
 
 def origin(store: ObjectStore, manifest: Manifest) -> Origin:
-    return Origin(store, find_backup(store, manifest.backup_id), [IDENTITY])
+    return Origin(store, find_backup(store, manifest.backup_id), [IDENTITY], TRUST)
 
 
 def restore(store: ObjectStore, server: Server, manifest: Manifest) -> RestoredDatabase:
@@ -136,7 +137,7 @@ def test_a_database_comes_back_with_every_row(
 ) -> None:
     blobs = BlobFile(tmp_path / "blobs.tsv.zst")
     made = back_up(store, server, blobs)
-    manifest = read_manifest(store, find_backup(store, "latest"))
+    manifest = read_manifest(store, find_backup(store, "latest"), TRUST)
     assert manifest == made
     assert manifest.database("registry").tables["public.blob"] == 20000
     listed = list(blobs.needed())
@@ -247,7 +248,7 @@ def test_without_a_marker_there_is_no_backup(store: ObjectStore, server: Server)
     with pytest.raises(NoBackup):
         find_backup(store, "latest")
     with pytest.raises(NoBackup, match="never completed"):
-        read_manifest(store, backup)
+        read_manifest(store, backup, TRUST)
 
 
 def test_a_manifest_that_was_changed_afterwards_is_not_believed(store: ObjectStore, server: Server) -> None:
@@ -257,13 +258,13 @@ def test_a_manifest_that_was_changed_afterwards_is_not_believed(store: ObjectSto
     raw["warnings"] = []
     store.put_bytes(backup.key(MANIFEST), json.dumps(raw).encode())
     with pytest.raises(ManifestUnreadable, match="completion marker"):
-        read_manifest(store, backup)
+        read_manifest(store, backup, TRUST)
 
 
 def test_a_backup_is_published_once(store: ObjectStore, server: Server) -> None:
     manifest = back_up(store, server)
     with pytest.raises(ObjectExists):
-        publish(store, replace(manifest, warnings=("another",)))
+        publish(store, replace(manifest, warnings=("another",)), TRUST)
 
 
 def test_a_removal_that_is_killed_never_leaves_something_that_looks_complete(

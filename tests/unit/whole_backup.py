@@ -20,6 +20,7 @@ from tasks.backup.server import Server
 from tasks.backup.tools import find_tools, pipeline
 from tasks.storage.store import ObjectStore
 from tests.unit.local_host import local_host
+from tests.unit.local_store import TRUST
 
 IDENTITY = pyrage.x25519.Identity.generate()
 SECRETKEY = b"0123456789abcdef"
@@ -48,7 +49,7 @@ class Saved:
     @property
     def origin(self) -> Origin:
         """Where a restore reads from."""
-        return Origin(self.store, find_backup(self.store, self.manifest.backup_id), [IDENTITY])
+        return Origin(self.store, find_backup(self.store, self.manifest.backup_id), [IDENTITY], TRUST)
 
 
 def tree(registry: Path) -> Path:
@@ -85,7 +86,7 @@ def back_up(store: ObjectStore, server: Server, directory: Path) -> Saved:
         blobs=Blobs(len(blobs), sum(blob.size for blob in blobs), len(blobs), 0, closure_ok=True),
         links=links.links,
     )
-    publish(store, manifest)
+    publish(store, manifest, TRUST)
     return Saved(store, manifest, directory, tuple(blobs))
 
 

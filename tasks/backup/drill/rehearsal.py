@@ -132,7 +132,7 @@ def run_drill(host: Host, programs: str, origin: Origin, directory: str = DIRECT
             result.findings.append(f"{name}: {error}")
         result.seconds[name] = round((datetime.now(UTC) - begun).total_seconds(), 2)
 
-    check("manifest", lambda: manifest.append(read_manifest(origin.store, origin.backup)))
+    check("manifest", lambda: manifest.append(read_manifest(origin.store, origin.backup, origin.trust)))
     if manifest:
         check("configuration", lambda: _configuration(origin, manifest[0], result))
         check("databases", lambda: _databases(host, programs, origin, manifest[0], directory, result))

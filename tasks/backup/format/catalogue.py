@@ -8,12 +8,14 @@ from tasks.backup.format.layout import (
     COMPLETE,
     HOLD,
     MANIFEST,
+    SIGNATURE,
     VERIFIED,
     BackupId,
     parse_backup_id,
     split_key,
 )
 from tasks.backup.format.manifest import Manifest, ManifestUnreadable, decode, encode, fingerprint
+from tasks.backup.format.signature import SignatureWrong, Trust, require_signed, signature_of
 from tasks.errors import HarborHaError
 from tasks.storage.errors import ObjectMissing
 from tasks.storage.objects import ListedObject
@@ -89,11 +91,17 @@ def find_backup(store: ObjectStore, wanted: str) -> BackupId:
     )
 
 
-def read_manifest(store: ObjectStore, backup: BackupId) -> Manifest:
+def read_manifest(store: ObjectStore, backup: BackupId, trust: Trust) -> Manifest:
     """Read the manifest of a complete backup.
+
+    Args:
+        store: the bucket.
+        backup: which one.
+        trust: whose signature is believed.
 
     Raises:
         NoBackup: it has no completion marker.
+        NotSigned, SignatureWrong: nobody who is believed signed it; nothing of it was looked at.
         ManifestUnreadable: the manifest is not the one that the marker was written for.
     """
     where = store.where(backup.directory)
@@ -109,14 +117,50 @@ def read_manifest(store: ObjectStore, backup: BackupId) -> Manifest:
             meaning="Somebody changed it, or it is damaged; nothing of this backup can be trusted.",
             remedy="Use another backup.",
         )
+    require_signed(content, _signature(store, backup), trust, where)
     manifest = decode(content, where)
     if manifest.backup_id != str(backup):
         raise ManifestUnreadable(f"The manifest is of the backup {manifest.backup_id}.", where=where)
     return manifest
 
 
-def publish(store: ObjectStore, manifest: Manifest) -> None:
-    """Write the manifest, then the marker: from here on the backup exists.
+def _signature(store: ObjectStore, backup: BackupId) -> bytes | None:
+    try:
+        return store.get_bytes(backup.key(SIGNATURE), limit=4096)
+    except ObjectMissing:
+        return None
+
+
+def sign(store: ObjectStore, backup: BackupId, reviewed: str, trust: Trust) -> None:
+    """Sign a backup that somebody reviewed.
+
+    Args:
+        store: the bucket.
+        backup: which one.
+        reviewed: fingerprint of the manifest that was reviewed.
+        trust: its first key signs.
+
+    Raises:
+        SignatureWrong: the manifest in the bucket is another one by now.
+    """
+    content = store.get_bytes(backup.key(MANIFEST))
+    if fingerprint(content) != reviewed:
+        raise SignatureWrong(
+            "The manifest is not the one that was reviewed.",
+            where=store.where(backup.directory),
+            meaning="Somebody exchanged it meanwhile; it was not signed.",
+            remedy="Find out who writes into the bucket.",
+        )
+    store.put_bytes(backup.key(SIGNATURE), signature_of(content, trust))
+
+
+def publish(store: ObjectStore, manifest: Manifest, trust: Trust) -> None:
+    """Write the manifest and its signature, then the marker: from here on the backup exists.
+
+    Args:
+        store: the bucket.
+        manifest: of the backup.
+        trust: its first key signs; without one the backup stays unsigned.
 
     Raises:
         ObjectExists: the backup exists already.
@@ -124,6 +168,8 @@ def publish(store: ObjectStore, manifest: Manifest) -> None:
     backup = parse_backup_id(manifest.backup_id)
     content = encode(manifest)
     store.put_bytes(backup.key(MANIFEST), content, forbid_overwrite=True)
+    if trust.keys:
+        store.put_bytes(backup.key(SIGNATURE), signature_of(content, trust))
     store.create_marker(backup.key(COMPLETE), fingerprint(content).encode() + b"\n")
 
 

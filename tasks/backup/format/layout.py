@@ -13,6 +13,7 @@ LOCKS = "meta/locks/"
 BLOBS = "registry/docker/registry/v2/blobs/sha256/"
 
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.json.hmac"
 COMPLETE = "COMPLETE"
 HOLD = "HOLD"
 VERIFIED = "VERIFIED-"

@@ -44,7 +44,9 @@ _TAKING = timedelta(minutes=3)
 _ATTEMPTS = 12
 _PAUSE_S = 0.3
 _TIME = "%Y%m%dT%H%M%S%fZ"
-_NAME = re.compile(r"(?P<token>[0-9a-f]{12})-(?P<turn>\d{6})-(?P<state>taking|held|free)-(?P<until>\d{8}T\d{12}Z)\.json")
+_NAME = re.compile(
+    r"(?P<token>[0-9a-f]{12})-(?P<turn>\d{6})-(?P<state>taking|held|free)-(?P<until>\d{8}T\d{12}Z)\.json"
+)
 
 
 class LockedByAnother(HarborHaError):

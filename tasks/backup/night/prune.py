@@ -10,6 +10,7 @@ from pathlib import Path
 from tasks.backup.format.blobs import IndexedBlob
 from tasks.backup.format.catalogue import Entry, list_backups, read_manifest
 from tasks.backup.format.layout import BLOB_INDEX, BLOBS, digest_of
+from tasks.backup.format.signature import ANYONE
 from tasks.backup.restore.fetch import Origin
 from tasks.backup.restore.restore_blobs import fetch_index
 from tasks.storage.objects import ListedObject
@@ -31,7 +32,7 @@ def referenced(store: ObjectStore, work: Path) -> Iterator[str]:
     indexes = []
     for number, entry in enumerate(list_backups(store)):
         if entry.complete and BLOB_INDEX in entry.names:
-            manifest = read_manifest(store, entry.backup)
+            manifest = read_manifest(store, entry.backup, ANYONE)
             origin = Origin(store, entry.backup, [])
             indexes.append(fetch_index(origin, manifest, work / f"{number}.zst").indexed())
     last = ""

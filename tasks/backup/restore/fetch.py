@@ -5,7 +5,7 @@ import gzip
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 import zstandard
@@ -14,6 +14,7 @@ from tasks.backup.format.encryption import DecryptionFailed, decrypted
 from tasks.backup.format.hashing import HashingReader, Readable
 from tasks.backup.format.layout import BackupId
 from tasks.backup.format.manifest import Artifact
+from tasks.backup.format.signature import Trust
 from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
 from tasks.storage.errors import CrcMismatch
@@ -30,17 +31,27 @@ class ArtifactDamaged(HarborHaError):
     """An object of the backup is not what its manifest says."""
 
 
+class NotEncrypted(HarborHaError):
+    """What is always stored encrypted is said to be in clear; anybody could have written that."""
+
+
+# What holds no secret; all else is encrypted when it is stored, and there is no setting against it.
+_IN_CLEAR = ("blob-index",)
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where the objects of one backup come from, and what opens them.
 
     Attributes:
         identities: parsed age identities; any of them may fit.
+        trust: whose signature is believed; nobody's unless given.
     """
 
     store: ObjectStore
     backup: BackupId
     identities: Sequence[Any]
+    trust: Trust = field(default_factory=Trust)
 
 
 @contextmanager
@@ -51,12 +62,20 @@ def opened(origin: Origin, artifact: Artifact) -> Iterator[Readable]:
     Until then nothing that was made of the bytes may be used.
 
     Raises:
+        NotEncrypted: this software never stores such an object in clear.
         ArtifactDamaged: size or sha256 differ.
         DecryptionFailed: age found it damaged, or made for another identity.
         StorageError: it cannot be read, or OSS's own checksum does not fit.
     """
     key = origin.backup.key(artifact.name)
     where = origin.store.where(key)
+    if artifact.encryption != "age" and artifact.role not in _IN_CLEAR:
+        raise NotEncrypted(
+            f"The manifest says that {artifact.name} is not encrypted.",
+            where=where,
+            meaning="No version of this software wrote it so: somebody else wrote this manifest. Nothing was read.",
+            remedy="Use another backup, and find out who writes into the bucket.",
+        )
     with contextlib.closing(origin.store.get_stream(key)) as reader:
         stored = HashingReader(reader)
         if artifact.encryption == "age":

@@ -29,10 +29,16 @@ class ImagesMissing(HarborHaError):
 
 
 def restore_databases(
-    site: HarborSite, host: Host, *, backup: str, identity_file: str | None = None, jobs: int = 2
+    site: HarborSite,
+    host: Host,
+    *,
+    backup: str,
+    identity_file: str | None = None,
+    accept_unsigned: bool = False,
+    jobs: int = 2,
 ) -> Outcome:
     """Load every database of the backup and compare all row counts."""
-    origin, manifest = _backup(site, backup, identity_file)
+    origin, manifest = _backup(site, backup, identity_file, accept_unsigned)
     server = server_of(layout_of(site))
     restored = [
         restore_database(
@@ -53,20 +59,30 @@ def restore_databases(
 
 
 def restore_secrets(
-    site: HarborSite, host: Host, *, backup: str, identity_file: str | None = None
+    site: HarborSite,
+    host: Host,
+    *,
+    backup: str,
+    identity_file: str | None = None,
+    accept_unsigned: bool = False,
 ) -> Outcome:
     """Put secretkey and the token keys back, before anything could make new ones."""
-    origin, manifest = _backup(site, backup, identity_file)
+    origin, manifest = _backup(site, backup, identity_file, accept_unsigned)
     return put_back_secrets(site, host, read_configuration(origin, manifest))
 
 
 def restore_image_links(
-    site: HarborSite, host: Host, *, backup: str, identity_file: str | None = None
+    site: HarborSite,
+    host: Host,
+    *,
+    backup: str,
+    identity_file: str | None = None,
+    accept_unsigned: bool = False,
 ) -> Outcome:
     """Unpack the links of all repositories; never under a Harbor that runs, whose links are newer."""
     if harbor_runs(host):
         return unchanged("Harbor runs already, on links that were restored")
-    origin, manifest = _backup(site, backup, identity_file)
+    origin, manifest = _backup(site, backup, identity_file, accept_unsigned)
     restore_links(host, origin, manifest, site.nas.registry)
     links = manifest.links
     return changed(f"{links.files} links of {links.repositories} repositories" if links else "none")
@@ -78,6 +94,7 @@ def restore_images(
     *,
     backup: str,
     identity_file: str | None = None,
+    accept_unsigned: bool = False,
     progress: Callable[[int, int, int], None] = lambda done, total, size: None,
 ) -> Outcome:
     """Verify the blobs on the NAS against the backup's index, and copy from the bucket what is not there.
@@ -85,7 +102,7 @@ def restore_images(
     Raises:
         BlobsDamaged: after all others were restored, with those that are damaged in the bucket.
     """
-    origin, manifest = _backup(site, backup, identity_file)
+    origin, manifest = _backup(site, backup, identity_file, accept_unsigned)
     assert manifest.blobs is not None
     total = manifest.blobs.referenced
     with tempfile.TemporaryDirectory(prefix="harbor-ha-restore-") as work:
@@ -125,6 +142,8 @@ def require_links(site: HarborSite, host: Host) -> Outcome:
     return unchanged("the NAS holds Harbor's storage")
 
 
-def _backup(site: HarborSite, backup: str, identity_file: str | None) -> tuple[Origin, Manifest]:
-    origin = origin_of(site, parse_backup_id(backup), identity_file)
-    return origin, read_manifest(origin.store, origin.backup)
+def _backup(
+    site: HarborSite, backup: str, identity_file: str | None, accept_unsigned: bool
+) -> tuple[Origin, Manifest]:
+    origin = origin_of(site, parse_backup_id(backup), identity_file, accept_unsigned=accept_unsigned)
+    return origin, read_manifest(origin.store, origin.backup, origin.trust)

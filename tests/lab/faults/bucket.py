@@ -9,7 +9,7 @@ from typing import Any
 from tasks.backup.format.catalogue import Entry, list_backups, read_manifest
 from tasks.backup.format.layout import BLOBS
 from tasks.backup.format.manifest import Manifest
-from tasks.backup.settings import store_of
+from tasks.backup.settings import store_of, trust_of
 from tasks.storage.store import ObjectStore
 from tests.lab.faults.stage import Stage
 
@@ -27,7 +27,7 @@ class Bucket:
 
     def newest(self) -> Manifest:
         """The manifest of the newest complete backup."""
-        return read_manifest(self.store, self.complete()[-1].backup)
+        return read_manifest(self.store, self.complete()[-1].backup, trust_of(self._stage.site))
 
     def uploads(self) -> int:
         """How many multipart uploads were begun and neither completed nor aborted."""
