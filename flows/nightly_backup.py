@@ -64,6 +64,7 @@ class Parts:
     links: Links | None = None
     blobs: Blobs | None = None
     warnings: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     def add(self, plain: dict[str, Any]) -> None:
         """Keep an artifact; one of the same name replaces it."""
@@ -114,6 +115,7 @@ def _run(run: Protocol, images: bool) -> tuple[Manifest | None, dict[str, Any]]:
             _images(run, parts, chosen)
         if uses_repository(run.site):
             _look_for_gap(run, store, parts, only_primary(candidates).system_identifier)
+        parts.warnings += [f"a restore leaves out, in {line}" for line in parts.left_out]
         if not trust.keys:
             parts.warnings.append(
                 "the backup is not signed: no restore believes it without being told to; `harbor-ha apply` makes a key"
@@ -169,6 +171,7 @@ def _databases(run: Protocol, parts: Parts, chosen: DumpNode) -> None:
     parts.databases = tuple(part_from_plain(Database, plain) for plain in dumped.data["databases"])
     for artifact in dumped.data["artifacts"]:
         parts.add(artifact)
+    parts.left_out = list(dumped.data["left_out"])
 
 
 def _configuration(run: Protocol, parts: Parts, chosen: DumpNode) -> None:

@@ -17,22 +17,35 @@ class Server:
         programs: the directory of psql, pg_dump… of the server's own major version.
         port: the port in its socket's name.
         sockets: the directory of its socket.
-        user: the operating system user, and the superuser, that the programs run as.
+        user: the operating system user that the programs run as.
+        role: whom they connect as; empty: the role of the user's name.
     """
 
     programs: str
     port: int
     sockets: str = SOCKETS
     user: str = "postgres"
+    role: str = ""
 
     def command(self, program: str, *arguments: str) -> list[str]:
         """The argument list of a client program that connects to this server and never asks for a password."""
-        return [f"{self.programs}/{program}", "-h", self.sockets, "-p", str(self.port), "-w", *arguments]
+        role = ["-U", self.role] if self.role else []
+        return [
+            f"{self.programs}/{program}",
+            "-h",
+            self.sockets,
+            "-p",
+            str(self.port),
+            *role,
+            "-w",
+            *arguments,
+        ]
 
     def psql(self, database: str, *arguments: str) -> list[str]:
-        """psql for programs: no start-up file, bare tab-separated rows, the first error ends it."""
+        """psql for programs: no start-up file, bare tab-separated rows in UTF-8, the first error ends it."""
         bare = ["-X", "-A", "-t", "-q", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-d", database]
-        return self.command("psql", *bare, *arguments)
+        # Without it the answer comes in the database's encoding, and a name in Latin-1 ends the night.
+        return ["env", "PGCLIENTENCODING=UTF8", *self.command("psql", *bare, *arguments)]
 
 
 def server_of(layout: Layout) -> Server:

@@ -1,6 +1,7 @@
 """A PostgreSQL for an hour: initdb in a private directory, a socket nobody else can reach, gone afterwards."""
 
 import posixpath
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -44,7 +45,9 @@ def scratch_server(
     Raises:
         RemoteCommandFailed: it could not be created or started.
     """
-    server = Server(programs, _PORT, directory, user)
+    # A name of its own: the backup's owner may be called postgres, and must not be the superuser here.
+    superuser = f"scratch_{secrets.token_hex(4)}"
+    server = Server(programs, _PORT, directory, user, superuser)
     data = posixpath.join(directory, "data")
     _remove(host, server, data)
     try:
@@ -54,7 +57,7 @@ def scratch_server(
             "-D",
             data,
             "-U",
-            user,
+            superuser,
             "-A",
             "trust",
             "-E",

@@ -56,6 +56,7 @@ class Database:
         tables: exact number of rows of every ordinary table, by `schema.table`.
         schema_version: Harbor's `schema_migrations.version`; None where the database has none.
         schema_dirty: whether a migration was under way or had failed.
+        left_out: what a restore will not bring back, one sentence each.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Database:
     tables: dict[str, int]
     schema_version: int | None = None
     schema_dirty: bool = False
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

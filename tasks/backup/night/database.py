@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tasks.backup.format.blobs import BlobFile, needed_line
+from tasks.backup.format.contents import contents_of
 from tasks.backup.format.layout import GLOBALS, dump_name
 from tasks.backup.format.manifest import Artifact, Database, Source
+from tasks.backup.format.restorable import World, foreign_owners, left_out, told
 from tasks.backup.night.snapshot import SnapshotFacts, open_snapshot
 from tasks.backup.night.stored import Destination, store_output
 from tasks.backup.server import Server, query
@@ -23,10 +25,12 @@ class DumpedDatabase:
 
     Attributes:
         facts: of the snapshot that the dump, the counts and the list of blobs share.
+        left_out: what a restore will not bring back.
     """
 
     facts: SnapshotFacts
     artifact: Artifact
+    left_out: tuple[str, ...] = ()
 
     @property
     def entry(self) -> Database:
@@ -41,6 +45,7 @@ class DumpedDatabase:
             tables=facts.tables,
             schema_version=facts.schema_version,
             schema_dirty=facts.schema_dirty,
+            left_out=self.left_out,
         )
 
 
@@ -95,7 +100,45 @@ def dump_database(
             user=server.user,
             timeout=timeout,
         )
-    return DumpedDatabase(facts, produced.artifact)
+        foretold = foretell(host, server, facts)
+    return DumpedDatabase(facts, produced.artifact, foretold)
+
+
+def foretell(host: Host, server: Server, facts: SnapshotFacts) -> tuple[str, ...]:
+    """Say what a restore of the snapshot will leave out, by the restore's own rules; only definitions are read.
+
+    Args:
+        host: the node.
+        server: its PostgreSQL.
+        facts: of the snapshot, which is still open.
+    """
+    dump = server.command("pg_dump", "-Fc", "-s", f"--snapshot={facts.snapshot}", "-d", facts.database)
+    printed = host.run(
+        ["bash", "-c", _LIST, f"{server.programs}/pg_restore", *dump], user=server.user, timeout=600
+    ).stdout
+    listing, _, statements = printed.partition(f"\n{_MARK}\n")
+    contents = contents_of(listing, statements)
+    lines = told(contents, left_out(contents, World(facts.owner)))
+    lines += [
+        f"things of {owner}: they will belong to {facts.owner}"
+        for owner in foreign_owners(contents, facts.owner)
+    ]
+    if facts.role == "standby":
+        lines += [
+            f"rows of {entry.name}: it is unlogged, and a standby does not have them"
+            for entry in contents
+            if entry.kind == "TABLE" and "CREATE UNLOGGED TABLE" in entry.statement
+        ]
+    return tuple(lines)
+
+
+_MARK = "harbor-ha: end of listing"
+# Definitions may hold the password of a user mapping: a file of our own, 0600, gone at the end.
+_LIST = f"""
+set -e; umask 077; file=$(mktemp); trap 'rm -f "$file"' EXIT
+"$@" -f "$file"
+"$0" -l -v "$file"; echo; echo '{_MARK}'; "$0" -f - -v -s -C "$file"
+"""
 
 
 def dump_globals(host: Host, server: Server, to: Destination, *, timeout: float = 120.0) -> Artifact:

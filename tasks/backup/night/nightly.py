@@ -33,7 +33,7 @@ def dump(site: HarborSite, host: Host, *, backup: str, work: str, reason: str) -
         reason: why this node, for the manifest.
 
     Returns:
-        data: `source`, `databases` and `artifacts`, as in the manifest.
+        data: `source`, `databases` and `artifacts`, as in the manifest; `left_out`, what a restore will not bring back.
     """
     server, to = server_of(layout_of(site)), destination_of(site, parse_backup_id(backup))
     registry = site.postgres.database
@@ -52,8 +52,11 @@ def dump(site: HarborSite, host: Host, *, backup: str, work: str, reason: str) -
     artifacts = [*(each.artifact for each in dumped), dump_globals(host, server, to)]
     rows = sum(sum(each.facts.tables.values()) for each in dumped)
     size = sum(artifact.size for artifact in artifacts)
+    lost = [f"{each.facts.database}: {line}" for each in dumped for line in each.left_out]
+    note = f"; a restore leaves out {len(lost)} things" if lost else ""
     return changed(
-        f"{len(dumped)} database{'s'[: len(dumped) > 1]}, {rows:,} rows, {size:,} bytes, from the {source.role}",
+        f"{len(dumped)} database{'s'[: len(dumped) > 1]}, {rows:,} rows, {size:,} bytes, from the {source.role}{note}",
+        left_out=lost,
         source=asdict(source),
         databases=[asdict(each.entry) for each in dumped],
         artifacts=[asdict(artifact) for artifact in artifacts],

@@ -14,6 +14,7 @@ from tasks.backup.restore.restore_blobs import bring_blobs, fetch_index, restore
 from tasks.backup.restore.restore_config import put_back_secrets, read_configuration
 from tasks.backup.restore.restore_database import restore_database
 from tasks.backup.restore.revive import harbor_runs
+from tasks.backup.restore.roles import make_roles
 from tasks.backup.server import server_of
 from tasks.backup.settings import origin_of
 from tasks.errors import HarborHaError
@@ -21,6 +22,7 @@ from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import layout_of
 
+_NAMED_AT_MOST = 20
 _TIMEOUT_S = 48 * 3600.0
 
 
@@ -40,6 +42,7 @@ def restore_databases(
     """Load every database of the backup and compare all row counts."""
     origin, manifest = _backup(site, backup, identity_file, accept_unsigned)
     server = server_of(layout_of(site))
+    homeless = make_roles(host, server, origin, manifest)
     restored = [
         restore_database(
             host,
@@ -53,9 +56,12 @@ def restore_databases(
         )
         for database in manifest.databases
     ]
+    left_out = [f"{each.name}: {line}" for each in restored for line in each.left_out]
+    left_out += [f"the role {name}" for name in homeless]
     rows, tables = sum(r.rows for r in restored), sum(r.tables for r in restored)
     detail = f"{rows:,} rows in {tables} tables of {len(restored)} databases, all as in the manifest"
-    return (changed if any(r.changed for r in restored) else unchanged)(detail, rows=rows)
+    detail += f"; left out: {'; '.join(left_out[:_NAMED_AT_MOST])}" if left_out else ""
+    return (changed if any(r.changed for r in restored) else unchanged)(detail, rows=rows, left_out=left_out)
 
 
 def restore_secrets(
