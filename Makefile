@@ -20,7 +20,7 @@ test-unit: venv
 # The same directory: tests that start PostgreSQL, Prefect's server or processes of their own on this machine.
 test-servers: venv
 	$(RUN) -m lab.packages
-	$(RUN) -m pytest tests/unit -m servers --numprocesses auto --dist loadfile
+	$(RUN) -m pytest tests/unit -m "servers and not faults" --numprocesses auto --dist loadfile
 
 test-lab: venv
 	$(RUN) -m pytest tests/lab
@@ -29,6 +29,7 @@ test-lab: venv
 # its steps. An hour on two cores.
 test-faults: venv
 	$(RUN) -m pytest tests/lab/test_bootstrap.py -m faults
+	$(RUN) -m pytest tests/unit -m "servers and faults" --numprocesses auto
 	HARBOR_HA_FAULTS_PAGE=docs/faults.md $(RUN) -m pytest tests/lab/faults tests/lab/test_disaster.py tests/lab/test_point_in_time.py -m "faults or not faults"
 
 # The bounds of backups, measured on this machine: docs/benchmarks.md.

@@ -128,7 +128,8 @@ def foreign_owners(contents: Sequence[Entry], owner: str) -> list[str]:
 
 def tables_left_out(contents: Sequence[Entry], reasons: Collection[int]) -> set[str]:
     """`schema.table` of the tables that are not restored, as the manifest counts them."""
-    return {entry.name for entry in contents if entry.kind == "TABLE" and entry.number in reasons}
+    tables = (entry for entry in contents if entry.kind == "TABLE" and entry.number in reasons)
+    return {entry.name.replace("\t", " ") for entry in tables}
 
 
 def extension_of(entry: Entry) -> tuple[str, str] | None:

@@ -32,12 +32,14 @@ SELECT json_build_object(
 FROM pg_database d WHERE d.datname = current_database();
 """
 
-# Unlogged and temporary tables are not replicated: a standby cannot read them, a dump of it has them empty. Tables of
-# an extension are filled by it. Nothing but pg_catalog is searched: in a restored database these statements run as a
-# superuser, and a function of the dump's with a better fitting type would be taken for the system's.
+# A line end in a name would end the line of the answer. Unlogged and temporary tables are not replicated: a standby
+# cannot read them, a dump of it has them empty. Tables of an extension are filled by it. Nothing but pg_catalog is
+# searched: in a restored database these statements run as a superuser, and a function of the dump's with a better
+# fitting type would be taken for the system's.
 COUNTS = r"""
 SET search_path = pg_catalog;
-SELECT format('SELECT %L, count(*) FROM %I.%I', n.nspname || '.' || c.relname, n.nspname, c.relname)
+SELECT format('SELECT %L, count(*) FROM %I.%I', translate(n.nspname || '.' || c.relname, E'\t\n\r', '   '),
+              n.nspname, c.relname)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
   AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid

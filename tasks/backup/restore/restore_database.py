@@ -174,8 +174,8 @@ def compare_rows(
 
 
 # Backups of before counted them, too; an extension fills them by itself.
-_OF_EXTENSIONS = """
-SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_depend d
+_OF_EXTENSIONS = r"""
+SELECT translate(n.nspname || '.' || c.relname, E'\t\n\r', '   ') FROM pg_catalog.pg_depend d
 JOIN pg_catalog.pg_class c ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = d.objid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE d.deptype = 'e' AND c.relkind = 'r';
 """
