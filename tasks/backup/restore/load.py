@@ -20,7 +20,7 @@ from tasks.hosts.connection import Host
 
 _NAMED_AT_MOST = 10
 _FAILED = re.compile(r"^pg_restore: from TOC entry (\d+); ", re.MULTILINE)
-_ERROR = re.compile(r"could not execute query: ERROR:  (.*)")
+_ERROR = re.compile(r"ERROR:  (.*)")
 # Of the database's words only those are passed on that cannot quote a row, a statement or a password.
 _HARMLESS = re.compile(
     r"does not exist|permission denied|already exists|must be (?:superuser|owner|member)|is not available|violates "
@@ -125,7 +125,8 @@ def _restore(
     chosen = posixpath.join(posixpath.dirname(dump), "contents")
     lines = "".join(f"{entry.number}; {entry.kind}\n" for entry in entries)
     host.run(["sh", "-c", 'umask 077; exec cat > "$0"', chosen], stdin=lines, user=server.user)
-    program = ["env", "LC_ALL=C", *server.command("pg_restore", "-L", chosen, *arguments)]
+    # Only when it is verbose does it say which entry an error is of.
+    program = ["env", "LC_ALL=C", *server.command("pg_restore", "-v", "-L", chosen, *arguments)]
     done = host.run(program, user=server.user, timeout=timeout, check=False)
     failed = failures_of(done.stderr)
     if done.exit_status != 0 and not failed:
