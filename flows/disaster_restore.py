@@ -29,6 +29,7 @@ from tasks.harbor import steps as harbor
 from tasks.hosts import steps as hosts
 from tasks.hosts.connection import connect
 from tasks.hosts.observation import observe_site
+from tasks.outcome import Outcome
 from tasks.pitr import steps as pitr
 from tasks.pitr.settings import uses_repository
 from tasks.postgres import steps as postgres
@@ -85,18 +86,21 @@ def disaster_restore(
         create_database(run, target)
         run.on(steps.restore_databases, target, **given)
         bring_back_harbor(run, target, given)
-        bring_back_images(run, target, images, given)
+        restored = bring_back_images(run, target, images, given)
     else:
         recovered = point_in_time.rebuild_database(run, target, point)
         bring_back_harbor(run, target, given)
-        sections |= point_in_time.describe(
-            point, recovered, point_in_time.bring_back_images(run, target, images)
-        )
+        restored = point_in_time.bring_back_images(run, target, images)
+        sections |= point_in_time.describe(point, recovered, restored)
     still_lost(run, target, life, attested=attest_site_lost)
     start_harbor(run, target)
-    prove(run, target, whole_only=point is not None)
-    announce(site, "harbor-ha.restore.completed", backup=manifest.backup_id, node=target)
-    return publish_report(run, headline(run, target, manifest, point), sections)
+    lost = restored.data.get("lost_count", 0)
+    prove(run, target, whole_only=point is not None or lost > 0)
+    announce(
+        site, "harbor-ha.restore.completed", backup=manifest.backup_id, node=target, blobs_lost=str(lost)
+    )
+    sections |= lacking_images(restored) if point is None else {}
+    return publish_report(run, headline(run, target, manifest, point) + without(restored), sections)
 
 
 def require_target(site: HarborSite, target: str) -> None:
@@ -219,13 +223,13 @@ def bring_back_harbor(run: Protocol, target: str, given: dict[str, Any]) -> None
     run.on(harbor.prepare_configuration, target)
 
 
-def bring_back_images(run: Protocol, target: str, images: str, given: dict[str, Any]) -> None:
+def bring_back_images(run: Protocol, target: str, images: str, given: dict[str, Any]) -> Outcome:
     """Make every blob of the backup present on the NAS, and the links that lead to them."""
     if images == "oss":
         run.on(steps.restore_links, target, **given)
     else:
         run.on(steps.require_links, target)
-    run.on(steps.restore_images, target, **given)
+    return run.on(steps.restore_images, target, **given)
 
 
 def start_harbor(run: Protocol, target: str) -> None:
@@ -253,6 +257,29 @@ def headline(run: Protocol, target: str, manifest: Manifest, point: Point | None
         f"{run.site.name} is back on {target}, as of {moment}: old images are pulled and new ones pushed. "
         f"What was pushed after that {'time' if point else 'backup'} is lost."
     )
+
+
+def without(restored: Outcome) -> str:
+    """End the headline with what could not be brought back; nothing where all was."""
+    lost, images = restored.data.get("lost_count", 0), restored.data.get("lost", [])
+    return (
+        f" WARNING: {lost:,} blobs could not be brought back, {len(images):,} images lack them."
+        if lost
+        else ""
+    )
+
+
+def lacking_images(restored: Outcome) -> dict[str, list[str]]:
+    """List the images that cannot be pulled, and what is to be done about them."""
+    data = restored.data
+    if not data.get("lost_count"):
+        return {}
+    lines = ["Everything else is restored and served. Push these again, or delete them:", *data["lost"]]
+    if data["archived_count"]:
+        lines.insert(
+            0, f"{data['archived_count']} blobs only have to be thawed: run the restore again in some hours."
+        )
+    return {"Images that lack blobs": lines}
 
 
 def describe(manifest: Manifest) -> list[str]:

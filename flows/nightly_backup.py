@@ -51,6 +51,10 @@ class NotClosed(HarborHaError):
     """The bucket lacks blobs that the database refers to, and another copy did not help."""
 
 
+class ImagesElsewhere(HarborHaError):
+    """So many images are missing at the source that it cannot be where Harbor keeps them."""
+
+
 @dataclass
 class Parts:
     """What the steps of one backup gave, on its way into the manifest."""
@@ -199,7 +203,23 @@ def _images(run: Protocol, parts: Parts, chosen: DumpNode) -> None:
             # What was deleted after the dump is no longer referred to by a dump that is made now.
             _databases(run, parts, chosen)
         before, again = after, list(closed.data["wrong"])
+    _require_images(run.site, closed)
     _add_images(parts, saved, copied, closed)
+
+
+def _require_images(site: HarborSite, closed: Outcome) -> None:
+    """Refuse to call it a backup when more than the stated share of the images is not there to be backed up."""
+    missing, data = closed.data["missing_at_source_count"], closed.data
+    all_of_them = data["present"] + data["missing_in_bucket_count"] + data["wrong_count"] + missing
+    if missing * 100 > all_of_them * site.backup.missing_percent:
+        raise ImagesElsewhere(
+            f"{missing:,} of {all_of_them:,} blobs are missing at the source, more than "
+            f"{site.backup.missing_percent} %: {', '.join(data['missing_at_source'][:3])} among them.",
+            where=site.nas.registry,
+            meaning="This run is no backup; the earlier ones are as they were.",
+            remedy="Is the NAS mounted, and is it where this Harbor keeps its images (storage_service in harbor.yml)? "
+            "If the images are lost, delete them in Harbor, or raise backup.missing_percent.",
+        )
 
 
 def _add_images(parts: Parts, saved: Outcome, copied: Outcome, closed: Outcome) -> None:
@@ -226,6 +246,10 @@ def _add_images(parts: Parts, saved: Outcome, copied: Outcome, closed: Outcome) 
         )
     for count, text in (
         (data["missing_at_source_count"], "blobs are missing at the source, and were before this backup"),
+        (
+            data["other_size"],
+            "blobs have another size in the database than in truth; their digests are right",
+        ),
         (data["missing_in_bucket_count"], "blobs follow the next night: the time budget was used up"),
         (saved.data["damaged_count"], "link files are damaged at the source"),
         (len(copied.data["corrupt"]), "blobs at the source are not what their name says"),
@@ -297,4 +321,8 @@ def _headline(manifest: Manifest) -> str:
         return f"{text}, without images."
     if not manifest.has_images:
         return f"{text}; {manifest.blobs.pending:,} blobs follow the next night."
-    return f"{text}, and all {manifest.blobs.referenced:,} blobs; {manifest.blobs.uploaded:,} were new."
+    blobs = manifest.blobs
+    if lost := blobs.missing_at_source_count:
+        there = f"{blobs.referenced - lost:,} of {blobs.referenced:,} blobs"
+        return f"{text}, and {there}; {lost:,} are missing at the source; {blobs.uploaded:,} were new."
+    return f"{text}, and all {blobs.referenced:,} blobs; {blobs.uploaded:,} were new."

@@ -81,11 +81,11 @@ class _Tee:
             if check.state is State.PRESENT and check.stored is not None:
                 self.present += 1
                 self.present_bytes += check.stored.size
-            else:
+            if check.state is not State.PRESENT or check.reason:
                 self.kept.append(check)
             if check.stored is not None and check.state in (State.PRESENT, State.EXEMPT):
                 yield indexed_line(self._present(check))
-            elif check.state is State.MISSING and not self._source.has(check.blob.digest):
+            elif check.state is not State.EXEMPT and not self._source.has(check.blob.digest):
                 size = check.blob.size or 0
                 yield indexed_line(
                     IndexedBlob(check.blob.digest, size, None, "", "missing_at_source", check.blob.pulled)
@@ -163,6 +163,7 @@ def _describe(data: dict[str, object]) -> str:
         ("missing_in_bucket_count", "still to be copied"),
         ("missing_at_source_count", "missing at the source"),
         ("wrong_count", "wrong in the bucket"),
+        ("other_size", "of another size than the database says"),
     ):
         text += f", {data[count]} {words}" if data[count] else ""
     return text

@@ -52,6 +52,7 @@ class ClosureResult:
         missing_at_source: in neither; damage that is older than this backup.
         wrong: wrong size, or changed since it was hashed.
         exempt: not needed, by reason.
+        other_size: present, hashed, and of another size than the database says.
     """
 
     present: int
@@ -63,6 +64,7 @@ class ClosureResult:
     wrong: tuple[str, ...]
     wrong_count: int
     exempt: dict[str, int]
+    other_size: int = 0
 
     @property
     def ok(self) -> bool:
@@ -112,11 +114,13 @@ def _check(blob: NeededBlob, stored: StoredBlob | None, known: KnownBlob | None)
         return Checked(blob, State.EXEMPT if reason else State.MISSING, reason=reason or "")
     if reason is not None:
         return Checked(blob, State.EXEMPT, stored, known, reason)
-    if blob.size is not None and stored.size != blob.size:
-        text = f"{stored.size} bytes in the bucket, {blob.size} in the database"
-        return Checked(blob, State.WRONG_SIZE, stored, known, text)
     if known is not None and (stored.size != known.size or (known.etag and stored.etag != known.etag)):
         return Checked(blob, State.CHANGED, stored, known, "another object than the one that was hashed")
+    if blob.size is not None and stored.size != blob.size:
+        text = f"{stored.size} bytes in the bucket, {blob.size} in the database"
+        # Harbor writes wrong sizes itself. The digest is the identity: where the content was hashed on its way, that
+        # settles it, and where it was not, the copy that follows will.
+        return Checked(blob, State.PRESENT if known is not None else State.WRONG_SIZE, stored, known, text)
     return Checked(blob, State.PRESENT, stored, known)
 
 
@@ -125,9 +129,9 @@ def conclude(checks: Iterable[Checked], at_source: Callable[[str], bool]) -> Clo
 
     Args:
         checks: what `compare` yields.
-        at_source: says whether Harbor's storage has a blob; asked only for those that the bucket lacks.
+        at_source: says whether Harbor's storage has a blob; asked only for those that the bucket lacks, or has wrong.
     """
-    present = present_bytes = 0
+    present = present_bytes = other_size = 0
     named: dict[str, list[str]] = {"bucket": [], "source": [], "wrong": []}
     counts: Counter[str] = Counter()
     exempt: Counter[str] = Counter()
@@ -135,13 +139,15 @@ def conclude(checks: Iterable[Checked], at_source: Callable[[str], bool]) -> Clo
         if check.state is State.PRESENT and check.stored is not None:
             present += 1
             present_bytes += check.stored.size
+            other_size += bool(check.reason)
             continue
         if check.state is State.EXEMPT:
             exempt[check.reason] += 1
             continue
-        kind = "wrong"
-        if check.state is State.MISSING:
-            kind = "bucket" if at_source(check.blob.digest) else "source"
+        # What is wrong in the bucket and gone at the source is lost: one image's damage, and no reason for no backup.
+        kind = "source"
+        if at_source(check.blob.digest):
+            kind = "bucket" if check.state is State.MISSING else "wrong"
         counts[kind] += 1
         if len(named[kind]) < NAMED_AT_MOST:
             named[kind].append(check.blob.digest)
@@ -155,6 +161,7 @@ def conclude(checks: Iterable[Checked], at_source: Callable[[str], bool]) -> Clo
         wrong=tuple(named["wrong"]),
         wrong_count=counts["wrong"],
         exempt=dict(exempt),
+        other_size=other_size,
     )
 
 

@@ -73,7 +73,7 @@ def _contents(entry: StoredObject, name: Callable[[str], str], owner: str) -> st
     return (
         f"<Contents><Key>{name(entry.key)}</Key><LastModified>{iso_time(entry.modified)}</LastModified>"
         f"<ETag>&quot;{entry.etag}&quot;</ETag><Type>{entry.kind}</Type><Size>{entry.size}</Size>"
-        f"<StorageClass>Standard</StorageClass>{owner}</Contents>"
+        f"<StorageClass>{entry.headers.get('x-oss-storage-class', 'Standard')}</StorageClass>{owner}</Contents>"
     )
 
 

@@ -74,6 +74,13 @@ def get_object(store: BucketStore, request: Request) -> Answer:
     """Return the content, or a range of it; HEAD comes here too and its body is dropped."""
     entry = store.find(request.key)
     _check_conditions(request, entry)
+    if request.method == "GET" and _frozen(entry):
+        raise OssError(
+            403,
+            "InvalidObjectState",
+            "The operation is not valid for the object's state",
+            "0026-00000501",
+        )
     start, length, status = _range(request, entry.size)
     headers = describe(entry)
     if status == 206:
@@ -82,6 +89,23 @@ def get_object(store: BucketStore, request: Request) -> Answer:
         if name.startswith("response-"):
             headers["-".join(word.capitalize() for word in name[9:].split("-"))] = value
     return Answer(status, headers, store.disk.read(entry.segments, start, length), length)
+
+
+def _frozen(entry: StoredObject) -> bool:
+    archived = "Archive" in entry.headers.get("x-oss-storage-class", "")
+    return archived and "false" not in entry.headers.get("x-oss-restore", "")
+
+
+def thaw_object(store: BucketStore, request: Request) -> Answer:
+    """Begin to make an archived object readable; it is ready when a test says so."""
+    request.body.skip()
+    if "Archive" not in store.find(request.key).headers.get("x-oss-storage-class", ""):
+        raise OssError(
+            400, "OperationNotSupported", "The object is not in an archive class.", "0016-00000701"
+        )
+    if not store.thawing(request.key):
+        raise OssError(409, "RestoreAlreadyInProgress", "The restore operation is in progress.")
+    return Answer(202)
 
 
 def describe(entry: StoredObject) -> dict[str, str]:

@@ -54,6 +54,7 @@ ROUTES = [
     Route("POST", "object", ("uploadId",), "CompleteMultipartUpload", uploads.complete_upload),
     Route("DELETE", "object", ("uploadId",), "AbortMultipartUpload", uploads.abort_upload),
     Route("GET", "object", ("uploadId",), "ListParts", uploads.list_parts),
+    Route("POST", "object", ("restore",), "RestoreObject", objects.thaw_object),
     Route("POST", "object", ("append",), "AppendObject", objects.append_object),
     Route("PUT", "object", ("tagging",), "PutObjectTagging", objects.put_tags),
     Route("GET", "object", ("tagging",), "GetObjectTagging", objects.get_tags),

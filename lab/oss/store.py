@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -83,6 +84,25 @@ class BucketStore:
         old = self.catalog.delete(key)
         if old:
             self.disk.remove(segment.file for segment in old.segments)
+
+    def archive(self, key: str) -> None:
+        """Put an object into an archive class, as a lifecycle rule does; it can be read only after a thaw."""
+        self._label(key, {"x-oss-storage-class": "Archive"})
+
+    def thawing(self, key: str) -> bool:
+        """Begin to thaw an archived object; False when that was begun before."""
+        if "x-oss-restore" in self.find(key).headers:
+            return False
+        self._label(key, {"x-oss-restore": 'ongoing-request="true"'})
+        return True
+
+    def thawed(self, key: str) -> None:
+        """End the thaw: from now on the object can be read."""
+        self._label(key, {"x-oss-restore": 'ongoing-request="false"'})
+
+    def _label(self, key: str, headers: dict[str, str]) -> None:
+        entry = self.find(key)
+        self.catalog.put(replace(entry, headers=entry.headers | headers))
 
     def close(self) -> None:
         """Close the catalog."""

@@ -25,7 +25,8 @@ from tasks.backup.night.snapshot import open_snapshot
 from tasks.backup.restore.on_node import make_links
 from tasks.backup.restore.restore_blobs import blobs_on_node, bring_blobs
 from tasks.backup.restore.revive import harbor_runs
-from tasks.backup.server import Server, query, server_of
+from tasks.backup.restore.whole import images_of
+from tasks.backup.server import server_of
 from tasks.backup.settings import store_of
 from tasks.hosts.connection import Host
 from tasks.node_program import node_program
@@ -37,13 +38,6 @@ _MAKE_LINKS = node_program(make_links)
 
 _TIMEOUT_S = 48 * 3600.0
 _NAMED_AT_MOST = 100
-
-_IMAGES = """
-SELECT DISTINCT r.name || coalesce(':' || t.name, '@' || a.digest)
-FROM artifact a JOIN repository r USING (repository_id) LEFT JOIN tag t ON t.artifact_id = a.id
-WHERE a.digest = ANY (:'v0'::text[])
-   OR a.digest IN (SELECT digest_af FROM artifact_blob WHERE digest_blob = ANY (:'v0'::text[])) ORDER BY 1;
-"""
 
 
 @dataclass
@@ -86,9 +80,6 @@ def restore_images(
 
     Returns:
         data: `lost`, repositories with tag or digest that cannot be pulled, and `lost_count`, of blobs.
-
-    Raises:
-        BlobsDamaged: after all others were restored.
     """
     server, database, store = server_of(layout_of(site)), site.postgres.database, store_of(site)
     lost, present = Lost(), set(blobs_on_node(host, site.nas.registry).items())
@@ -108,12 +99,15 @@ def restore_images(
             progress=lambda count, size: progress(count, total, size),
         )
     detail = f"{total - lost.count - result.restored} of {total} blobs were there, {result.restored} restored"
-    names = images_of(host, server, database, lost.digests)
+    names = images_of(host, server, database, [*lost.digests, *result.digests])
     if lost.count:
         detail += (
             f"; {lost.count} are neither on the NAS nor in the bucket: pushed after the last nightly backup"
         )
-    return (changed if result.restored else unchanged)(detail, lost=names, lost_count=lost.count)
+    detail += result.trouble
+    return (changed if result.restored else unchanged)(
+        detail, lost=names, lost_count=lost.count + result.damaged_count
+    )
 
 
 def obtainable(
@@ -143,10 +137,12 @@ def obtainable(
             continue
         raw = bytes.fromhex(digest.removeprefix("sha256:"))
         kept = items[-1] if isinstance(items[-1], StoredBlob) else None
-        size = wish.size if wish.size is not None else (kept.size if kept else sizes_there.get(raw))
-        if size is not None and (raw, size) in present:
+        # The bucket's blobs were hashed on their way there; the database's size is what somebody once told Harbor.
+        size = kept.size if kept is not None else wish.size
+        there = sizes_there.get(raw)
+        if there is not None and there == (there if size is None else size):
             continue
-        if kept is None or kept.size != size:
+        if kept is None:
             lost.add(digest)
         else:
             yield IndexedBlob(digest, kept.size, None, kept.etag, "present", wish.pulled)
@@ -158,13 +154,6 @@ def stored_blobs(store: ObjectStore) -> Iterator[StoredBlob]:
         digest = digest_of(found.key)
         if digest is not None:
             yield StoredBlob(digest, found.size, found.etag)
-
-
-def images_of(host: Host, server: Server, database: str, digests: list[str]) -> list[str]:
-    """Name the images that need any of the blobs: by tag where there is one, else by digest."""
-    if not digests:
-        return []
-    return [row[0] for row in query(host, server, database, _IMAGES, values=["{" + ",".join(digests) + "}"])]
 
 
 def _counts(blob: NeededBlob) -> bool:

@@ -95,6 +95,10 @@ class ObjectMissing(StorageError):
     """There is no such object."""
 
 
+class ObjectArchived(StorageError):
+    """The object is in an archive class and must be thawed before it can be read."""
+
+
 class ObjectExists(StorageError):
     """The object exists already and must not be overwritten."""
 
@@ -171,6 +175,11 @@ _BY_CODE: dict[str, tuple[type[StorageError], str, str]] = {
         "Make room, or prune old backups.",
     ),
     "NoSuchKey": (ObjectMissing, "The object does not exist.", ""),
+    "InvalidObjectState": (
+        ObjectArchived,
+        "The object is in an archive class (Archive, ColdArchive): it cannot be read before it is thawed.",
+        "Thaw it (`ossutil restore`), and take the lifecycle rule off that moves it; a thaw takes minutes to hours.",
+    ),
     "NoSuchUpload": (
         UploadLost,
         "The multipart upload is gone: somebody aborted it, or a lifecycle rule did.",

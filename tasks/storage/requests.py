@@ -8,7 +8,13 @@ import fastcrc
 
 from tasks.storage import wire
 from tasks.storage.bandwidth import UNLIMITED, Bandwidth
-from tasks.storage.errors import ObjectExists, ObjectImmutable, ObjectMissing, require_crc
+from tasks.storage.errors import (
+    ObjectExists,
+    ObjectImmutable,
+    ObjectMissing,
+    StorageError,
+    require_crc,
+)
 from tasks.storage.objects import ObjectFacts, StoredObject
 from tasks.storage.retry import Patience, persistently
 
@@ -107,6 +113,17 @@ class BucketRequests:
             self.head(key)
         except ObjectMissing:
             return False
+        return True
+
+    def thaw(self, key: str) -> bool:
+        """Ask OSS to make an archived object readable; True when it is on its way.
+
+        Asked for a day, which is what every class allows. It costs money, as the object's owner chose by its class.
+        """
+        try:
+            self.call(lambda bucket, _: bucket.restore_object(self.full(key)), key)
+        except StorageError as error:
+            return error.code == "RestoreAlreadyInProgress"
         return True
 
     def delete_many(self, keys: Iterable[str]) -> int:

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
 import pytest
 
+from flows.nightly_backup import ImagesElsewhere, _headline
 from lab.oss.bucket import set_worm
 from lab.oss.server import OssServer
 from tasks.backup.format.catalogue import list_backups
@@ -16,6 +18,7 @@ from tasks.backup.format.layout import MANIFEST, blob_key, parse_backup_id
 from tasks.backup.format.manifest import Manifest
 from tasks.backup.night import gc
 from tasks.backup.night.gc import GarbageCollectionRuns, LastCollection, await_no_collection
+from tasks.backup.night.lock import LockLost, acquire
 from tasks.backup.server import Server
 from tasks.errors import Refused
 from tasks.hosts.connection import Host
@@ -151,13 +154,74 @@ def test_what_was_collected_but_is_in_the_bucket_already_needs_no_second_dump(
 def test_files_that_somebody_removed_without_harbor_are_told_and_are_no_reason_for_no_backup(
     night: Night, oss: OssServer
 ) -> None:
-    night.push("library/kept")
+    for number in range(6):
+        night.push(f"library/kept-{number}")
     lost = {"library/lost": night.push("library/lost")}
     host = Collecting(night, lost, rows_too=False)
     manifest, run = back_up(night, cast(Host, host))
     assert titles(run).count("Dump the databases") == 1
     assert images_of(manifest).missing_at_source == (lost["library/lost"],)
     assert "missing at the source" in manifest.warnings[0]
+
+
+def test_a_size_that_harbor_wrote_wrong_is_a_warning_and_the_digest_decides(
+    night: Night, oss: OssServer
+) -> None:
+    """One such row, and there was no backup that night nor ever again."""
+    night.push("library/app")
+    wrong = night.push("library/wrong-size", 3000)
+    night._sql("UPDATE blob SET size = 2999 WHERE digest = :'v0';", wrong)
+    for _ in range(2):
+        manifest, _ = back_up(night)
+        images = images_of(manifest)
+        assert (images.closure_ok, images.referenced, images.missing_at_source_count) == (True, 2, 0)
+        assert any("another size in the database" in text for text in manifest.warnings)
+
+
+def test_a_wrong_blob_in_the_bucket_that_its_source_lost_is_named_and_no_reason_for_no_backup(
+    night: Night, oss: OssServer
+) -> None:
+    for number in range(9):
+        night.push(f"library/app-{number}")
+    lost = night.push("library/lost")
+    back_up(night)
+    bucket_of(night, oss).put_bytes(blob_key(lost), b"something else")
+    night.lose("library/lost", lost)
+    manifest, _ = back_up(night)
+    assert images_of(manifest).missing_at_source == (lost,)
+
+
+def test_a_night_that_finds_none_of_the_images_is_no_backup(night: Night, oss: OssServer) -> None:
+    """Harbor keeps them elsewhere: `complete` would be said of a backup without an image."""
+    digests = {f"library/app-{number}": night.push(f"library/app-{number}") for number in range(4)}
+    for name, digest in digests.items():
+        night.lose(name, digest)
+    with pytest.raises(ImagesElsewhere, match="4 of 4"):
+        back_up(night)
+    assert complete(night, oss) == []
+
+
+def test_the_headline_of_a_night_that_lacks_a_blob_does_not_say_all(night: Night, oss: OssServer) -> None:
+    for number in range(9):
+        night.push(f"library/app-{number}")
+    assert "all 9 blobs" in _headline(back_up(night)[0])
+    night.lose("library/lost", night.push("library/lost"))
+    manifest, _ = back_up(night)
+    assert "all" not in _headline(manifest)
+    assert "9 of 10 blobs" in _headline(manifest)
+
+
+def test_a_run_whose_lock_was_taken_publishes_nothing(night: Night, oss: OssServer) -> None:
+    night.push("library/app")
+
+    def taken(*_: object) -> LastCollection:
+        with patch("tasks.backup.night.lock._live", lambda *_: False):
+            acquire(bucket_of(night, oss), "backup", "another run")
+        return LastCollection(0, "")
+
+    with pytest.raises(LockLost):
+        back_up(night, collection=taken)
+    assert complete(night, oss) == []
 
 
 def test_a_collection_that_runs_is_waited_for_and_one_that_does_not_end_is_named(

@@ -15,6 +15,7 @@ from tasks.backup.restore.restore_config import put_back_secrets, read_configura
 from tasks.backup.restore.restore_database import restore_database
 from tasks.backup.restore.revive import harbor_runs
 from tasks.backup.restore.roles import make_roles
+from tasks.backup.restore.whole import images_of
 from tasks.backup.server import server_of
 from tasks.backup.settings import origin_of
 from tasks.errors import HarborHaError
@@ -23,6 +24,7 @@ from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import layout_of
 
 _NAMED_AT_MOST = 20
+_IMAGES_AT_MOST = 1000
 _TIMEOUT_S = 48 * 3600.0
 
 
@@ -105,8 +107,9 @@ def restore_images(
 ) -> Outcome:
     """Verify the blobs on the NAS against the backup's index, and copy from the bucket what is not there.
 
-    Raises:
-        BlobsDamaged: after all others were restored, with those that are damaged in the bucket.
+    Returns:
+        data: `lost`, the images that lack a blob, by tag or digest, as many as are named; `lost_count` and
+        `archived_count`, of blobs; `missing_at_source`, how many of them no storage had at the backup.
     """
     origin, manifest = _backup(site, backup, identity_file, accept_unsigned)
     assert manifest.blobs is not None
@@ -124,10 +127,18 @@ def restore_images(
     detail = (
         f"{result.present:,} blobs were there, {result.restored:,} restored, {result.restored_bytes:,} bytes"
     )
-    lost = manifest.blobs.missing_at_source_count
-    detail += f"; {lost} were missing already at the backup" if lost else ""
+    missing = manifest.blobs.missing_at_source_count
+    detail += f"; {missing} were missing already at the backup" if missing else ""
+    lacking = [*result.digests, *manifest.blobs.missing_at_source]
+    names = images_of(host, server_of(layout_of(site)), site.postgres.database, lacking)
     return (changed if result.restored else unchanged)(
-        detail, restored=result.restored, present=result.present
+        detail + result.trouble,
+        restored=result.restored,
+        present=result.present,
+        lost=names[:_IMAGES_AT_MOST],
+        lost_count=result.damaged_count + missing,
+        archived_count=result.archived_count,
+        missing_at_source=missing,
     )
 
 

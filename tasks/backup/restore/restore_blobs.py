@@ -16,10 +16,10 @@ from tasks.backup.format.manifest import Manifest
 from tasks.backup.night.links import REGISTRY_ROOT
 from tasks.backup.restore.fetch import Origin, deliver, opened, whole
 from tasks.backup.restore.on_node import list_blobs, receive_blobs, unpack_links
-from tasks.errors import HarborHaError, RemoteCommandFailed
+from tasks.errors import RemoteCommandFailed
 from tasks.hosts.connection import Host, RemoteProcess
 from tasks.node_program import node_program
-from tasks.storage.errors import CrcMismatch, ObjectMissing
+from tasks.storage.errors import CrcMismatch, ObjectArchived, ObjectMissing
 from tasks.storage.retry import read_again
 from tasks.storage.store import ObjectStore
 
@@ -33,10 +33,7 @@ _DAY = 86400
 # one pass over the index for each age of the last pull.
 _AGES_DAYS = (1, 7, 30, 90, 365)
 _NAMED_AT_MOST = 100
-
-
-class BlobsDamaged(HarborHaError):
-    """Blobs in the bucket are not what their names say."""
+_LOOKED_UP_AT_MOST = 10_000
 
 
 @dataclass
@@ -45,6 +42,9 @@ class BlobsRestored:
 
     Attributes:
         damaged: digest and reason, at most 100; the others were restored.
+        digests: of the damaged ones, as many as a report may name images of.
+        archived_count: those among them that only have to be thawed.
+        thawing: how many of these OSS is thawing now.
     """
 
     present: int = 0
@@ -52,6 +52,22 @@ class BlobsRestored:
     restored_bytes: int = 0
     damaged_count: int = 0
     damaged: list[str] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    archived_count: int = 0
+    thawing: int = 0
+
+    @property
+    def trouble(self) -> str:
+        """What was not restored, for the end of a sentence; empty when all was."""
+        if not self.damaged_count:
+            return ""
+        text = f"; {self.damaged_count} could not be: {'; '.join(self.damaged[:5])}"
+        if self.archived_count:
+            text += (
+                f". {self.archived_count} lie in an archive class, {self.thawing} are being thawed now: "
+                "run it again in some hours, what is there is not copied again"
+            )
+        return text
 
 
 def fetch_index(origin: Origin, manifest: Manifest, path: Path) -> BlobFile:
@@ -124,20 +140,14 @@ def bring_blobs(
         timeout: seconds for all of it.
         progress: called with the number and bytes of what was restored so far, from any worker.
 
+    Returns:
+        also which ones are lost or damaged in the bucket: that is the misfortune of their images and of no other.
+
     Raises:
-        BlobsDamaged: after all others were restored, with those that are damaged in the bucket.
         RemoteCommandFailed, StorageError: see `restore_blobs`.
     """
     blobs = missed_first(index, time.time())
-    result = restore_blobs(host, store, site.nas.registry, blobs, timeout=timeout, progress=progress)
-    if result.damaged_count:
-        raise BlobsDamaged(
-            f"{result.damaged_count} blobs are damaged in the bucket: {'; '.join(result.damaged[:5])}",
-            where=host.name,
-            meaning=f"The other {result.restored + result.present} are in place.",
-            remedy="Their images must be pushed again, or restored from another copy.",
-        )
-    return result
+    return restore_blobs(host, store, site.nas.registry, blobs, timeout=timeout, progress=progress)
 
 
 def restore_blobs(
@@ -242,6 +252,12 @@ class _Crew:
         """
         try:
             return read_again(lambda: self._send_once(process, blob), self._store.patience)
+        except ObjectArchived as error:
+            thawing = self._store.thaw(blob_key(blob.digest))
+            with self._lock:
+                self._result.archived_count += 1
+                self._result.thawing += thawing
+            return "it is being thawed" if thawing else str(error)
         except (CrcMismatch, ObjectMissing) as error:
             return str(error)
 
@@ -278,6 +294,8 @@ class _Crew:
         with self._lock:
             if problem:
                 self._result.damaged_count += 1
+                if len(self._result.digests) < _LOOKED_UP_AT_MOST:
+                    self._result.digests.append(blob.digest)
                 if len(self._result.damaged) < _NAMED_AT_MOST:
                     self._result.damaged.append(f"{blob.digest}: {problem}")
             else:
