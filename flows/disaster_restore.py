@@ -79,6 +79,7 @@ def disaster_restore(
     manifest = decide(run, target, backup, images, point, life, attested=attest_site_lost, **believed)
     given = {"backup": manifest.backup_id, **believed}
     sections = {"Backup": describe(manifest)}
+    run.on(steps.ask_redis, target)
     run.on(hosts.mount_nas, target)
     life = still_lost(run, target, life, attested=attest_site_lost)
     prepare_machine(run, target)

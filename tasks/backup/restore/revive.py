@@ -59,16 +59,31 @@ def clear_stale_state(site: HarborSite, host: Host) -> Outcome:
     return changed(f"settled {', '.join(done)}") if done else unchanged("nothing was under way at the dump")
 
 
+def ask_redis(site: HarborSite, host: Host) -> Outcome:
+    """Ask before the first change whether Redis can be emptied in the end; nothing in it is changed.
+
+    Raises:
+        RedisRefused: wrong password, not reachable from the node, or it forbids what emptying takes.
+    """
+    _speak(site, host, look=True)
+    return unchanged("Redis can be emptied")
+
+
 def empty_caches(site: HarborSite, host: Host) -> Outcome:
     """Empty the site's Redis databases; must run while Harbor is down.
 
     They name blobs that may not be there, and jobs of a database that is gone.
 
     Raises:
-        RedisRefused: wrong password, or not reachable from the node.
+        RedisRefused: wrong password, not reachable from the node, or it forbids what emptying takes.
     """
     if harbor_runs(host):
         return unchanged("Harbor runs already; what is cached is its own")
+    keys = sum(_speak(site, host, look=False).values())
+    return changed(f"removed {keys} keys of the old Harbor") if keys else unchanged("Redis is empty")
+
+
+def _speak(site: HarborSite, host: Host, *, look: bool) -> dict[str, int]:
     redis = site.redis
     databases = sorted({0, redis.registry_db, redis.jobservice_db, redis.chartmuseum_db, redis.trivy_db})
     given: dict[str, Any] = {
@@ -76,17 +91,17 @@ def empty_caches(site: HarborSite, host: Host) -> Outcome:
         "port": redis.port,
         "password": redis.password.get_secret_value(),
         "databases": databases,
+        "look": look,
     }
     try:
-        found: dict[str, int] = host.python(_FLUSH_REDIS, given)
+        found: dict[str, int] = host.python(_FLUSH_REDIS, given, timeout=300)
     except HarborHaError as error:
         raise RedisRefused(
-            f"The databases of Redis at {redis.host} could not be emptied ({error.what.splitlines()[-1][:200]}).",
+            f"The databases of Redis at {redis.host} cannot be emptied ({error.what.splitlines()[-1][:200]}).",
             where=host.name,
-            remedy="Check `redis` in the site file; with a new Redis nothing needs to be emptied.",
+            remedy="Check `redis` in the site file; its user must be allowed FLUSHDB, or SCAN and UNLINK.",
         ) from None
-    keys = sum(found.values())
-    return changed(f"removed {keys} keys of the old Harbor") if keys else unchanged("Redis is empty")
+    return found
 
 
 def resave_schedule(site: HarborSite, host: Host) -> Outcome:
