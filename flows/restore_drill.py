@@ -12,43 +12,78 @@ from flows.machinery.ending import ends_named
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish as publish_report
 from flows.rules.dump_node import choose_dump_node
-from tasks.backup.settings import identities, require_backup_settings, store_of
+from tasks.backup.night.lock import held
+from tasks.backup.settings import identities_or_none, require_backup_settings, store_of
+
+LOCK = "restore-drill"
 
 
 @flow(name="restore_drill", flow_run_name="restore-drill of {site}")
 @ends_named
 def restore_drill(
-    site: str, backup: str = "latest", node: str = "", identity_file: str = "", dry_run: bool = False
+    site: str,
+    backup: str = "latest",
+    node: str = "",
+    identity_file: str = "",
+    accept_unsigned: bool = False,
+    sign: bool = False,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Restore a backup into a scratch PostgreSQL, compare everything, hash a sample of blobs, throw it away.
 
-    The result is written next to the backup, and retention never removes the last one that passed.
+    The result is written next to the backup, and retention never removes the last one that passed. Without an identity
+    nothing is decrypted: existence, sizes, checksums and closure are proven, and the report says what is not.
 
     Args:
         site: Name of the saved site.
         backup: `latest`, or the id of a backup.
         node: Where the scratch server runs, beside the live one at low priority; empty: on the standby.
-        identity_file: Path of the age identity on the orchestrator; empty: the site's own for drills.
+        identity_file: Path of the age identity on the orchestrator; empty: the site's own for drills, if it has one.
+        accept_unsigned: Drill a backup that the site's key did not sign, for a review; its SQL is run in the scratch
+            server, by a role that owns nothing else.
+        sign: Sign the backup when it passed: from then on it is believed like the orchestrator's own.
         dry_run: Look, decide, show the steps, and change nothing.
     """
     run = Protocol.begin("restore_drill", site, dry_run)
-    identities(run.site, identity_file or None)
+    identities_or_none(run.site, identity_file or None)
     store = store_of(run.site) if dry_run else require_backup_settings(run.site)
     where = node or _quiet_node(run.site)
     decided = [f"drill of {backup} on {where}"]
     if run.dry_run:
         run.on(steps.drill, where)
         return publish_report(run, f"Would drill {backup} on {where}.", {"Decided": decided})
-    try:
-        outcome = run.on(steps.drill, where, backup=backup, identity_file=identity_file or None)
-    except Exception as error:
-        announce(site, "harbor-ha.drill.failed", error=str(error))
-        raise
-    announce(site, "harbor-ha.drill.passed", backup=outcome.data["backup"])
+    given: dict[str, Any] = {
+        "backup": backup,
+        "identity_file": identity_file or None,
+        "accept_unsigned": accept_unsigned,
+        "sign_it": sign,
+    }
+    # Two at once would remove each other's scratch server, and blame the backup.
+    with held(store, LOCK, f"restore drill of {site}"):
+        try:
+            outcome = run.on(steps.drill, where, **given)
+        except Exception as error:
+            announce(site, "harbor-ha.drill.failed", error=str(error))
+            raise
+    found = outcome.data
+    announce(
+        site, "harbor-ha.drill.passed", backup=found["backup"], not_proven="; ".join(found["not_proven"])
+    )
     lines = catalogue_lines(store, run.site)
     publish_catalogue(run.site, lines)
-    headline = f"Backup {outcome.data['backup']} can be restored: {outcome.detail}."
-    return publish_report(run, headline, {"Decided": decided, "Backups": lines[-10:]})
+    sections = {
+        "Decided": decided,
+        "Not proven": found["not_proven"] or ["nothing"],
+        "Left out by a restore": found["left_out"] or ["nothing"],
+        "Backups": lines[-10:],
+    }
+    return publish_report(run, _headline(found, outcome.detail), sections)
+
+
+def _headline(found: dict[str, Any], detail: str) -> str:
+    if found["restored_tables"]:
+        return f"Backup {found['backup']} can be restored: {detail}."
+    return f"Backup {found['backup']} is all there, and was not opened: {detail}."
 
 
 def _quiet_node(site: HarborSite) -> str:

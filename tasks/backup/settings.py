@@ -89,6 +89,11 @@ def origin_of(
     return Origin(store_of(site), backup, identities(site, identity_file), trust)
 
 
+def identities_or_none(site: HarborSite, identity_file: str | None = None) -> list[Any]:
+    """Load the identities, or none where the site keeps them offline and no file was named."""
+    return identities(site, identity_file) if identity_file or site.backup.age_identity is not None else []
+
+
 def identities(site: HarborSite, identity_file: str | None = None) -> list[Any]:
     """Load the identities that decrypt the site's backups; see `origin_of`."""
     if identity_file:

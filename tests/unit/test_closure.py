@@ -106,8 +106,9 @@ def test_the_merge_says_what_three_dictionaries_would_say(
     )
     absent = set(needed) - set(stored)
     assert set(result.missing_in_bucket) == absent & source
-    assert set(result.missing_at_source) == absent - source
-    assert set(result.wrong) == {d for d in needed.keys() & stored.keys() if needed[d] != stored[d]}
+    wrong = {d for d in needed.keys() & stored.keys() if needed[d] != stored[d]}
+    assert set(result.missing_at_source) == (absent | wrong) - source
+    assert set(result.wrong) == wrong & source
     good = [d for d in needed.keys() & stored.keys() if needed[d] == stored[d]]
     assert (result.present, result.present_bytes) == (len(good), sum(needed[d] for d in good))
     assert result.ok == (not (absent & source) and not result.wrong)

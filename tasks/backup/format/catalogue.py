@@ -92,7 +92,12 @@ def find_backup(store: ObjectStore, wanted: str) -> BackupId:
 
 
 def read_manifest(store: ObjectStore, backup: BackupId, trust: Trust) -> Manifest:
-    """Read the manifest of a complete backup.
+    """Read the manifest of a complete backup; see `read_believed`."""
+    return read_believed(store, backup, trust)[0]
+
+
+def read_believed(store: ObjectStore, backup: BackupId, trust: Trust) -> tuple[Manifest, str]:
+    """Read the manifest of a complete backup, and the fingerprint of the very bytes that it was read from.
 
     Args:
         store: the bucket.
@@ -121,7 +126,7 @@ def read_manifest(store: ObjectStore, backup: BackupId, trust: Trust) -> Manifes
     manifest = decode(content, where)
     if manifest.backup_id != str(backup):
         raise ManifestUnreadable(f"The manifest is of the backup {manifest.backup_id}.", where=where)
-    return manifest
+    return manifest, marker
 
 
 def _signature(store: ObjectStore, backup: BackupId) -> bytes | None:
