@@ -13,6 +13,7 @@ from prefect import flow
 
 from blocks import HarborSite
 from flows.machinery import backup_steps as steps
+from flows.machinery.again import RETRIES, RETRY_DELAY_S, tried
 from flows.machinery.backup_report import announce, catalogue_lines, publish_catalogue
 from flows.machinery.dump_source import candidates_of
 from flows.machinery.ending import ends_named
@@ -76,13 +77,18 @@ class Parts:
         self.artifacts[artifact.name] = artifact
 
 
-@flow(name="nightly_backup", flow_run_name="nightly-backup of {site}")
+@flow(
+    name="nightly_backup",
+    flow_run_name="nightly-backup of {site}",
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAY_S,
+)
 @ends_named
 def nightly_backup(site: str, images: bool = True, dry_run: bool = False) -> dict[str, Any]:
     """Back up the databases, the configuration and the images of a site.
 
     A run that dies leaves nothing that counts as a backup; the next one removes its remains and goes on with
-    the images where it stopped.
+    the images where it stopped. When OSS or a node is away, the run waits and tries again by itself.
 
     Args:
         site: Name of the saved site.
@@ -93,7 +99,8 @@ def nightly_backup(site: str, images: bool = True, dry_run: bool = False) -> dic
     try:
         manifest, result = _run(run, images)
     except Exception as error:
-        announce(run.site.name, "harbor-ha.backup.failed", error=str(error))
+        if tried(error):
+            announce(run.site.name, "harbor-ha.backup.failed", error=str(error))
         raise
     if manifest is not None:
         announce(run.site.name, "harbor-ha.backup.completed", backup=manifest.backup_id)

@@ -11,7 +11,7 @@ from tasks.backup.night.stored import Destination
 from tasks.backup.restore.fetch import Origin
 from tasks.errors import HarborHaError, Refused
 from tasks.storage.bandwidth import UNLIMITED, Bandwidth
-from tasks.storage.errors import StorageError
+from tasks.storage.errors import EndpointUnreachable, ServiceFailed, Throttled
 from tasks.storage.facts import preflight
 from tasks.storage.store import ObjectStore, open_store
 
@@ -41,6 +41,7 @@ def require_backup_settings(site: HarborSite) -> ObjectStore:
 
     Raises:
         Refused: with all reasons at once.
+        EndpointUnreachable, ServiceFailed, Throttled: OSS does not answer, which may pass.
     """
     store, problems = store_of(site), []
     try:
@@ -51,7 +52,10 @@ def require_backup_settings(site: HarborSite) -> ObjectStore:
         problems.append(str(error))
     try:
         problems += preflight(store)
-    except StorageError as error:
+    except (EndpointUnreachable, ServiceFailed, Throttled) as error:
+        # Alone, it is worth another attempt; beside what a human must put right, it is one more line.
+        if not problems:
+            raise
         problems.append(str(error))
     if problems:
         raise Refused(f"The site {site.name} cannot be backed up as it is.", problems)

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.storage.errors import AccessDenied, ObjectMissing, StorageError
+from tasks.storage.errors import (
+    AccessDenied,
+    EndpointUnreachable,
+    ObjectMissing,
+    ServiceFailed,
+    StorageError,
+    Throttled,
+)
 from tasks.storage.store import ObjectStore
 
 
@@ -75,6 +82,8 @@ def _ask_optional(store: ObjectStore, question: Callable[[Any], Any]) -> tuple[A
 def preflight(store: ObjectStore) -> list[str]:
     """Write, read, list and delete a small object, and return every problem as a sentence; empty is good.
 
+    An OSS that does not answer is no problem of the bucket's, and raised: it may answer later.
+
     Under a retention policy the object cannot be deleted; that is said by `advice`, it is no problem.
     """
     key = f"meta/preflight/{secrets.token_hex(8)}"
@@ -86,6 +95,8 @@ def preflight(store: ObjectStore) -> list[str]:
             return [f"{store.where(key)}: what was read is not what was written."]
         if [found.key for found in store.list(key)] != [key]:
             return [f"{store.where(key)}: an object that was just written is not listed."]
+    except (EndpointUnreachable, ServiceFailed, Throttled):
+        raise
     except StorageError as error:
         return [str(error)]
     if facts.worm:
