@@ -19,6 +19,7 @@ class Server:
         sockets: the directory of its socket.
         user: the operating system user that the programs run as.
         role: whom they connect as; empty: the role of the user's name.
+        passfile: of that role, where it needs a password.
     """
 
     programs: str
@@ -26,11 +27,14 @@ class Server:
     sockets: str = SOCKETS
     user: str = "postgres"
     role: str = ""
+    passfile: str = ""
 
     def command(self, program: str, *arguments: str) -> list[str]:
         """The argument list of a client program that connects to this server and never asks for a password."""
         role = ["-U", self.role] if self.role else []
+        password = ["env", f"PGPASSFILE={self.passfile}"] if self.passfile else []
         return [
+            *password,
             f"{self.programs}/{program}",
             "-h",
             self.sockets,

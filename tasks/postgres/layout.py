@@ -7,6 +7,8 @@ from blocks import HarborSite, SshHost
 
 STATE_DIR = "/var/lib/harbor-ha"
 PROGRAM_DIR = "/usr/local/lib/harbor-ha"
+# What a restore loads into, before it gets its name: Harbor's role logs in to it through the socket.
+RESTORING = "harbor_ha_restoring"
 PASSFILE = "/var/lib/postgresql/.harbor-ha.pgpass"
 
 

@@ -9,7 +9,15 @@ import ipaddress
 from blocks import HarborSite
 from tasks.errors import Refused
 from tasks.pitr.settings import push_command, uses_repository
-from tasks.postgres.layout import PASSFILE, PROGRAM_DIR, database_nodes, layout_of, peers_of, slot_of
+from tasks.postgres.layout import (
+    PASSFILE,
+    PROGRAM_DIR,
+    RESTORING,
+    database_nodes,
+    layout_of,
+    peers_of,
+    slot_of,
+)
 
 HBA_BEGIN = "# BEGIN harbor-ha: written by bootstrap, changes inside are undone"
 HBA_END = "# END harbor-ha"
@@ -93,7 +101,7 @@ def host_based_authentication(site: HarborSite) -> str:
     """Render the block of pg_hba.conf; it is part of the fence: nobody else can write.
 
     Harbor's containers reach the server of their own node with their address in Harbor's network, and that
-    of another node with the node's address.
+    of another node with the node's address. The socket is for restores, which do nothing with a dump as postgres.
     """
     postgres = site.postgres
     lines = ["local   all           postgres      peer"]
@@ -104,6 +112,7 @@ def host_based_authentication(site: HarborSite) -> str:
         lines.append(f"hostssl postgres      {postgres.replication.user}  {source}  scram-sha-256")
     clients = [_source(node.address) for node in site.nodes] + [site.harbor.network]
     databases = ",".join([postgres.database, "notaryserver", "notarysigner"])
+    lines.append(f"local   {databases},{RESTORING}  {postgres.application.user}  scram-sha-256")
     lines += [
         f"host    {databases}  {postgres.application.user}  {client}  scram-sha-256" for client in clients
     ]

@@ -187,7 +187,7 @@ def test_an_empty_database_of_the_name_is_replaced(
 ) -> None:
     manifest = back_up(store, server)
     query(HOST, second, "postgres", "CREATE DATABASE registry OWNER harbor;")
-    query(HOST, second, "postgres", "CREATE DATABASE registry_harbor_ha_restoring;")
+    query(HOST, second, "postgres", "CREATE DATABASE harbor_ha_restoring;")
     assert restore(store, second, manifest).changed
 
 

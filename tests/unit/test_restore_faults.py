@@ -121,7 +121,7 @@ STEPS: dict[str, tuple[str, Callable[[Machine], None]]] = {
 
 @pytest.fixture
 def machine(bare_server: Server, tmp_path: Path, saved: Saved, server: OssServer) -> Iterator[Machine]:
-    for name in ("registry", "registry_harbor_ha_restoring"):
+    for name in ("registry", "harbor_ha_restoring"):
         query(HOST, bare_server, "postgres", 'DROP DATABASE IF EXISTS :"v0" WITH (FORCE);', values=[name])
     yield Machine(bare_server, tmp_path, saved)
     server.faults.set([])

@@ -48,7 +48,11 @@ def restored(night: Night, backup: str) -> Outcome:
     identity = night.site_file.parent / "identity"
     identity.write_text(str(IDENTITY))
     identity.chmod(0o600)
-    with patch("tasks.backup.restore.recovery.server_of", lambda _: night.server):
+    assert night.server is not None
+    with (
+        patch("tasks.backup.restore.application.server_of", lambda _: night.server),
+        patch("tasks.backup.restore.application.DIRECTORY", f"{night.server.sockets}/login"),
+    ):
         return recovery.restore_images(night.site, host, backup=backup, identity_file=str(identity))
 
 

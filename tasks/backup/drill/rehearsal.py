@@ -212,7 +212,6 @@ def _databases(
                 manifest,
                 database.name,
                 owner=database.owner,
-                login=True,
                 work_directory=f"{directory}/dump",
                 timeout=_TIMEOUT_S,
             )

@@ -3,7 +3,7 @@
 import posixpath
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tasks.backup.format.contents import Entry, contents_of
 from tasks.backup.format.restorable import (
@@ -49,11 +49,10 @@ class Loaded:
 def load(
     host: Host,
     server: Server,
+    loader: Server,
     database: str,
     dump: str,
     *,
-    owner: str,
-    login: bool,
     jobs: int,
     timeout: float,
 ) -> Loaded:
@@ -62,11 +61,10 @@ def load(
     Args:
         host: the node.
         server: its PostgreSQL, as its superuser reaches it.
-        database: empty, and the owner's.
+        loader: the same as the role that owns the database logs in; it gets everything in the dump. Not the
+            superuser in that role: what a dump says can take the role off again.
+        database: empty.
         dump: path of the archive on the node.
-        owner: who gets everything in it.
-        login: connect as the owner; otherwise as the superuser, in the owner's role, where the server lets nobody else
-            in. What a dump says can take that role off again, so it must be the orchestrator's own.
         jobs: connections at a time.
         timeout: seconds.
 
@@ -74,13 +72,11 @@ def load(
         DumpNotLoaded: a table, its rows, or a rule for them could not be made.
         RemoteCommandFailed: pg_restore itself failed.
     """
-    loader = replace(server, role=owner) if login else server
     base = ["--no-owner", "--no-tablespaces", "-d", database]
-    base += [] if login else [f"--role={owner}"]
     contents = read_contents(host, server, dump)
     schemas = [entry for entry in contents if entry.kind == "SCHEMA"]
     failed = _restore(host, loader, dump, schemas, [*base, dump], timeout)
-    world = World(owner, _make_extensions(host, server, database, contents))
+    world = World(loader.role, _make_extensions(host, server, database, contents))
     reasons = left_out(contents, world)
     done = {entry.number for entry in schemas}
     rest = [e for e in contents if e.number not in reasons | dict.fromkeys(done) and e.kind != "EXTENSION"]

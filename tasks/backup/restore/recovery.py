@@ -9,6 +9,7 @@ from tasks.backup.format.catalogue import read_manifest
 from tasks.backup.format.layout import parse_backup_id
 from tasks.backup.format.manifest import Manifest
 from tasks.backup.night.links import REGISTRY_ROOT
+from tasks.backup.restore.application import as_application
 from tasks.backup.restore.fetch import Origin
 from tasks.backup.restore.restore_blobs import bring_blobs, fetch_index, restore_links
 from tasks.backup.restore.restore_config import put_back_secrets, read_configuration
@@ -45,19 +46,21 @@ def restore_databases(
     origin, manifest = _backup(site, backup, identity_file, accept_unsigned)
     server = server_of(layout_of(site))
     homeless = make_roles(host, server, origin, manifest)
-    restored = [
-        restore_database(
-            host,
-            server,
-            origin,
-            manifest,
-            database.name,
-            owner=site.postgres.application.user,
-            jobs=jobs,
-            timeout=_TIMEOUT_S,
-        )
-        for database in manifest.databases
-    ]
+    with as_application(site, host) as loader:
+        restored = [
+            restore_database(
+                host,
+                server,
+                origin,
+                manifest,
+                database.name,
+                owner=loader.role,
+                loader=loader,
+                jobs=jobs,
+                timeout=_TIMEOUT_S,
+            )
+            for database in manifest.databases
+        ]
     left_out = [f"{each.name}: {line}" for each in restored for line in each.left_out]
     left_out += [f"the role {name}" for name in homeless]
     rows, tables = sum(r.rows for r in restored), sum(r.tables for r in restored)
@@ -130,7 +133,8 @@ def restore_images(
     missing = manifest.blobs.missing_at_source_count
     detail += f"; {missing} were missing already at the backup" if missing else ""
     lacking = [*result.digests, *manifest.blobs.missing_at_source]
-    names = images_of(host, server_of(layout_of(site)), site.postgres.database, lacking)
+    with as_application(site, host) as server:
+        names = images_of(host, server, site.postgres.database, lacking)
     return (changed if result.restored else unchanged)(
         detail + result.trouble,
         restored=result.restored,

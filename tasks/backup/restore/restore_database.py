@@ -4,7 +4,7 @@ import posixpath
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.backup.format.manifest import Database, Manifest
 from tasks.backup.night.snapshot import COUNTS
@@ -14,10 +14,10 @@ from tasks.backup.server import Server, query
 from tasks.errors import HarborHaError, Refused
 from tasks.hosts.connection import Host
 from tasks.hosts.directories import make_directory
+from tasks.postgres.layout import RESTORING
 
 # Owned by postgres and readable for nobody else: the dump in it is decrypted.
 WORK_DIRECTORY = "/var/lib/postgresql/harbor-ha-restore"
-_RESTORING = "_harbor_ha_restoring"
 _NAMED_AT_MOST = 10
 
 
@@ -51,7 +51,7 @@ def restore_database(
     database: str,
     *,
     owner: str,
-    login: bool = False,
+    loader: Server | None = None,
     jobs: int = 2,
     work_directory: str = WORK_DIRECTORY,
     timeout: float,
@@ -68,7 +68,7 @@ def restore_database(
         manifest: its manifest.
         database: which database.
         owner: the role that owns everything in it; it must exist.
-        login: see `load`.
+        loader: the server as the owner logs in to it, which nobody does with more rights; else by the socket alone.
         jobs: connections that load at a time.
         work_directory: for the decrypted dump; created for us alone, removed in the end.
         timeout: seconds for download and load, each.
@@ -90,13 +90,15 @@ def restore_database(
         save = ["sh", "-c", 'umask 077; exec cat > "$0"', dump]
         deliver(host, origin, artifact, save, user=server.user, timeout=timeout)
         _create(host, server, wanted, owner)
-        name = database + _RESTORING
-        loaded = load(host, server, name, dump, owner=owner, login=login, jobs=jobs, timeout=timeout)
+        loader = loader or replace(server, role=owner)
+        loaded = load(host, server, loader, RESTORING, dump, jobs=jobs, timeout=timeout)
+    # Its owner may have set something for whoever comes next, and that is us.
+    query(host, server, "postgres", 'ALTER DATABASE :"v0" RESET ALL;', values=[RESTORING])
     # Harbor's first page after a restore without statistics is a sequential scan of everything. A function of
     # somebody's index that fails there is no reason to have no database: autovacuum comes to the same table.
-    analyze = server.command("vacuumdb", "--analyze-only", "-q", "-d", name)
+    analyze = server.command("vacuumdb", "--analyze-only", "-q", "-d", RESTORING)
     host.run(analyze, user=server.user, timeout=timeout, check=False)
-    compare_rows(host, server, wanted, name, loaded.tables)
+    compare_rows(host, server, wanted, RESTORING, loaded.tables)
     _put_in_place(host, server, database, mark)
     seconds = time.monotonic() - started
     counted = {table: rows for table, rows in wanted.tables.items() if table not in loaded.tables}
@@ -150,7 +152,7 @@ def _create(host: Host, server: Server, wanted: Database, owner: str) -> None:
         CREATE DATABASE :"v0" OWNER :"v1" TEMPLATE template0 ENCODING :'v2' """
         + ("" if wanted.encoding == "UTF8" else "LC_COLLATE 'C' LC_CTYPE 'C'")
         + ";",
-        values=[wanted.name + _RESTORING, owner, wanted.encoding],
+        values=[RESTORING, owner, wanted.encoding],
     )
 
 
@@ -196,4 +198,4 @@ def _put_in_place(host: Host, server: Server, database: str, mark: str) -> None:
     DROP DATABASE IF EXISTS :"v0";
     ALTER DATABASE :"v1" RENAME TO :"v0";
     """
-    query(host, server, "postgres", sql, values=[database, database + _RESTORING, mark])
+    query(host, server, "postgres", sql, values=[database, RESTORING, mark])

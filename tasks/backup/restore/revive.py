@@ -4,15 +4,15 @@ import json
 from typing import Any
 
 from blocks import HarborSite
+from tasks.backup.restore.application import as_application
 from tasks.backup.restore.on_node import flush_redis
-from tasks.backup.server import query, server_of
+from tasks.backup.server import query
 from tasks.errors import HarborHaError
 from tasks.harbor.api import HarborApi
 from tasks.harbor.web import HarborRefused, HarborUnreachable, through_node
 from tasks.hosts.connection import Host
 from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
-from tasks.postgres.layout import layout_of
 
 _FLUSH_REDIS = node_program(flush_redis)
 
@@ -49,12 +49,13 @@ def clear_stale_state(site: HarborSite, host: Host) -> Outcome:
     """
     if harbor_runs(host):
         return unchanged("Harbor runs already, on a database that was settled")
-    server, database = server_of(layout_of(site)), site.postgres.database
-    tables = {row[0] for row in query(host, server, database, _TABLES)}
-    script = _SETTLE if "properties" in tables else ""
-    if {"task", "execution"} <= tables:
-        script += _SETTLE_JOBS
-    counts = [row[0].split() for row in query(host, server, database, script)]
+    database = site.postgres.database
+    with as_application(site, host) as server:
+        tables = {row[0] for row in query(host, server, database, _TABLES)}
+        script = _SETTLE if "properties" in tables else ""
+        if {"task", "execution"} <= tables:
+            script += _SETTLE_JOBS
+        counts = [row[0].split() for row in query(host, server, database, script)]
     done = [f"{count} {name}" for name, count in counts if count != "0"]
     return changed(f"settled {', '.join(done)}") if done else unchanged("nothing was under way at the dump")
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from blocks import HarborSite
+from tasks.backup.restore.application import as_application
 from tasks.backup.restore.whole import whole_artifacts
-from tasks.backup.server import query, server_of
+from tasks.backup.server import query
 from tasks.errors import HarborHaError
 from tasks.harbor.oci import WrongContent
 from tasks.harbor.web import Answer, HarborRefused, HarborUnreachable, Session, through_node
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, unchanged
-from tasks.postgres.layout import layout_of
 
 _ACCEPT = ", ".join(
     (
@@ -65,13 +65,14 @@ def pull_sample(
     Raises:
         NotServed: with every artifact that cannot be pulled, and why.
     """
-    server, database = server_of(layout_of(site)), site.postgres.database
-    own = "coalesce(p.registry_id, 0) = 0" if query(host, server, database, _HAS_PROXIES) else "true"
-    rows = query(host, server, database, _ARTIFACTS.format(own=own))
-    candidates = random.Random(seed).sample(rows, min(_CANDIDATES if whole_only else count, len(rows)))
-    if whole_only:
-        whole = whole_artifacts(site, host, [digest for _, digest in candidates])
-        candidates = [row for row in candidates if row[1] in whole]
+    database = site.postgres.database
+    with as_application(site, host) as server:
+        own = "coalesce(p.registry_id, 0) = 0" if query(host, server, database, _HAS_PROXIES) else "true"
+        rows = query(host, server, database, _ARTIFACTS.format(own=own))
+        candidates = random.Random(seed).sample(rows, min(_CANDIDATES if whole_only else count, len(rows)))
+        if whole_only:
+            whole = whole_artifacts(site, host, server, [digest for _, digest in candidates])
+            candidates = [row for row in candidates if row[1] in whole]
     chosen = candidates[:count]
     problems, done = [], []
     with _Puller(Session(through_node(site, host.name), 60.0)) as puller:

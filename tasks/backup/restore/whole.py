@@ -4,9 +4,8 @@ from collections.abc import Iterable
 
 from blocks import HarborSite
 from tasks.backup.night.links import REGISTRY_ROOT
-from tasks.backup.server import Server, query, server_of
+from tasks.backup.server import Server, query
 from tasks.hosts.connection import Host
-from tasks.postgres.layout import layout_of
 
 _LACKING = """
 SELECT DISTINCT r.name || coalesce(':' || t.name, '@' || a.digest)
@@ -35,9 +34,8 @@ def images_of(host: Host, server: Server, database: str, digests: Iterable[str])
     )
 
 
-def whole_artifacts(site: HarborSite, host: Host, digests: list[str]) -> set[str]:
+def whole_artifacts(site: HarborSite, host: Host, server: Server, digests: list[str]) -> set[str]:
     """Return those of some artifacts whose manifest and blobs are all there."""
-    server = server_of(layout_of(site))
     rows = query(host, server, site.postgres.database, _BLOBS, values=["{" + ",".join(digests) + "}"])
     needs: dict[str, set[str]] = {digest: {digest} for digest in digests}
     for artifact, blob in rows:
