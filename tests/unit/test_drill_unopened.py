@@ -129,8 +129,10 @@ def test_an_unsigned_backup_is_drilled_when_told_to_and_signed_when_it_passed(
     manifest, _ = back_up(night)
     store, backup = bucket_of(night, oss), parse_backup_id(manifest.backup_id)
     store.delete_many([backup.key(SIGNATURE)])
-    with pytest.raises(DrillFailed, match="not signed"):
+    with pytest.raises(NotSigned, match="not signed"):
         drill(night, identity=True)
+    # Which says nothing of what is in it.
+    assert words(night, oss) == []
     with pytest.raises(NoIdentity):
         drill(night, accept_unsigned=True, sign_it=True)
     drill(night, identity=True, accept_unsigned=True)

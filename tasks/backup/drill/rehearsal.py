@@ -23,6 +23,7 @@ from tasks.backup.format.blobs import IndexedBlob
 from tasks.backup.format.catalogue import find_backup, read_believed, sign
 from tasks.backup.format.layout import VERIFIED, BackupId, blob_key
 from tasks.backup.format.manifest import Artifact, Manifest
+from tasks.backup.format.signature import NotSigned
 from tasks.backup.restore.fetch import ArtifactDamaged, Origin, opened, unpacked, whole
 from tasks.backup.restore.restore_blobs import fetch_index
 from tasks.backup.restore.restore_config import read_configuration
@@ -74,15 +75,27 @@ def drill(
         NoBackup: there is none.
         IdentityUnusable: nothing could be decrypted; nothing was recorded.
         NoIdentity: it cannot be signed, because nothing of it could be restored.
+        NotSigned: whose it is cannot be known, which says nothing of what is in it; nothing was recorded.
         DrillFailed: with all findings; they are recorded next to the backup.
         StorageError: OSS cannot be used; nothing was recorded.
     """
     store, trust = store_of(site), trust_of(site, accept_unsigned=accept_unsigned)
+    # A site of before there were signatures, not applied since: its backups are no worse than they were.
+    unknown = not trust.keys and not accept_unsigned
+    trust = replace(trust, accept_unsigned=accept_unsigned or unknown)
+    if sign_it and not trust.keys:
+        raise NotSigned(
+            "There is no key to sign the backup with.", remedy="Run `harbor-ha apply`, which makes one."
+        )
     keys = identities_or_none(site, identity_file)
     if sign_it and not keys:
         identities(site, identity_file)
     origin = Origin(store, find_backup(store, backup), keys, trust)
     result = run_drill(host, server_of(layout_of(site)).programs, origin, user=make_user(host))
+    if unknown:
+        result.not_proven.append(
+            "that the backup is the orchestrator's own: the site has no signing_secret, `harbor-ha apply` makes one"
+        )
     record(store, origin.backup, result)
     if not result.ok:
         raise DrillFailed(
@@ -125,8 +138,8 @@ def run_drill(
             work()
         except (CrcMismatch, ObjectMissing) as error:
             result.findings.append(f"{name}: {error}")
-        except StorageError:
-            raise  # OSS cannot be used: that says nothing about the backup, and nothing is recorded
+        except (StorageError, NotSigned):
+            raise  # OSS cannot be used, or whose it is is not known: nothing of what is in it, and nothing is recorded
         except HarborHaError as error:
             result.findings.append(f"{name}: {error}")
         result.seconds[name] = round((datetime.now(UTC) - begun).total_seconds(), 2)
