@@ -14,7 +14,7 @@ from prefect import flow
 from blocks import HarborSite
 from flows.machinery import backup_steps as steps
 from flows.machinery.again import RETRIES, RETRY_DELAY_S, tried
-from flows.machinery.backup_report import announce, catalogue_lines, publish_catalogue
+from flows.machinery.backup_report import announce, bucket_lines, catalogue_lines, publish_catalogue
 from flows.machinery.dump_source import candidates_of
 from flows.machinery.ending import ends_named
 from flows.machinery.protocol import Protocol
@@ -118,6 +118,8 @@ def _run(run: Protocol, images: bool) -> tuple[Manifest | None, dict[str, Any]]:
             run, f"Would back up {run.site.name} from {chosen.node}.", {"Decided": decided}
         )
     trust = trust_of(run.site)
+    if images:
+        run.on(steps.image_storage, harbor_node(run.site, chosen.node))
     with held(store, LOCK, f"nightly backup of {run.site.name}") as lock, _begun(store) as parts:
         previous = _previous(store)
         _databases(run, parts, chosen)
@@ -137,7 +139,12 @@ def _run(run: Protocol, images: bool) -> tuple[Manifest | None, dict[str, Any]]:
         catalogue.publish(store, manifest, trust)
     lines = catalogue_lines(store, run.site)
     publish_catalogue(run.site, lines)
-    sections = {"Decided": decided, "Warnings": list(manifest.warnings) or ["none"], "Backups": lines[-10:]}
+    sections = {
+        "Decided": decided,
+        "Warnings": list(manifest.warnings) or ["none"],
+        "Bucket": bucket_lines(store) or ["nothing to say"],
+        "Backups": lines[-10:],
+    }
     return manifest, publish_report(run, _headline(manifest), sections)
 
 
@@ -314,8 +321,10 @@ def harbor_node(site: HarborSite, preferred: str) -> str:
 
 
 def _announce_steps(run: Protocol, chosen: DumpNode, images: bool) -> None:
-    run.on(steps.dump, chosen.node)
     node = harbor_node(run.site, chosen.node)
+    if images:
+        run.on(steps.image_storage, node)
+    run.on(steps.dump, chosen.node)
     run.on(steps.configuration, node)
     for step in (steps.links, steps.copy_images, steps.closure) if images else ():
         run.on(step, node)

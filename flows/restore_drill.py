@@ -6,7 +6,7 @@ from prefect import flow
 
 from blocks import HarborSite
 from flows.machinery import backup_steps as steps
-from flows.machinery.backup_report import announce, catalogue_lines, publish_catalogue
+from flows.machinery.backup_report import announce, bucket_lines, catalogue_lines, publish_catalogue
 from flows.machinery.dump_source import candidates_of
 from flows.machinery.ending import ends_named
 from flows.machinery.protocol import Protocol
@@ -75,6 +75,7 @@ def restore_drill(
         "Decided": decided,
         "Not proven": found["not_proven"] or ["nothing"],
         "Left out by a restore": found["left_out"] or ["nothing"],
+        "Bucket": bucket_lines(store) or ["nothing to say"],
         "Backups": lines[-10:],
     }
     return publish_report(run, _headline(found, outcome.detail), sections)

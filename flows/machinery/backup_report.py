@@ -12,7 +12,8 @@ from tasks.backup.format.catalogue import Entry, list_backups, read_manifest
 from tasks.backup.format.manifest import Manifest, ManifestUnreadable
 from tasks.backup.format.signature import ANYONE, NotSigned, SignatureWrong, Trust
 from tasks.backup.settings import trust_of
-from tasks.storage.errors import CrcMismatch
+from tasks.storage.errors import CrcMismatch, StorageError
+from tasks.storage.facts import advice, bucket_facts
 from tasks.storage.store import ObjectStore
 
 
@@ -80,6 +81,14 @@ def _line(entry: Entry, fact: BackupFact, verdict: Verdict) -> str:
     proven += "" if fact.signed else ", not signed"
     fate = "stays" if verdict.keep else "may go"
     return f"{fact.name}: {state}, {images}{proven}, {entry.size:,} bytes; {fate}: {verdict.reason}"
+
+
+def bucket_lines(store: ObjectStore) -> list[str]:
+    """What the operator should know about the bucket; nothing of it ends a backup, nor does it when nobody answers."""
+    try:
+        return advice(bucket_facts(store))
+    except StorageError as error:
+        return [f"It could not be asked what it is like: {error.what}"]
 
 
 def publish_catalogue(site: HarborSite, lines: list[str]) -> None:

@@ -8,10 +8,12 @@ from flows.machinery.progress import (
 )
 from tasks.backup.drill import rehearsal
 from tasks.backup.night import gc, nightly
+from tasks.backup.night.configuration import require_filesystem
 from tasks.backup.restore import recovery, revive, served
 from tasks.step import step
 
 await_no_collection = step(gc.await_no_collection, "Wait for garbage collection to end")
+image_storage = step(require_filesystem, "Look where Harbor keeps its images")
 dump = step(nightly.dump, "Dump the databases")
 configuration = step(nightly.configuration, "Save the configuration")
 links = step(nightly.links, "Save the links")

@@ -12,8 +12,9 @@ from tasks.backup.format.manifest import Artifact
 from tasks.backup.night.stored import Destination, store_output
 from tasks.backup.server import server_of
 from tasks.backup.tools import find_tools, pipeline
-from tasks.errors import HarborHaError
+from tasks.errors import HarborHaError, Refused
 from tasks.hosts.connection import Host
+from tasks.outcome import Outcome, unchanged
 from tasks.postgres.layout import layout_of
 
 # Keys of harbor.yml whose value is a file that `prepare` copies from; it fails where one is missing.
@@ -25,6 +26,8 @@ _FILES_IN_HARBOR_YML = (
     ("storage_service", "ca_bundle"),
     ("uaa", "ca_file"),
 )
+# Of storage_service: everything else is the name of a driver.
+_NO_OBJECT_STORE = ("filesystem", "ca_bundle", "redirect")
 _SECRETKEY_BYTES = 16
 
 _LOOK = """
@@ -74,18 +77,11 @@ def save_configuration(
         timeout: seconds.
 
     Raises:
-        ConfigurationIncomplete: harbor.yml or secretkey are missing, or the key is not one.
+        ConfigurationIncomplete: harbor.yml or secretkey are missing or cannot be read.
     """
-    harbor_yml = f"{site.harbor.install_dir}/harbor.yml"
-    content = host.read(harbor_yml)
-    if content is None:
-        raise ConfigurationIncomplete(
-            f"There is no {harbor_yml}.",
-            where=host.name,
-            remedy="Run bootstrap, or correct harbor.install_dir.",
-        )
+    harbor_yml = read_harbor_yml(site, host)
     secretkey = f"{site.harbor.data_volume}/secret/keys/secretkey"
-    wanted = configuration_paths(site, yaml.safe_load(content) or {})
+    wanted = configuration_paths(site, harbor_yml)
     seen = host.python(_LOOK, {"paths": wanted, "secretkey": secretkey})
     if seen["secretkey_bytes"] != _SECRETKEY_BYTES:
         raise ConfigurationIncomplete(
@@ -105,6 +101,58 @@ def save_configuration(
         timeout=timeout,
     )
     return SavedConfiguration(produced.artifact, seen["secretkey_sha256"], tuple(seen["paths"]))
+
+
+def read_harbor_yml(site: HarborSite, host: Host) -> Mapping[str, Any]:
+    """Read a node's harbor.yml; it holds passwords, so nothing of it is quoted.
+
+    Raises:
+        ConfigurationIncomplete: there is none, or it is no mapping in YAML.
+    """
+    path = f"{site.harbor.install_dir}/harbor.yml"
+    content = host.read(path)
+    if content is None:
+        raise ConfigurationIncomplete(
+            f"There is no {path}.",
+            where=host.name,
+            remedy="Run bootstrap, or correct harbor.install_dir.",
+        )
+    try:
+        found = yaml.safe_load(content)
+    except (yaml.YAMLError, ValueError):
+        found = []
+    if not isinstance(found, Mapping):
+        raise ConfigurationIncomplete(
+            f"{path} is not a mapping in YAML.", where=host.name, remedy="Copy it from the other node."
+        )
+    return found
+
+
+def require_filesystem(site: HarborSite, host: Host) -> Outcome:
+    """Make sure that Harbor keeps its images on the NAS, where a backup looks for them.
+
+    Through a driver of its own for an object store they are nowhere on the NAS, and a backup would have none of them.
+
+    Raises:
+        Refused: they lie in an object store.
+        ConfigurationIncomplete: harbor.yml does not say.
+    """
+    section = read_harbor_yml(site, host).get("storage_service") or {}
+    if not isinstance(section, Mapping):
+        raise ConfigurationIncomplete(
+            f"storage_service in {site.harbor.install_dir}/harbor.yml is not a mapping.", where=host.name
+        )
+    drivers = [str(key)[:40] for key in section if key not in _NO_OBJECT_STORE]
+    if drivers:
+        raise Refused(
+            f"The images of {site.name} cannot be backed up.",
+            [
+                f"storage_service.{drivers[0]} in harbor.yml on {host.name} keeps them in an object store of Harbor's "
+                "own; only the file system is supported. Protect that store by its own versions and copies, and run "
+                "nightly_backup with images=false for databases and configuration."
+            ],
+        )
+    return unchanged("Harbor keeps its images in the file system")
 
 
 def configuration_paths(site: HarborSite, harbor_yml: Mapping[str, Any]) -> list[str]:
