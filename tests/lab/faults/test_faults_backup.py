@@ -192,6 +192,16 @@ def test_a_drill_passes_and_is_recorded_next_to_the_backup(stage: Stage, bucket:
     assert bucket.complete()[-1].verified[-1].endswith("-ok.json")
 
 
+def test_with_the_identity_offline_the_drill_is_green_and_says_what_it_did_not_prove(
+    stage: Stage, bucket: Bucket
+) -> None:
+    backed_up(stage, bucket)
+    headline = stage.flow("restore_drill").wait(300).headline
+    assert "was not opened" in headline
+    assert "not proven" in headline
+    assert bucket.complete()[-1].verified[-1].endswith("-unopened.json")
+
+
 @pytest.mark.parametrize(
     "role",
     ["database", *(pytest.param(role, marks=pytest.mark.faults) for role in ("configuration", "links"))],
