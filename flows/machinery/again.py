@@ -1,14 +1,11 @@
 """Prefect's own retries of a flow, with a condition: the run waits in the UI as AwaitingRetry, and begins anew."""
 
-import logging
-
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRunPolicy
 from prefect.context import FlowRunContext
+from prefect.logging import get_run_logger
 
 from flows.rules.again import ATTEMPTS, FIRST_PAUSE_S, pause_before_another
-
-_LOG = logging.getLogger(__name__)
 
 # For @flow; `tried` sets the true pause, or takes the retries back.
 RETRIES = ATTEMPTS - 1
@@ -31,7 +28,7 @@ def tried(error: BaseException) -> bool:
         with get_client(sync_client=True) as client:
             client.update_flow_run(run.id, empirical_policy=policy).raise_for_status()
     except Exception as problem:
-        _LOG.warning("Prefect did not take the decision on another attempt: %s", problem)
+        get_run_logger().warning("Prefect did not take the decision on another attempt: %s", problem)
     if pause is not None:
-        _LOG.warning("Another attempt follows in %d minutes: %s", pause // 60, error)
+        get_run_logger().warning("Another attempt follows in %d minutes: %s", pause // 60, error)
     return pause is None

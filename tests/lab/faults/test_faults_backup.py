@@ -153,7 +153,9 @@ def test_the_standby_dies_during_the_dump_and_the_next_backup_is_made_on_the_pri
         run = stage.flow("nightly_backup")
         wait_for(lambda: stage.shell(standby, "pgrep -x pg_dump", check=False) != "", 60, "no dump began")
         stage.lab.stop(standby)
-        assert "error" in run.wait(300).answer
+        wait_for(lambda: "Another attempt follows" in run.log(), 300, "it does not try again by itself")
+        # In five minutes, which nobody waits for here; what comes then is a new attempt like the one below.
+        run.end()
     assert len(bucket.complete()) == before
     assert bucket.uploads() == 0
     backed_up(stage, bucket)
@@ -172,10 +174,11 @@ def test_a_failover_in_the_middle_of_a_backup_harms_neither(stage: Stage, bucket
         answer = stage.failover(primary, accept_data_loss=True).answer
         assert "error" not in answer, answer
         assert stage.primary == standby
-        run.wait(300)
+        wait_for(lambda: run.out.exists() or "Another attempt follows" in run.log(), 300, "it does not end")
+        run.end()
     # The dump reads on through the promotion; where it did not, it is no backup and the next one is.
     made = len(bucket.complete()) - before
-    assert made == (0 if "error" in run.answer else 1)
+    assert made == (1 if run.out.exists() and "error" not in run.answer else 0)
     stage.restore()
     backed_up(stage, bucket)
 
