@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
@@ -73,6 +74,8 @@ class Repository:
         assert bucket is not None
         site = self.site.model_copy(update={"oss": bucket.model_copy(update=oss)})
         text = configuration(site, self.paths)
+        # pgBackRest refuses parts of a second from 2.55 on.
+        assert not re.search(r"timeout=\d*\.", text), text
         # The name of the bucket's host does not resolve here; the certificate is for the name that does.
         text = text.replace("[global]\n", "[global]\nrepo1-storage-host=localhost\n")
         file = Path(self.paths.config)
