@@ -105,7 +105,7 @@ def make_user(host: Host, name: str = USER) -> str:
     """
     script = (
         'id -u "$0" >/dev/null 2>&1 || '
-        'exec useradd --system --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$0"'
+        'exec useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$0"'
     )
     host.run(["sh", "-c", script, name])
     return name
