@@ -113,6 +113,12 @@ def advice(facts: BucketFacts) -> list[str]:
     notes = []
     if facts.aborts_uploads is False:
         notes.append("No lifecycle rule removes unfinished uploads; add AbortMultipartUpload after 3 days.")
+    if facts.versioning in ("", "Suspended") and facts.worm == "":
+        # Not for the check of each minute: it is no state of the site, and a finding that never goes away hides others.
+        notes.append(
+            "Whoever has the AccessKey, or an administrator by mistake, can remove every backup for good: turn on "
+            "versioning with a lifecycle rule for old versions, or a retention policy (WORM) of some days."
+        )
     if facts.versioning == "Enabled":
         notes.append(
             "The bucket is versioned: removed backups keep costing until a lifecycle rule expires old "

@@ -11,6 +11,7 @@ from pathlib import Path
 import fastcrc
 import pytest
 
+from lab.oss.bucket import set_worm
 from lab.oss.server import OssServer
 from tasks.storage import errors
 from tasks.storage.bandwidth import Bandwidth
@@ -287,6 +288,30 @@ def test_the_preflight_leaves_nothing_and_the_facts_are_told(server: OssServer, 
         "versioning", "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
     )
     assert any("versioned" in note for note in advice(bucket_facts(store)))
+
+
+def test_a_bucket_that_forgets_what_is_removed_is_said_to_and_one_that_keeps_it_is_not(
+    server: OssServer, store: ObjectStore
+) -> None:
+    def warned() -> bool:
+        return any("for good" in note for note in advice(bucket_facts(store)))
+
+    def versions(status: str) -> None:
+        text = f"<VersioningConfiguration><Status>{status}</Status></VersioningConfiguration>"
+        server.store.catalog.set_setting("versioning", text)
+
+    assert warned()
+    versions("Suspended")
+    assert warned()
+    versions("Enabled")
+    assert not warned()
+    server.store.catalog.set_setting("versioning", None)
+    set_worm(server.store, 7, "Locked")
+    assert not warned()
+    server.store.catalog.set_setting("worm", None)
+    # Who cannot ask does not know, and does not say.
+    server.fail("error", operation="GetBucket.*", code="AccessDenied", times=-1)
+    assert not warned()
 
 
 def test_a_user_that_may_not_ask_about_the_bucket_can_still_make_backups(
