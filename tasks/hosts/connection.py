@@ -21,6 +21,7 @@ from blocks import SshHost
 from tasks.errors import RemoteCommandFailed, RemoteConnectionLost, RemoteTimeout
 from tasks.hosts.on_node import put_file
 from tasks.hosts.ssh import Connection, Target, target_of
+from tasks.hosts.streams import output_of
 from tasks.node_program import node_program
 
 # sshd gives a command without a terminal no sbin directories, whoever the user is.
@@ -52,7 +53,7 @@ class RemoteProcess:
         self._where = where
         self._deadline = deadline
         self._stderr = bytearray()
-        self.stdout = cast(BinaryIO, channel.makefile("rb", 1 << 20))
+        self.stdout = output_of(channel)
         self.stdin = cast(BinaryIO, channel.makefile_stdin("wb", _BLOCK))
         self._drain = threading.Thread(target=self._read_stderr, daemon=True)
         self._drain.start()

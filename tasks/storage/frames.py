@@ -42,6 +42,14 @@ class FrameReader:
         piece, self._block = self._block[:size], self._block[size:]
         return bytes(piece)
 
+    def into(self, view: memoryview) -> int:
+        """Read between 1 and `len(view)` bytes to where they are needed; returns how many, 0 at the end."""
+        if not self._block and (straight := getattr(self._source, "readinto", None)) is not None:
+            return int(straight(view))
+        piece = self.some(len(view))
+        view[: len(piece)] = piece
+        return len(piece)
+
     def limited(self, size: int) -> "LimitedReader":
         """Return the next `size` bytes as a stream of their own."""
         return LimitedReader(self, size)
@@ -59,10 +67,21 @@ class LimitedReader:
         if wanted == 0:
             return b""
         piece = self._frames.some(wanted)
-        if not piece:
-            raise RemoteConnectionLost("The stream from the node ended in the middle of a blob.")
-        self._left -= len(piece)
+        self._took(len(piece))
         return piece
+
+    def readinto(self, view: memoryview, /) -> int:
+        """Read to where the bytes are needed; returns how many, 0 at the frame's end. Raises as `read`."""
+        if self._left == 0:
+            return 0
+        size = self._frames.into(view[: self._left])
+        self._took(size)
+        return size
+
+    def _took(self, size: int) -> None:
+        if not size:
+            raise RemoteConnectionLost("The stream from the node ended in the middle of a blob.")
+        self._left -= size
 
 
 class Memory:

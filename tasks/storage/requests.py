@@ -59,7 +59,7 @@ class BucketRequests:
     def put_bytes(
         self,
         key: str,
-        data: bytes,
+        data: bytes | bytearray,
         *,
         forbid_overwrite: bool = False,
         headers: Mapping[str, str] | None = None,

@@ -47,8 +47,26 @@ class _Running:
 
     def add(self, data: bytearray) -> None:
         self.size += len(data)
-        self.crc64 = fastcrc.crc64.xz(bytes(data) if len(data) < 1024 else data, self.crc64)
+        self.crc64 = fastcrc.crc64.xz(data, self.crc64)
         self.sha256.update(data)
+
+
+class _Buffers:
+    """Memory of parts that were sent, for the next ones: fresh memory costs the kernel as much as a copy."""
+
+    def __init__(self) -> None:
+        self._free: list[bytearray] = []
+
+    def take(self, size: int) -> bytearray:
+        """Give one of this size; what was there before is in it."""
+        while self._free:
+            if len(buffer := self._free.pop()) == size:
+                return buffer
+        return bytearray(size)
+
+    def give_back(self, buffer: bytearray) -> None:
+        """Take one that nobody reads any more."""
+        self._free.append(buffer)
 
 
 def part_sizes(total: int | None = None) -> Iterator[int]:
@@ -61,15 +79,22 @@ def part_sizes(total: int | None = None) -> Iterator[int]:
         yield from (size for _ in range(10_000))
 
 
-def read_part(source: Readable, size: int) -> bytearray:
-    """Read exactly `size` bytes, or what is left."""
-    part = bytearray()
-    while len(part) < size:
-        block = source.read(min(_READ, size - len(part)))
-        if not block:
-            break
-        part += block
-    return part
+def fill(source: Readable, part: bytearray) -> None:
+    """Read into a part until it is full; shorten it when the stream ends before."""
+    into = getattr(source, "readinto", None)
+    read = 0
+    with memoryview(part) as view:
+        while read < len(part):
+            if into is not None:
+                size = into(view[read : read + _READ])
+            else:
+                block = source.read(min(_READ, len(part) - read))
+                size = len(block)
+                view[read : read + size] = block
+            if not size:
+                break
+            read += size
+    del part[read:]
 
 
 def put_stream(
@@ -87,14 +112,15 @@ def put_stream(
     """Store a stream as one object; see `ObjectStore.put_stream`."""
     running = _Running()
     sizes = part_sizes(total)
-    first = read_part(source, size := next(sizes))
-    running.add(first)
+    buffers = _Buffers()
+    size = next(sizes)
+    first = buffers.take(size if total is None else min(size, total + 1))
+    fill(source, first)
     if len(first) < size:
+        running.add(first)
         _check(store.where(key), running, expected_sha256, confirm)
         sha256 = running.sha256.hexdigest()
-        return store.put_bytes(
-            key, bytes(first), forbid_overwrite=forbid_overwrite, headers=headers, sha256=sha256
-        )
+        return store.put_bytes(key, first, forbid_overwrite=forbid_overwrite, headers=headers, sha256=sha256)
     sent = dict(headers or {})
     if forbid_overwrite:
         sent["x-oss-forbid-overwrite"] = "true"
@@ -102,7 +128,7 @@ def put_stream(
         lambda bucket, _: bucket.init_multipart_upload(store.full(key), headers=sent), key
     ).upload_id
     try:
-        etags = _send_parts(store, key, upload_id, source, first, sizes, running, workers)
+        etags = _send_parts(store, key, upload_id, source, first, sizes, running, buffers, workers)
         _check(store.where(key), running, expected_sha256, confirm)
         result = _complete(store, key, upload_id, etags, running, forbid_overwrite)
     except BaseException:
@@ -127,21 +153,27 @@ def _send_parts(
     first: bytearray,
     sizes: Iterator[int],
     running: _Running,
+    buffers: _Buffers,
     workers: int,
 ) -> list[str]:
-    """Send parts until the stream ends and return their ETags; no part is on its way afterwards."""
+    """Send parts until the stream ends and return their ETags; no part is on its way afterwards.
+
+    A part is hashed beside being sent. Who learns at the end that the content is wrong has sent it in vain, and the
+    object does not become visible.
+    """
     parts: list[Future[str]] = []
     part = first
     with ThreadPoolExecutor(workers, thread_name_prefix="oss-part") as pool:
         try:
             while part:
                 _make_room(parts, min(workers, max(1, _IN_FLIGHT_BYTES // len(part))))
-                parts.append(pool.submit(_send_part, store, key, upload_id, len(parts) + 1, part))
+                parts.append(pool.submit(_send_part, store, key, upload_id, len(parts) + 1, part, buffers))
+                running.add(part)  # before the next one takes the memory of one that was sent
                 del part  # the worker's reference must be the last one
                 if (size := next(sizes, None)) is None:
                     raise StorageError("The stream is longer than 10,000 parts can hold.", where=key)
-                part = read_part(source, size)
-                running.add(part)
+                part = buffers.take(size)
+                fill(source, part)
             return [future.result() for future in parts]
         except BaseException:
             for future in parts:
@@ -160,7 +192,9 @@ def _make_room(parts: list["Future[str]"], limit: int) -> None:
             future.result()
 
 
-def _send_part(store: BucketRequests, key: str, upload_id: str, number: int, part: bytearray) -> str:
+def _send_part(
+    store: BucketRequests, key: str, upload_id: str, number: int, part: bytearray, buffers: _Buffers
+) -> str:
     crc = fastcrc.crc64.xz(part)
 
     def send(bucket: Any, _attempt: int) -> str:
@@ -169,7 +203,10 @@ def _send_part(store: BucketRequests, key: str, upload_id: str, number: int, par
         require_crc(crc, result.crc, store.where(key), result.request_id)
         return str(result.etag)
 
-    return store.call(send, key)
+    try:
+        return store.call(send, key)
+    finally:
+        buffers.give_back(part)
 
 
 def _complete(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import fastcrc
 import pytest
@@ -15,6 +16,9 @@ from tasks.storage import errors, upload
 from tasks.storage.store import ObjectStore
 from tests.unit.changed_store import leftovers, outlasting, store_for
 from tests.unit.local_oss import running_oss
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 MIB = 1 << 20
 
@@ -83,10 +87,10 @@ def test_a_stream_that_breaks_in_the_middle_leaves_neither_object_nor_upload(
     server: OssServer, store: ObjectStore
 ) -> None:
     class Broken(io.BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
+        def readinto(self, buffer: "WriteableBuffer", /) -> int:
             if self.tell() > 700_000:
                 raise ConnectionError("the node went away")
-            return super().read(size)
+            return super().readinto(memoryview(buffer)[:50_000])
 
     with pytest.raises(ConnectionError, match="node"):
         store.put_stream("dump", Broken(bytes(2 * MIB)))
