@@ -4,7 +4,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -107,9 +107,15 @@ class Operation:
         self.before = self.seen
         self.seen, self.witnesses = self.run.watch(
             f"Look at {node} over every path",
-            lambda: look_with_witnesses(self.run.site, node),
+            lambda: self._look_with_witnesses(node),
             lambda seen: f"{describe_look(seen[0])}; {describe_witnesses(seen[1])}",
         )
+
+    def _look_with_witnesses(self, node: str) -> tuple[SiteLook, Witnesses]:
+        seen, witnesses = look_with_witnesses(self.run.site, node)
+        # A load balancer does not look at what is drained; that this operation did it is no gap in what is known.
+        ours = self.record is not None and node in self.record.drained
+        return seen, replace(witnesses, drained_by_us=ours)
 
     def note(self, section: str, decision: Decision[Any]) -> None:
         """Keep a decision for the report."""

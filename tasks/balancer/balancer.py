@@ -69,7 +69,7 @@ def _await(
 ) -> NodeState:
     deadline = time.monotonic() + timeout
     while True:
-        state = balancer.status().get(node, NodeState(Served.UNKNOWN))
+        state = balancer.status([node]).get(node, NodeState(Served.UNKNOWN))
         if reached(state):
             return state
         if time.monotonic() > deadline:

@@ -19,7 +19,7 @@ def admit(site: HarborSite, host: Host, *, timeout: float = 30.0) -> Outcome:
     node, balancer = host.name, balancer_of(site)
     if balancer is None:
         return unchanged("the load balancer is not ours to ask")
-    state = balancer.status().get(node)
+    state = balancer.status([node]).get(node)
     if state is not None and state.served is Served.UP:
         return unchanged(f"{node} is served")
     admit_confirmed(balancer, node, timeout)
@@ -44,7 +44,7 @@ def drain(site: HarborSite, host: Host) -> Outcome:
     node, balancer = host.name, balancer_of(site)
     if balancer is None:
         return unchanged("the load balancer is not ours to tell", drained=False)
-    state = balancer.status().get(node)
+    state = balancer.status([node]).get(node)
     if state is not None and state.served is Served.DRAINED and not state.sessions:
         return unchanged(f"{node} is drained", drained=True)
     drain_confirmed(balancer, node)

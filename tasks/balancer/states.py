@@ -1,5 +1,6 @@
 """What a load balancer says of a node, and what every kind of load balancer can do."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -28,18 +29,29 @@ class NodeState:
         served: whether new connections go there.
         sessions: connections that are open; None when it does not say.
         check: what its health check last said.
+        alive: whether the balancer's own check sees the node; None when it does not look (maintenance, no check)
+            or is of two minds. A node that is not served is not thereby lost.
     """
 
     served: Served
     sessions: int | None = None
     check: str = ""
+    alive: bool | None = None
 
 
 class Balancer(Protocol):
     """What every kind of load balancer can do."""
 
-    def status(self) -> dict[str, NodeState]:
-        """Return the state of every node it knows."""
+    def status(self, nodes: Sequence[str] = (), limit_s: float | None = None) -> dict[str, NodeState]:
+        """Return the state of the nodes it knows.
+
+        Args:
+            nodes: only these are wanted; empty: all.
+            limit_s: seconds after which an answer is worth nothing; None: what this kind of balancer needs.
+
+        Raises:
+            BalancerError: it cannot be asked.
+        """
 
     def drain(self, node: str) -> None:
         """Send the node no new connections and close the open ones."""

@@ -19,6 +19,7 @@ import paramiko
 
 from blocks import SshHost
 from tasks.errors import RemoteCommandFailed, RemoteConnectionLost, RemoteTimeout
+from tasks.hosts.framing import MAX_NOISE, Frame, describe_noise, is_line, program_name
 from tasks.hosts.on_node import put_file
 from tasks.hosts.ssh import Connection, Target, target_of
 from tasks.hosts.streams import output_of
@@ -47,7 +48,9 @@ class Completed:
 class RemoteProcess:
     """A remote command that is running, with its streams."""
 
-    def __init__(self, channel: paramiko.Channel, argv: Sequence[str], where: str, deadline: float) -> None:
+    def __init__(
+        self, channel: paramiko.Channel, argv: Sequence[str], where: str, deadline: float, frame: Frame
+    ) -> None:
         self._channel = channel
         self._argv = tuple(argv)
         self._where = where
@@ -57,6 +60,19 @@ class RemoteProcess:
         self.stdin = cast(BinaryIO, channel.makefile_stdin("wb", _BLOCK))
         self._drain = threading.Thread(target=self._read_stderr, daemon=True)
         self._drain.start()
+        self.noise = self._skip_noise(frame)
+
+    def _skip_noise(self, frame: Frame) -> str:
+        """Read up to the line with which our output begins; a dump with a greeting in front of it is none."""
+        before = bytearray()
+        try:
+            while len(before) < MAX_NOISE and (line := self.stdout.readline(_BLOCK)):
+                if is_line(line, frame.begin):
+                    break
+                before += line
+        except TimeoutError as error:
+            raise _timed_out(self._argv, self._where) from error
+        return describe_noise(bytes(before))
 
     def close_stdin(self) -> None:
         """Tell the command that its input has ended."""
@@ -89,12 +105,16 @@ class Host:
 
     Args:
         connection: how it is reached.
+
+    Attributes:
+        noise: what the last command had around its output that is not ours, in words; empty when there was none.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.name = connection.target.name
         self.address = connection.target.address
+        self.noise = ""
 
     @property
     def silent(self) -> bool:
@@ -126,12 +146,26 @@ class Host:
             HostUnreachable, HostKeyChanged, LoginRefused: nothing was run.
         """
         data = stdin.encode() if isinstance(stdin, str) else stdin
+        return self._run(argv, Frame.draw(), data, timeout=timeout, check=check, user=user)
+
+    def _run(
+        self,
+        argv: Sequence[str],
+        frame: Frame,
+        data: bytes,
+        *,
+        timeout: float,
+        check: bool = True,
+        user: str | None = None,
+    ) -> Completed:
         deadline = time.monotonic() + timeout
         with self._connection.channel(timeout) as channel:
-            channel.exec_command(self._command(argv, timeout, user))
+            channel.exec_command(self._command(argv, timeout, user, frame))
             out, err, status = _collect(channel, data, deadline + 1.0, argv, self.name)
+        before, ours = frame.cut(out)
+        self.noise = describe_noise(before)
         completed = Completed(
-            tuple(argv), status, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+            tuple(argv), status, ours.decode("utf-8", "replace"), err.decode("utf-8", "replace")
         )
         if status in (124, 137) and time.monotonic() >= deadline - 0.5:
             raise _timed_out(argv, self.name)
@@ -147,9 +181,17 @@ class Host:
             payload: what it reads.
             timeout: seconds.
             user: the user to run it as; root when empty.
+
+        Raises:
+            AnswerUnframed: it ended well, and its answer cannot be read.
+            what `run` raises.
         """
-        done = self.run(["python3", "-c", source], stdin=json.dumps(payload), timeout=timeout, user=user)
-        return json.loads(done.stdout)
+        frame = Frame.draw()
+        data = json.dumps(payload).encode()
+        done = self._run(frame.program(source), frame, data, timeout=timeout, user=user)
+        answer, after = frame.answer(done.stdout, self.name)
+        self.noise = "; ".join(filter(None, (self.noise, describe_noise(b"", after))))
+        return answer
 
     @contextlib.contextmanager
     def stream(
@@ -162,8 +204,11 @@ class Host:
         deadline = time.monotonic() + timeout
         with self._connection.channel(timeout) as channel:
             channel.settimeout(timeout)
-            channel.exec_command(self._command(argv, timeout, user))
-            yield RemoteProcess(channel, argv, self.name, deadline)
+            frame = Frame.draw()
+            channel.exec_command(self._command(argv, timeout, user, frame))
+            process = RemoteProcess(channel, argv, self.name, deadline, frame)
+            self.noise = process.noise
+            yield process
 
     def read(self, path: str) -> bytes | None:
         """Read a small file; None when there is none."""
@@ -211,7 +256,7 @@ class Host:
         """Close the connection; it is opened again when the host is next used."""
         self._connection.close()
 
-    def _command(self, argv: Sequence[str], timeout: float, user: str | None) -> str:
+    def _command(self, argv: Sequence[str], timeout: float, user: str | None, frame: Frame) -> str:
         limit = ["timeout", "--kill-after=5", f"{timeout:.1f}", *argv]
         command = ["env", "LC_ALL=C", f"PATH={_PATH}", mark(), *limit]
         login = self._connection.target.user
@@ -220,8 +265,7 @@ class Host:
         elif user is not None and user != login:
             switch = ["runuser", "-u", user, "--"] if login == "root" else ["sudo", "-n", "-u", user, "--"]
             command = [*switch, *command]
-        # PostgreSQL's programs complain about a working directory that their user cannot enter.
-        return "cd / && exec " + shlex.join(command)
+        return frame.shell(command)
 
 
 _pool: dict[tuple[Target, Target | None, int], Host] = {}
@@ -263,7 +307,8 @@ def _checked(completed: Completed, where: str) -> Completed:
 
 def _shown(argv: Sequence[str]) -> list[str]:
     # A program given with -c is pages long; its first line is its name (`tasks.node_source`).
-    return [word if len(word) <= 200 else f"{word.splitlines()[0][:60]}…" for word in argv]
+    words = program_name(list(argv))
+    return [word if len(word) <= 200 else f"{word.splitlines()[0][:60]}…" for word in words]
 
 
 def _timed_out(argv: Sequence[str], where: str) -> RemoteTimeout:

@@ -1,13 +1,16 @@
 """One look at the whole site: all nodes at once, over every path that there is, and all witnesses."""
 
+import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from blocks import HarborSite, SshHost
 from tasks import clock
+from tasks.clock import Moment
 from tasks.hosts.connection import connect
-from tasks.observation.witnesses import ask_witnesses
+from tasks.observation.budget import LOOK_BUDGET_S, answer_or, ask, wait_until
+from tasks.observation.witnesses import Answers, ask_witnesses, witnesses_of
 from tasks.operation.files import LOCK, PAUSED
 from tasks.operation.holder import known_dead
 from tasks.operation.witnesses import Witnesses
@@ -17,6 +20,8 @@ from tasks.postgres.probe import probe
 
 # A healthy node answers in 0.2 s.
 _PATIENCE_S = 1.0
+# Both have the same time and begin at the same moment; the one that is added up last gets a moment to do so.
+_WITNESSES_LATER_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -52,37 +57,48 @@ class SiteLook:
         return [node.name for node in self.every if node.reachable]
 
 
-def look(site: HarborSite) -> SiteLook:
-    """Look at all nodes at once.
+def look(site: HarborSite, budget_s: float = LOOK_BUDGET_S) -> SiteLook:
+    """Look at all nodes at once, and go on when the time is over: who is late was not reached.
 
     A node that is not quick to answer is asked through every other node as well, before the direct path has
     given up: one time-out after the other would double the time to a failover, and a primary that is only cut
-    off from here must not be taken for dead.
+    off from here must not be taken for dead. A node that hangs is not waited for: what is known of the others
+    would be too old to act on.
+
+    Args:
+        site: the site.
+        budget_s: seconds for all of it.
     """
-    started = clock.now()
+    started, deadline = clock.now(), time.monotonic() + budget_s
     nodes = site.nodes
-    with ThreadPoolExecutor(max(1, len(nodes) * len(site.nodes))) as pool:
-        known_silent = {node.name for node in nodes if connect(node).silent}
-        tries = {node.name: [pool.submit(probe, site, connect(node))] for node in nodes}
-        # Nobody is waited for who was silent the last time: the other paths are tried at once.
-        first = [attempts[0] for name, attempts in tries.items() if name not in known_silent]
-        wait(first, timeout=_PATIENCE_S)
-        slow = [node for node in nodes if not _answered(tries[node.name][0])]
-        for node in slow:
-            ways = [other for other in site.nodes if other.name not in (node.name, *known_silent)]
-            tries[node.name] += [pool.submit(_through, site, node, other) for other in ways]
-        seen = [_best([attempt.result() for attempt in attempts]) for attempts in tries.values()]
-        seen = [_without_dead_lock(facts) for facts in seen]
+    silent = {node.name for node in nodes if connect(node).silent}
+    tries = {node.name: [_ask(site, node)] for node in nodes}
+    # Nobody is waited for who was silent the last time: the other paths are tried at once.
+    quick = [attempts[0] for name, attempts in tries.items() if name not in silent]
+    wait_until(lambda: all(a.done() for a in quick), lambda: quick, time.monotonic() + _PATIENCE_S)
+    for node in nodes:
+        if not _answered(tries[node.name][0]):
+            ways = [other for other in nodes if other.name not in (node.name, *silent)]
+            tries[node.name] += [_ask(site, node, other) for other in ways]
+    wait_until(
+        lambda: all(any(map(_answered, attempts)) for attempts in tries.values()),
+        lambda: [attempt for attempts in tries.values() for attempt in attempts],
+        deadline,
+    )
+    seen = [_best(name, started, attempts) for name, attempts in tries.items()]
     databases = frozenset(node.name for node in database_nodes(site))
-    return SiteLook(with_pause(seen, databases), databases, started.age(clock.now()))
+    alive = [_without_dead_lock(facts) for facts in seen]
+    return SiteLook(with_pause(alive, databases), databases, started.age(clock.now()))
 
 
 def look_with_witnesses(site: HarborSite, node: str) -> tuple[SiteLook, Witnesses]:
     """Look at the site and ask everybody about one node, at the same time."""
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(ask_witnesses, site, node)
-        seen = look(site)
-        return seen, with_views(asked.result(), seen.others(node))
+    asked = ask(("witnesses", site.name, node), lambda: ask_witnesses(site, [node]))
+    begun = clock.now()
+    seen = look(site)
+    wait_until(asked.done, lambda: [asked], time.monotonic() + _WITNESSES_LATER_S)
+    answers = answer_or(asked, lambda _: Answers(begun))
+    return seen, witnesses_of(site, node, answers, seen.every)
 
 
 def with_pause(seen: Sequence[NodeFacts], databases: frozenset[str]) -> tuple[NodeFacts, ...]:
@@ -100,16 +116,6 @@ def with_pause(seen: Sequence[NodeFacts], databases: frozenset[str]) -> tuple[No
     )
 
 
-def with_views(witnesses: Witnesses, others: Sequence[NodeFacts]) -> Witnesses:
-    """Add what the other nodes' own probes saw of the node's PostgreSQL port."""
-    tcp = dict(witnesses.tcp)
-    for other in others:
-        if other.reachable and witnesses.node in other.tcp:
-            tcp[other.name] = other.tcp[witnesses.node]
-    mute = tuple(other.name for other in others if other.name not in tcp)
-    return replace(witnesses, tcp=tcp, mute=mute)
-
-
 def _without_dead_lock(facts: NodeFacts) -> NodeFacts:
     """Leave out a lock whose process is known to be gone: a killed flow must not stop the next one for 15 min."""
     lock = facts.state.get(LOCK)
@@ -118,16 +124,19 @@ def _without_dead_lock(facts: NodeFacts) -> NodeFacts:
     return replace(facts, state={name: value for name, value in facts.state.items() if name != LOCK})
 
 
+def _ask(site: HarborSite, node: SshHost, via: SshHost | None = None) -> "Future[NodeFacts]":
+    path = "direct" if via is None else f"via {via.name}"
+    return ask((site.name, node.name, path), lambda: probe(site, connect(node, via=via), path=path))
+
+
 def _answered(attempt: "Future[NodeFacts]") -> bool:
-    return attempt.done() and attempt.result().reachable
+    return attempt.done() and attempt.exception() is None and attempt.result().reachable
 
 
-def _through(site: HarborSite, node: SshHost, other: SshHost) -> NodeFacts:
-    return probe(site, connect(node, via=other), path=f"via {other.name}")
-
-
-def _best(results: Sequence[NodeFacts]) -> NodeFacts:
-    for facts in results:
-        if facts.reachable:
-            return facts
-    return replace(results[0], error="; ".join(facts.error for facts in results))
+def _best(name: str, started: Moment, attempts: Sequence["Future[NodeFacts]"]) -> NodeFacts:
+    """Take the answer of the best path; where no path led there, say why of each."""
+    reached = next((attempt.result() for attempt in attempts if _answered(attempt)), None)
+    if reached is not None:
+        return reached
+    failed = [answer_or(attempt, lambda why: NodeFacts(name, started, error=why)) for attempt in attempts]
+    return NodeFacts(name, started, error="; ".join(dict.fromkeys(facts.error for facts in failed)))

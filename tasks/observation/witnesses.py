@@ -1,90 +1,152 @@
 """Ask everybody who deals with a node whether it lives: the load balancer, Redis, and its own port."""
 
+import functools
 import socket
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 
-from blocks import HarborSite, RedisServer
+from blocks import HarborSite
 from tasks import clock
 from tasks.balancer.balancer import balancer_of
-from tasks.balancer.states import Served
-from tasks.errors import HarborHaError
-from tasks.operation.witnesses import OPEN, Witnesses
+from tasks.balancer.states import NodeState, Served
+from tasks.clock import Moment
+from tasks.observation.budget import LOOK_BUDGET_S, answer_or, ask, wait_until
+from tasks.observation.redis import Client, hears, list_clients
+from tasks.operation.witnesses import OPEN, ORCHESTRATOR, Witnesses
+from tasks.postgres.facts import NodeFacts
 
-_TIMEOUT_S = 1.5
-# Redis keeps the clients of a machine without power for minutes; one that spoke this recently is alive.
-_REDIS_IDLE_S = 5
-ORCHESTRATOR = "the orchestrator"
+# Time for one lost packet, which is sent again after a second.
+_TCP_TIMEOUT_S = 1.5
 
 
-def ask_witnesses(site: HarborSite, node: str) -> Witnesses:
-    """Ask about one node, everybody at once; the other nodes' views come from their own facts.
+@dataclass(frozen=True)
+class Answers:
+    """What was said in one round, about any number of nodes; what did not come in time is missing.
 
-    Returns:
-        What was said; a witness that does not answer is unknown, not a vote.
+    Attributes:
+        observed_at: when the round began.
+        ports: PostgreSQL's port by node, from here: `open`, `refused` or `silent`.
+        balancer: the load balancer's state of the nodes by name; None when it could not be asked.
+        clients: Redis's clients; None when it could not be asked.
+        resolved: the IP addresses that the nodes' addresses in the site file stand for.
+        problems: who could not be asked and why, by `balancer` and `redis`.
     """
-    observed = clock.now()
+
+    observed_at: Moment
+    ports: Mapping[str, str] = field(default_factory=dict)
+    balancer: Mapping[str, NodeState] | None = None
+    clients: tuple[Client, ...] | None = None
+    resolved: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+
+def ask_witnesses(site: HarborSite, nodes: Sequence[str], limit_s: float = LOOK_BUDGET_S) -> Answers:
+    """Ask about nodes, everybody at once, and go on when the time is over.
+
+    Args:
+        site: the site.
+        nodes: their names; those without PostgreSQL are asked about at the load balancer and Redis alone.
+        limit_s: seconds for all of it.
+    """
+    observed, deadline = clock.now(), time.monotonic() + limit_s
+    addresses = {name: site.node(name).address for name in nodes}
+    port = site.postgres.port
+    ports = {
+        name: ask(("port", address, port), functools.partial(tcp_state, address, port))
+        for name, address in addresses.items()
+        if site.node(name).runs_postgres
+    }
+    names = {
+        name: ask(("address", address), functools.partial(resolve, address))
+        for name, address in addresses.items()
+    }
+    redis: Future[tuple[Client, ...] | None] = ask(
+        ("redis", site.redis.host, site.redis.port), lambda: list_clients(site.redis, limit_s)
+    )
+    balancer = ask(("balancer", site.name), lambda: _balancer_states(site, nodes, limit_s))
+    asked: list[Future[object]] = [*ports.values(), *names.values(), redis, balancer]  # type: ignore[list-item]
+    wait_until(lambda: all(answer.done() for answer in asked), lambda: asked, deadline)
+    problems: dict[str, str] = {}
+    return Answers(
+        observed_at=observed,
+        ports={name: answer_or(answer, lambda _: "silent") for name, answer in ports.items()},
+        balancer=answer_or(balancer, _kept("balancer", problems)),
+        clients=answer_or(redis, _kept("redis", problems)),
+        resolved={name: answer_or(answer, lambda _: frozenset()) for name, answer in names.items()},
+        problems=problems,
+    )
+
+
+def witnesses_of(site: HarborSite, node: str, answers: Answers, nodes: Iterable[NodeFacts]) -> Witnesses:
+    """Say what all witnesses see of one node: what was answered, and the other nodes' own views of its port.
+
+    Args:
+        nodes: facts of all nodes, with or without a database: a Harbor's node is a witness too.
+    """
+    listed = list(nodes)
     target = site.node(node)
-    with ThreadPoolExecutor(3) as pool:
-        port = pool.submit(tcp_state, target.address, site.postgres.port)
-        balancer = pool.submit(_balancer_view, site, node)
-        redis = pool.submit(redis_hears, site.redis, target.address)
-        served = balancer.result()
-        return Witnesses(
-            node=node,
-            observed_at=observed,
-            tcp={ORCHESTRATOR: port.result()},
-            balancer_up=None if served is None else served is Served.UP,
-            balancer_drained=None if served is None else served is Served.DRAINED,
-            redis_connected=redis.result(),
-            has_balancer=site.balancer.kind != "none",
-        )
+    others = [other for other in listed if other.name != node]
+    tcp = {ORCHESTRATOR: answers.ports[node]} if node in answers.ports else {}
+    views = {other.name: other.tcp[node] for other in others if other.reachable and node in other.tcp}
+    state = None if answers.balancer is None else answers.balancer.get(node)
+    addresses = answers.resolved.get(node, frozenset()) | addresses_of(node, listed)
+    return Witnesses(
+        node=node,
+        observed_at=answers.observed_at,
+        tcp={**tcp, **views},
+        mute=tuple(other.name for other in others if other.name not in views) if target.runs_postgres else (),
+        balancer_up=None if state is None else state.alive,
+        balancer_drained=None
+        if state is None or state.served is Served.UNKNOWN
+        else state.served is Served.DRAINED,
+        redis_connected=None
+        if answers.clients is None or not addresses
+        else hears(answers.clients, addresses),
+        has_balancer=site.balancer.kind != "none" and target.runs_harbor,
+        has_redis=target.runs_harbor,
+    )
+
+
+def addresses_of(node: str, nodes: Iterable[NodeFacts]) -> frozenset[str]:
+    """Give the IP addresses of a node as it tells them itself.
+
+    An address that two nodes have (a bridge of Docker's, a shared one) tells nothing of either.
+    """
+    told = {facts.name: set(facts.addresses) for facts in nodes}
+    foreign = {address for name, owned in told.items() if name != node for address in owned}
+    return frozenset(told.get(node, set()) - foreign)
 
 
 def tcp_state(address: str, port: int) -> str:
     """Try a TCP connection: `open`, `refused` or `silent`."""
     try:
-        socket.create_connection((address, port), timeout=_TIMEOUT_S).close()
+        socket.create_connection((address, port), timeout=_TCP_TIMEOUT_S).close()
     except ConnectionRefusedError:
         return "refused"
-    except OSError:
+    except (OSError, UnicodeError):
         return "silent"
     return OPEN
 
 
-def redis_hears(redis: RedisServer, address: str) -> bool | None:
-    """Whether Redis heard from a client at an address within 5 s; None when it cannot be asked."""
+def resolve(address: str) -> frozenset[str]:
+    """Give the IP addresses of a host name, or the address itself; nothing when the name is not known."""
     try:
-        with socket.create_connection((redis.host, redis.port), timeout=_TIMEOUT_S) as connection:
-            connection.sendall(_command("AUTH", redis.password.get_secret_value()))
-            if not connection.recv(200).startswith(b"+OK"):
-                return None
-            connection.sendall(_command("CLIENT", "LIST"))
-            clients = _bulk(connection)
-    except OSError:
-        return None
-    for client in clients.splitlines():
-        fields = dict(field.partition("=")[::2] for field in client.split())
-        if fields.get("addr", "").rpartition(":")[0] == address and int(fields["idle"]) <= _REDIS_IDLE_S:
-            return True
-    return False
+        found = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return frozenset()
+    return frozenset(str(place[0]) for *_, place in found)
 
 
-def _balancer_view(site: HarborSite, node: str) -> Served | None:
-    try:
-        balancer = balancer_of(site)
-        state = balancer.status().get(node) if balancer else None
-    except HarborHaError:
-        return None
-    return None if state is None or state.served is Served.UNKNOWN else state.served
+def _balancer_states(site: HarborSite, nodes: Sequence[str], limit_s: float) -> dict[str, NodeState] | None:
+    balancer = balancer_of(site)
+    harbors = [name for name in nodes if site.node(name).runs_harbor]
+    return balancer.status(harbors, limit_s) if balancer and harbors else None
 
 
-def _command(*words: str) -> bytes:
-    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w.encode()), w.encode()) for w in words)
+def _kept(who: str, problems: dict[str, str]) -> Callable[[str], None]:
+    def keep(why: str) -> None:
+        problems[who] = why
 
-
-def _bulk(connection: socket.socket) -> str:
-    with connection.makefile("rb") as stream:
-        header = stream.readline()
-        if not header.startswith(b"$"):
-            raise OSError(f"Redis said {header!r}")
-        return stream.read(int(header[1:])).decode("utf-8", "replace")
+    return keep

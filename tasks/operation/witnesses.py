@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from tasks.clock import Moment
 
 OPEN = "open"
+# Its silence is no vote: rules ask for it only when it does not reach the node, by SSH over any path.
+ORCHESTRATOR = "the orchestrator"
 
 
 @dataclass(frozen=True)
@@ -17,12 +19,16 @@ class Witnesses:
         observed_at: when the round began.
         tcp: PostgreSQL's port there, by observer: `open`, `refused` or `silent`.
         mute: observers that should have been asked and did not answer; their view is not known.
-        balancer_up: the load balancer's own check of the node; None when it cannot be asked.
+        balancer_up: the load balancer's own check of the node; None when it cannot be asked or does not look,
+            as in maintenance.
         balancer_drained: the load balancer gives the node no clients, read back; None when not known.
         redis_connected: the shared Redis heard from a client on the node within the last seconds (its idle
             time); None when it cannot be asked. Being listed is not enough: Redis keeps the clients of a
             machine that lost its power for minutes.
-        has_balancer: the site has a load balancer to ask.
+        has_balancer: the site has a load balancer to ask, and it has this node.
+        has_redis: a Harbor runs on the node, so Redis should have clients from it.
+        drained_by_us: this operation drained the node after the load balancer had lost it. Since then it does not
+            look, and gives the node no clients either.
     """
 
     node: str
@@ -33,6 +39,8 @@ class Witnesses:
     balancer_drained: bool | None = None
     redis_connected: bool | None = None
     has_balancer: bool = True
+    has_redis: bool = True
+    drained_by_us: bool = False
 
     @property
     def sightings(self) -> tuple[str, ...]:
@@ -48,10 +56,18 @@ class Witnesses:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Which witnesses could not be asked, in words."""
+        """Which witnesses could not be asked or do not look, in words."""
         gaps = [f"{who} does not answer" for who in sorted(self.mute)]
-        if self.has_balancer and self.balancer_up is None:
-            gaps.append("the load balancer's check is not known")
-        if self.redis_connected is None:
+        if self.has_balancer and self.balancer_up is None and not self._ours:
+            gaps.append(
+                "the load balancer has it in maintenance and does not look"
+                if self.balancer_drained
+                else "the load balancer's check is not known"
+            )
+        if self.has_redis and self.redis_connected is None:
             gaps.append("Redis's client list is not known")
         return tuple(gaps)
+
+    @property
+    def _ours(self) -> bool:
+        return self.drained_by_us and self.balancer_drained is True

@@ -83,7 +83,9 @@ def controldata(text: str) -> ControlData:
         return _from_values(values)
     except ValueError as error:
         raise ControlDataUnreadable(
-            f"pg_controldata printed a value that cannot be read: {error}."
+            f"pg_controldata printed a value that cannot be read: {str(error)[:100]}.",
+            meaning="The control file is damaged, or another program answers by this name.",
+            remedy="Run pg_controldata on the node with LC_ALL=C and look at what it says.",
         ) from error
 
 
@@ -99,6 +101,10 @@ _NEEDED = (
 
 
 def _from_values(values: dict[str, str]) -> ControlData:
+    segment = int(values.get("Bytes per WAL segment", str(DEFAULT_SEGMENT)))
+    if segment <= 0 or segment & (segment - 1):
+        # It divides positions: a zero was a ZeroDivisionError in the middle of a look.
+        raise ValueError(f"a WAL segment of {segment} bytes")
     hints = values.get("wal_log_hints setting") == "on"
     checksums = values.get("Data page checksum version", "0") != "0"
     return ControlData(
@@ -110,5 +116,5 @@ def _from_values(values: dict[str, str]) -> ControlData:
         min_recovery_end=Lsn.parse(values["Minimum recovery ending location"]),
         min_recovery_timeline=int(values["Min recovery ending loc's timeline"]),
         can_rewind=hints or checksums,
-        segment_size=int(values.get("Bytes per WAL segment", str(DEFAULT_SEGMENT))),
+        segment_size=segment,
     )

@@ -240,6 +240,7 @@ class NodeFacts:
         state: our JSON files on the node by name; see tasks/operation/files.py.
         shared: the NAS's copies of such files, and what a node without a database keeps of the site, by name.
         guard: of a database node; None when it was not looked at.
+        addresses: the IP addresses of its interfaces, without loopback, link-local and Docker's bridges.
         clock_skew_s: the node's wall clock minus the orchestrator's; exact to half a round trip.
         boot_id: changes with every start of the machine.
     """
@@ -261,6 +262,7 @@ class NodeFacts:
     state: Mapping[str, Any] = field(default_factory=dict)
     shared: Mapping[str, Any] = field(default_factory=dict)
     guard: Guard | None = None
+    addresses: tuple[str, ...] = ()
     clock_skew_s: float | None = None
     boot_id: str | None = None
     uptime_s: float | None = None

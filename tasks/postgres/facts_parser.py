@@ -1,12 +1,14 @@
 """The probe's JSON answer, read into facts."""
 
 import base64
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, TypeVar
 
 from cryptography import x509
 
 from tasks.clock import Moment
+from tasks.errors import HarborHaError
 from tasks.postgres.controldata import ControlData, ControlDataUnreadable, controldata
 from tasks.postgres.facts import (
     Archiver,
@@ -23,11 +25,22 @@ from tasks.postgres.facts import (
 from tasks.postgres.history import TimelineHistory, parse_history
 from tasks.postgres.lsn import Lsn, optional_lsn, record_end, segment_begin
 
+Read = TypeVar("Read")
 
-def parse_answer(
-    name: str, answer: Mapping[str, Any], started: Moment, ended: Moment, path: str
-) -> NodeFacts:
+
+class AnswerUnreadable(HarborHaError):
+    """A node answered the probe with something that it does not answer."""
+
+
+# What reading a value of another shape than expected can raise.
+_ODD = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+def parse_answer(name: str, answer: Any, started: Moment, ended: Moment, path: str) -> NodeFacts:
     """Turn the answer of tasks/hosts/on_node/node_probe.py into facts.
+
+    A part that cannot be read is left out and told under `problems`, as one that failed on the node: a
+    certificate that no library reads must not make a sound node unreachable.
 
     Args:
         name: the node.
@@ -37,41 +50,83 @@ def parse_answer(
         path: the path that it was reached over.
 
     Raises:
-        ValueError, KeyError, TypeError: when the answer is not what the probe gives.
+        AnswerUnreadable: it is not an answer of the probe; or the records of our operations cannot be read, which
+            must not pass for absent.
     """
-    seen: Mapping[str, Any] = answer["seen"]
-    problems = dict(answer["problems"])
-    machine = seen.get("machine") or {}
-    shared = seen.get("nas") or {}
-    autostart = seen.get("autostart") or {}
-    clock = machine.get("clock")
+    try:
+        seen: Mapping[str, Any] = {str(part): value for part, value in answer["seen"].items()}
+        problems = {str(part): str(why) for part, why in answer["problems"].items()}
+        state = {str(key): value for key, value in (seen.get("state") or {}).items()}
+        shared_files = {str(key): value for key, value in (seen.get("shared") or {}).items()}
+    except _ODD as error:
+        raise AnswerUnreadable(
+            f"The probe's answer cannot be read ({type(error).__name__}).",
+            where=name,
+            meaning="Nothing is known of this node.",
+            remedy="Something else writes where our program answers; look at the start-up files of its user.",
+        ) from error
+    read = _Parts(seen, problems)
+    machine = read.part("machine", _machine)
+    shared = read.part("nas", _nas)
+    autostart = read.part("autostart", _autostart)
+    clock = machine["clock"] if machine else None
     return NodeFacts(
         name=name,
         observed_at=started,
         reachable_by=(path,),
         problems=problems,
-        cluster=_cluster(seen, problems),
-        server=_server(seen["server"]) if seen.get("server") else None,
-        start_conf=autostart.get("start_conf"),
-        masked=autostart.get("masked"),
-        data_disk=_disk(seen.get("data_disk")),
-        nas_mounted=shared.get("mounted"),
-        nas_disk=_disk(shared.get("disk")),
-        harbor=_harbor(seen),
+        cluster=read.part("cluster", lambda _: _cluster(seen, problems)),
+        server=read.part("server", _server),
+        start_conf=autostart["start_conf"] if autostart else None,
+        masked=autostart["masked"] if autostart else None,
+        data_disk=read.part("data_disk", _disk),
+        nas_mounted=shared["mounted"] if shared else None,
+        nas_disk=shared["disk"] if shared else None,
+        harbor=_harbor(read),
         tcp={key.removeprefix("tcp:"): value for key, value in seen.items() if key.startswith("tcp:")},
-        state=seen.get("state") or {},
-        shared=seen.get("shared") or {},
-        guard=_guard(seen.get("guard")),
+        state=state,
+        shared=shared_files,
+        guard=read.part("guard", _guard),
+        addresses=read.part("addresses", lambda found: tuple(str(address) for address in found)) or (),
         clock_skew_s=None if clock is None else clock - (started.wall + ended.wall) / 2,
-        boot_id=machine.get("boot_id"),
-        uptime_s=machine.get("uptime_s"),
+        boot_id=machine["boot_id"] if machine else None,
+        uptime_s=machine["uptime_s"] if machine else None,
     )
 
 
-def _cluster(seen: Mapping[str, Any], problems: dict[str, str]) -> Cluster | None:
-    row = seen.get("cluster")
-    if not row:
-        return None
+class _Parts:
+    """The parts of an answer, each read for itself."""
+
+    def __init__(self, seen: Mapping[str, Any], problems: dict[str, str]) -> None:
+        self._seen = seen
+        self._problems = problems
+
+    def part(self, name: str, read: Callable[[Any], Read]) -> Read | None:
+        """Read a part; None when it is not there or is odd."""
+        value = self._seen.get(name)
+        if not value:
+            return None
+        try:
+            return read(value)
+        except _ODD as error:
+            self._problems[name] = f"it cannot be read ({type(error).__name__})"
+            return None
+
+
+def _machine(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"clock": float(row["clock"]), "boot_id": str(row["boot_id"]), "uptime_s": float(row["uptime_s"])}
+
+
+def _nas(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"mounted": bool(row["mounted"]), "disk": _disk(row.get("disk"))}
+
+
+def _autostart(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"start_conf": row["start_conf"], "masked": bool(row["masked"])}
+
+
+def _cluster(seen: Mapping[str, Any], problems: dict[str, str]) -> Cluster:
+    row = seen["cluster"]
     if row["unknown_processes"]:
         pids = ", ".join(map(str, row["unknown_processes"]))
         problems["processes"] = (
@@ -192,34 +247,38 @@ def _slot(row: Mapping[str, Any]) -> Slot:
     )
 
 
-def _guard(row: Mapping[str, Any] | None) -> Guard | None:
-    if not row:
-        return None
-    limit = row.get("self_fence_s")
+def _guard(row: Mapping[str, Any]) -> Guard:
+    age, limit = row.get("age_s"), row.get("self_fence_s")
     return Guard(
         present=bool(row["present"]),
-        age_s=row.get("age_s"),
+        age_s=None if age is None else float(age),
         version=row.get("version"),
         self_fence_s=None if limit is None else float(limit),
     )
 
 
 def _disk(row: Mapping[str, Any] | None) -> Disk | None:
-    return Disk(row["total"], row["free"]) if row else None
+    return Disk(int(row["total"]), int(row["free"])) if row else None
 
 
-def _harbor(seen: Mapping[str, Any]) -> HarborOnNode | None:
-    row = seen.get("harbor")
-    if not row:
+def _harbor(read: _Parts) -> HarborOnNode | None:
+    configured = read.part("harbor", lambda row: (row["configured_database"],))
+    if configured is None:
         return None
-    engine = seen.get("harbor_containers") or {}
-    health = seen.get("harbor_health") or {}
-    der = base64.b64decode(health.get("certificate") or "")
-    return HarborOnNode(
-        containers=engine.get("containers") or {},
-        configured_database=row["configured_database"],
-        running_database=engine.get("running_database"),
-        health=health.get("status"),
-        components=health.get("components") or {},
-        certificate_end=x509.load_der_x509_certificate(der).not_valid_after_utc if der else None,
+    engine = read.part(
+        "harbor_containers", lambda row: (dict(row.get("containers") or {}), row.get("running_database"))
     )
+    health = read.part("harbor_health", lambda row: (row.get("status"), dict(row.get("components") or {})))
+    return HarborOnNode(
+        containers=engine[0] if engine else {},
+        configured_database=configured[0],
+        running_database=engine[1] if engine else None,
+        health=health[0] if health else None,
+        components=health[1] if health else {},
+        certificate_end=read.part("harbor_health", _certificate_end),
+    )
+
+
+def _certificate_end(row: Mapping[str, Any]) -> datetime | None:
+    der = base64.b64decode(row.get("certificate") or "")
+    return x509.load_der_x509_certificate(der).not_valid_after_utc if der else None

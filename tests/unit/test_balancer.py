@@ -28,7 +28,10 @@ def stat(*rows: str) -> str:
         ("DOWN", Served.DOWN),
         ("DOWN 1/2", Served.DOWN),
         ("MAINT", Served.DRAINED),
-        ("MAINT (via x/y)", Served.DRAINED),
+        ("MAINT (via x/y)", Served.UNKNOWN),
+        ("MAINT (resolution)", Served.UNKNOWN),
+        ("DRAIN", Served.UNKNOWN),
+        ("NOLB", Served.UNKNOWN),
         ("something new", Served.UNKNOWN),
     ],
 )

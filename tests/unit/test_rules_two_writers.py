@@ -122,7 +122,9 @@ def seen_by_witnesses(world: World) -> Witnesses:
     return witnesses(
         tcp=tcp,
         mute=() if world.os else ("node-b",),
-        balancer_up=alive and world.lp,
+        # A load balancer does not look at what is in maintenance.
+        balancer_up=None if world.drained else alive and world.lp,
+        drained_by_us=world.drained,
         balancer_drained=world.drained,
         redis_connected=alive and world.rp,
     )

@@ -14,56 +14,19 @@ import json
 import os
 import pwd
 import re
-import signal
 import socket
 import ssl
-import subprocess
 import sys
 import threading
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from tasks.on_node.pg_control import untrustworthy
+from tasks.hosts.on_node.probe_reading import STATE_FILE_LIMIT, output_of, text_of
 from tasks.on_node.pg_processes import server_processes
 
-ENGLISH = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-STATE_FILE_LIMIT = 64 * 1024
 # Time for one lost packet, which is sent again after a second; every look at a dead peer costs it.
 PORT_TIMEOUT_S = 1.2
 Part = Tuple[str, Callable[[], Any]]
-
-
-def text_of(path: str) -> Optional[str]:
-    """Return the content of a small file; None when there is none."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(STATE_FILE_LIMIT)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def output_of(argv: List[str], limit: float, stdin: str = "", more: Optional[Dict[str, str]] = None) -> str:
-    """Run a program; raise RuntimeError when it fails or is late. Never waits for what cannot be killed."""
-    process = subprocess.Popen(
-        argv,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
-        env=dict(ENGLISH, **(more or {})),
-        start_new_session=True,
-    )
-    try:
-        out, err = process.communicate(stdin, timeout=limit)
-    except subprocess.TimeoutExpired:
-        # A process in uninterruptible sleep ignores even this; waiting for it would hang us as well.
-        os.killpg(process.pid, signal.SIGKILL)
-        raise RuntimeError("%s did not answer within %.0f s" % (os.path.basename(argv[0]), limit))
-    if process.returncode != 0:
-        raise RuntimeError((err or out).strip()[-500:] or "exit status %d" % process.returncode)
-    if untrustworthy(out + err):
-        raise RuntimeError("%s says that its results are untrustworthy" % os.path.basename(argv[0]))
-    return out
 
 
 def as_postgres(argv: List[str]) -> List[str]:
@@ -82,7 +45,7 @@ def psql(want: Dict[str, Any], database: str, sql: str) -> str:
     argv += ["-d", database, "-f", "-"]
     limits = {
         "PGCONNECT_TIMEOUT": "2",
-        "PGOPTIONS": "-c statement_timeout=2500",
+        "PGOPTIONS": "-c statement_timeout=1800",
         "PGAPPNAME": "harbor-ha-probe",
     }
     return output_of(as_postgres(argv), want["limit_s"] - 0.5, sql, limits)
@@ -187,6 +150,20 @@ def shared(want: Dict[str, Any]) -> Dict[str, Any]:
         except ValueError:
             found[name] = {"damaged": True}
     return found
+
+
+def addresses(want: Dict[str, Any]) -> List[str]:
+    """List the IP addresses by which others may know this machine: a second interface is this machine too.
+
+    Docker's bridges have the same addresses on every machine, and a veth has none of its own.
+    """
+    try:
+        lines = output_of(["ip", "-o", "addr", "show", "scope", "global"], want["limit_s"]).splitlines()
+    except FileNotFoundError:
+        return output_of(["hostname", "-I"], want["limit_s"]).split()
+    rows = [line.split() for line in lines]
+    own = [row for row in rows if len(row) > 3 and not re.match(r"docker|br-|veth|virbr|cni", row[1])]
+    return sorted({row[3].partition("/")[0] for row in own if row[2] in ("inet", "inet6")})
 
 
 def disk(path: str, limit: float) -> Optional[Dict[str, int]]:
@@ -335,6 +312,7 @@ def parts(want: Dict[str, Any]) -> List[Part]:
     """List what to look at: each part's name and the function that looks."""
     found: List[Part] = [
         ("machine", lambda: machine(want)),
+        ("addresses", lambda: addresses(want)),
         ("state", lambda: state_files(want)),
         ("nas", lambda: nas(want)),
         ("shared", lambda: shared(want)),
