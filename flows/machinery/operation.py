@@ -22,6 +22,7 @@ from flows.rules.admission import highest_term, latest_record
 from flows.rules.policy import Policy, policy_of
 from flows.rules.table import Decision
 from tasks.errors import HarborHaError, Refused
+from tasks.observation.budget import CALM_BUDGET_S
 from tasks.observation.look import SiteLook, look, look_with_witnesses
 from tasks.operation import steps as operation
 from tasks.operation.record import CLOSED, OperationKind, OperationRecord, Phase, record_from
@@ -70,7 +71,7 @@ class Operation:
     @classmethod
     def begin(cls, run: Protocol) -> "Operation":
         """Look at the site."""
-        return cls(run, run.watch("Look at all nodes", lambda: look(run.site), describe_look))
+        return cls(run, run.watch("Look at all nodes", lambda: look(run.site, CALM_BUDGET_S), describe_look))
 
     @classmethod
     def begin_with(cls, run: Protocol, suspect: str) -> "Operation":
@@ -100,7 +101,7 @@ class Operation:
 
     def look(self) -> None:
         """Look at all nodes again."""
-        self.seen = self.run.watch("Look again", lambda: look(self.run.site), describe_look)
+        self.seen = self.run.watch("Look again", lambda: look(self.run.site, CALM_BUDGET_S), describe_look)
 
     def look_at(self, node: str) -> None:
         """Look at all nodes and ask everybody about one of them."""

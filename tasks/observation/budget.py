@@ -19,6 +19,8 @@ Answer = TypeVar("Answer")
 
 # For one look at everything. A healthy node answers in 0.2 s; a machine without power costs an SSH time-out of 3 s.
 LOOK_BUDGET_S = 3.2
+# Where no client waits: a node that is only slow, with a cold connection on busy cores, is still seen.
+CALM_BUDGET_S = 6.0
 # A question of the look before may still be out. A third one would be asked in vain, each second of an outage.
 MAX_LEFT_BEHIND = 2
 
