@@ -9,8 +9,10 @@ from flows.rules.fence import SUFFICIENT, Command, Rung, choose_fence
 from flows.rules.primary import Contact, contact_of
 from flows.rules.table import FACTS_LIMIT_S, Decision
 from tasks import clock
+from tasks.errors import HarborHaError, Superseded
 from tasks.fencing import steps as fencing
 from tasks.operation.record import Fence, Phase
+from tasks.operation.store import LockLost
 from tasks.postgres import ha_steps as postgres
 
 # SSH, command and drain, each with what it needs; a ladder that turns in circles is a defect, not a reason to
@@ -24,37 +26,108 @@ def fence(work: Operation, *, attest_fenced: bool) -> None:
 
     Raises:
         Refused: the site's policy is not met; the reason says exactly what an operator would have to attest.
+        Superseded, LockLost: another run works on the site.
     """
-    record = work.held
     if work.held.phase is not Phase.FENCING:
         work.advance(Phase.FENCING, fence=None)
-    command = Command.NONE
-    silence = Silence(work)
-    rungs = 0
+    climb = Climb(work)
     while True:
-        rung = _next(work, command, silence, attest_fenced=attest_fenced)
-        rungs += rung.kind is not Rung.WAIT
+        rung = climb.next(attest_fenced=attest_fenced)
         if rung.kind in SUFFICIENT:
             work.note("Fence", rung)
             record_fence(work, rung)
             return
-        if rung.kind is Rung.REFUSE or rungs > _MAX_RUNGS:
+        if rung.kind is Rung.REFUSE or climb.rungs > _MAX_RUNGS:
             _refuse(work, rung)
-        if rung.kind is Rung.SSH:
-            work.confirm_intent()
-            path = work.path(work.seen.node(record.expected_primary))
-            work.run.on(postgres.fence_by_ssh, path, authority=work.authority())
-            work.look_at(record.expected_primary)
-        elif rung.kind is Rung.COMMAND:
-            outcome = work.run.on(fencing.fence_by_command, node=record.expected_primary)
-            command = Command.CONFIRMED if outcome.data["confirmed"] else Command.FAILED
-        elif rung.kind is Rung.DRAIN:
-            work.advance(Phase.FENCING, drained=(*work.held.drained, record.expected_primary))
-            work.run.on(fencing.drain, record.expected_primary)
-            work.look_at(record.expected_primary)
+        climb.act(rung.kind)
+
+
+class Climb:
+    """The ladder, as far as this process has climbed it; what an earlier one did counts for nothing.
+
+    Attributes:
+        rungs: how many were tried.
+    """
+
+    def __init__(self, work: Operation) -> None:
+        self._work = work
+        self._node = work.held.expected_primary
+        self._command = Command.NONE
+        self._off_since: float | None = None
+        self._ssh_trouble = ""
+        self._ssh_done = False
+        self._silence = Silence(work)
+        self.rungs = 0
+
+    def next(self, *, attest_fenced: bool) -> Decision[Rung]:
+        """Choose the next rung by what is seen now."""
+        work = self._work
+        if work.witnesses is None or work.witnesses.observed_at.age(clock.now()) > FACTS_LIMIT_S / 2:
+            work.look_at(self._node)
+        self._silence.observe(work)
+        assert work.witnesses is not None
+        # Not what the site file says: the guard that runs there may have another limit, or none.
+        last = work.held.last_primary or last_primary(work.seen, self._node)
+        return choose_fence(
+            work.seen.node(self._node),
+            work.seen.others(self._node),
+            work.witnesses,
+            work.policy,
+            clock.now(),
+            command=self._command,
+            silent_for_s=self._silence.seconds,
+            self_fence_seen_s=last.self_fence_s if last is not None else None,
+            attest_fenced=attest_fenced,
+            ssh_trouble=self._ssh_trouble,
+            off_for_s=None if self._off_since is None else time.monotonic() - self._off_since,
+        )
+
+    def act(self, rung: Rung) -> None:
+        """Climb a rung, and look what has become of the machine."""
+        work = self._work
+        self.rungs += rung is not Rung.WAIT
+        if rung is Rung.SSH:
+            self._over_ssh()
+        elif rung is Rung.COMMAND:
+            self._by_command()
+        elif rung is Rung.DRAIN:
+            work.advance(Phase.FENCING, drained=(*work.held.drained, self._node))
+            work.run.on(fencing.drain, self._node)
         else:
             time.sleep(_WAIT_S)
-            work.look_at(record.expected_primary)
+        work.look_at(self._node)
+
+    def _over_ssh(self) -> None:
+        """Stop the server on its machine; a machine that cannot be made to is switched off by the next rung.
+
+        Raises:
+            Superseded: the node has our lock no longer.
+        """
+        work = self._work
+        work.confirm_intent()
+        path = work.path(work.seen.node(self._node))
+        try:
+            work.run.on(postgres.fence_by_ssh, path, authority=work.authority())
+        except Exception as error:
+            # A full or hanging disk, a Python that does not start: the failover ended here, before the fence command.
+            # A node that could not take the lock says "superseded" too, and means nobody.
+            if isinstance(error, LockLost) or (isinstance(error, Superseded) and self._node in work.locked):
+                raise
+            self._ssh_trouble = _in_short(error)
+            work.stays.append(f"PostgreSQL on {self._node} was told to stop over SSH, and may be stopped")
+        else:
+            if self._ssh_done:
+                self._ssh_trouble = "it says that it is done, and the machine does not look so"
+            self._ssh_done = True
+
+    def _by_command(self) -> None:
+        # Whoever has lost the lock switches nothing off.
+        self._work.confirm_intent()
+        outcome = self._work.run.on(fencing.fence_by_command, node=self._node)
+        self._command = Command.CONFIRMED if outcome.data["confirmed"] else Command.FAILED
+        if outcome.data["confirmed"]:
+            self._off_since = time.monotonic()
+            self._work.stays.append(f"{self._node} was switched off by the fence command")
 
 
 def record_fence(work: Operation, rung: Decision[Rung]) -> None:
@@ -96,26 +169,10 @@ class Silence:
         return None if self._since is None else time.monotonic() - self._since
 
 
-def _next(work: Operation, command: Command, silence: Silence, *, attest_fenced: bool) -> Decision[Rung]:
-    record = work.held
-    stale = work.witnesses is None or work.witnesses.observed_at.age(clock.now()) > FACTS_LIMIT_S / 2
-    if stale:
-        work.look_at(record.expected_primary)
-    silence.observe(work)
-    assert work.witnesses is not None
-    # Not what the site file says: the guard that runs there may have another limit, or none.
-    last = record.last_primary or last_primary(work.seen, record.expected_primary)
-    return choose_fence(
-        work.seen.node(record.expected_primary),
-        work.seen.others(record.expected_primary),
-        work.witnesses,
-        work.policy,
-        clock.now(),
-        command=command,
-        silent_for_s=silence.seconds,
-        self_fence_seen_s=last.self_fence_s if last is not None else None,
-        attest_fenced=attest_fenced,
-    )
+def _in_short(error: Exception) -> str:
+    """Say why a step failed, on one line; of an error that is not ours only the name."""
+    said = error.what if isinstance(error, HarborHaError) else type(error).__name__
+    return (" ".join(said.split()).rstrip(".") or type(error).__name__)[:300]
 
 
 def _refuse(work: Operation, rung: Decision[Rung]) -> NoReturn:

@@ -53,6 +53,7 @@ class Operation:
         promised: some node may hold that this operation has come to promoting.
         written_at: when this process wrote the record last, by its monotonic clock.
         before: the look before the newest one at a suspect; None when there was one only.
+        stays: what this process has done that no way back undoes, in words.
     """
 
     run: Protocol
@@ -66,6 +67,7 @@ class Operation:
     fenced_at: float | None = None
     promised: bool = False
     written_at: float | None = None
+    stays: list[str] = field(default_factory=list)
     _renewal: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @classmethod
@@ -288,7 +290,7 @@ class Operation:
                 f"{self.held.kind} {self.held.op_id} stays open at `{self.held.phase}`; run again, it goes on"
             ]
         try:
-            left = self.way_back(self) if self.way_back else []
+            left = [*self.stays, *(self.way_back(self) if self.way_back else [])]
             self.close(Phase.ABORTED)
         except HarborHaError as error:
             self._release()

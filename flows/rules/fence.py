@@ -29,6 +29,10 @@ class Rung(StrEnum):
     REFUSE = "REFUSE"
 
 
+# A standby's receiver looks fresh for 8 s after its primary's last word, Redis counts a client of the last 5 s, a
+# load balancer's check takes 2 s to fail; a look takes 3 s more.
+ECHO_S = 14.0
+
 # With one of these the old primary cannot accept writes that Harbor's clients could see.
 SUFFICIENT = frozenset({Rung.STOPPED, Rung.COMMANDED, Rung.SELF_FENCE, Rung.WITNESSES, Rung.ATTESTED})
 
@@ -58,6 +62,8 @@ class FenceView:
         held: the stopped server is kept down: standby.signal, start.conf or mask.
         witnesses_suffice: the policy `fencing: witnesses`.
         drained: the load balancer gives the old primary's machine no clients (or the site has none).
+        ssh_failed: it was tried over SSH in this run, and is not fenced.
+        just_off: the command has confirmed only some seconds ago: what is heard or seen may be from before.
     """
 
     server: Server
@@ -69,11 +75,14 @@ class FenceView:
     witnesses_suffice: bool
     drained: bool
     attested: bool
+    ssh_failed: bool = False
+    just_off: bool = False
     primary: str = "the primary"
     standby: str = "the standby"
     sightings: str = ""
     gaps: str = ""
     wait_s: float = 0.0
+    ssh_trouble: str = ""
 
     @property
     def reached(self) -> bool:
@@ -104,10 +113,45 @@ FENCE_RULES: tuple[Rule[FenceView, Rung], ...] = (
     ),
     Rule(
         "over SSH",
-        "SSH works over any path",
-        lambda v: v.reached,
+        "SSH works over any path, and was not tried yet",
+        lambda v: v.reached and not v.ssh_failed,
         Rung.SSH,
         "{primary} is reached: its server is stopped there and kept from starting.",
+    ),
+    Rule(
+        "SSH does not fence it",
+        "it could not be fenced over SSH (full disk, hanging disk, time limit, no proof), and there is a fence command",
+        lambda v: v.ssh_failed and v.command is Command.READY,
+        Rung.COMMAND,
+        "{primary} could not be fenced over SSH ({ssh_trouble}): the site's fence command switches it off.",
+    ),
+    Rule(
+        "off, and reached",
+        "the fence command has confirmed that the machine is off, and SSH works",
+        lambda v: v.reached and v.command is Command.CONFIRMED,
+        Rung.REFUSE,
+        "The fence command says that {primary} is off, and it is reached over SSH: the command is not true.",
+        "Switch {primary} off and repair the command (docs/operations.md); then call again.",
+    ),
+    Rule(
+        "SSH failed",
+        "it is reached and could not be fenced over SSH; there is no fence command, or it has failed",
+        lambda v: v.reached,
+        Rung.REFUSE,
+        "{primary} is reached and could not be fenced over SSH: {ssh_trouble}.",
+        "Switch {primary} off at its power supply, hypervisor or cloud console, look that it is off, and call "
+        "again with attest_fenced=True. A fence_command in the site file does that without you.",
+    ),
+    Rule(
+        "wait for the echo",
+        "the command has confirmed seconds ago; the standby or a witness may still speak of before",
+        lambda v: (
+            v.command is Command.CONFIRMED
+            and v.just_off
+            and (v.other is Other.HEARS or v.contact is Contact.SEEN)
+        ),
+        Rung.WAIT,
+        "{primary} was switched off a moment ago; who still sees it must lose it first.",
     ),
     Rule(
         "standby hears it",
@@ -200,6 +244,8 @@ def choose_fence(
     silent_for_s: float | None = None,
     attest_fenced: bool = False,
     self_fence_seen_s: float | None = None,
+    ssh_trouble: str = "",
+    off_for_s: float | None = None,
 ) -> Decision[Rung]:
     """Choose the next rung; call again with new facts after SSH, COMMAND, DRAIN and WAIT.
 
@@ -216,6 +262,8 @@ def choose_fence(
         attest_fenced: an operator attests that the primary cannot accept writes.
         self_fence_seen_s: the limit that the primary's own guard went by when the site was last found healthy;
             None: no guard with a limit was seen, and none is counted on, whatever the site file says.
+        ssh_trouble: why the rung SSH failed in this run; empty: it did not, or was not tried.
+        off_for_s: seconds since the fence command has confirmed; None: it has not.
 
     Raises:
         FactsTooOld: when facts are too old to decide on.
@@ -237,11 +285,14 @@ def choose_fence(
         witnesses_suffice=policy.fencing == "witnesses",
         drained=witnesses.balancer_drained is True or not witnesses.has_balancer,
         attested=attest_fenced,
+        ssh_failed=bool(ssh_trouble),
+        just_off=off_for_s is not None and off_for_s < ECHO_S,
         primary=primary.name,
         standby=", ".join(node.name for node in others) or "no other node",
         sightings=", ".join(witnesses.sightings),
         gaps=f" ({gaps})" if gaps else "",
         wait_s=left,
+        ssh_trouble=ssh_trouble,
     )
     return first_match(FENCE_RULES, view)
 

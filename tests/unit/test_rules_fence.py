@@ -38,6 +38,13 @@ FENCE_VIEWS = [
     FenceView(*row)
     for row in itertools.product(Server, BOTH, Other, Contact, Command, SelfFence, BOTH, BOTH, BOTH)
 ]
+# What becomes of it when SSH has failed, or the command has just confirmed; few of the other things play a part.
+FENCE_VIEWS += [
+    replace(view, ssh_failed=failed, just_off=off)
+    for view in FENCE_VIEWS
+    if view.self_fence is SelfFence.NONE and not view.witnesses_suffice
+    for failed, off in ((True, False), (False, True), (True, True))
+]
 LOOK_VIEWS = [LastLookView(*row) for row in itertools.product(Rung, Server, BOTH, Other, Contact)]
 CONFIRMED, WITNESSES = Policy(), Policy(fencing="witnesses")
 
@@ -60,13 +67,22 @@ def test_every_rule_of_the_ladder_can_be_reached() -> None:
 def test_no_sufficient_rung_while_the_standby_hears_it_or_somebody_sees_it() -> None:
     for view in FENCE_VIEWS:
         if view.server is Server.UNSEEN and (view.other is Other.HEARS or view.contact is Contact.SEEN):
-            assert first_match(FENCE_RULES, view).kind is Rung.REFUSE
+            assert first_match(FENCE_RULES, view).kind not in SUFFICIENT
+
+
+def test_a_machine_that_is_only_out_of_sight_is_never_switched_off_while_somebody_sees_it() -> None:
+    for view in FENCE_VIEWS:
+        seen = view.other is Other.HEARS or view.contact is Contact.SEEN
+        if view.server is Server.UNSEEN and seen and not view.ssh_failed:
+            assert first_match(FENCE_RULES, view).kind is not Rung.COMMAND
 
 
 def test_a_reached_primary_is_never_fenced_on_anybodys_word() -> None:
     for view in FENCE_VIEWS:
         if view.reached:
-            assert first_match(FENCE_RULES, view).kind in (Rung.SSH, Rung.STOPPED, Rung.REFUSE)
+            kind = first_match(FENCE_RULES, view).kind
+            assert kind in (Rung.SSH, Rung.STOPPED, Rung.REFUSE, Rung.COMMAND)
+            assert kind is not Rung.COMMAND or view.ssh_failed
 
 
 def test_with_another_primary_every_rung_is_refused_even_attested() -> None:

@@ -1,0 +1,231 @@
+"""The fencing ladder as the flow climbs it: what fails on one rung leads to the next, and ends nothing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+import flows.machinery.fence as ladder
+import flows.machinery.operation as machinery
+from flows.machinery.fence import fence
+from flows.machinery.operation import Operation
+from flows.machinery.protocol import Protocol
+from flows.machinery.traffic import put_back
+from flows.rules.fence import ECHO_S
+from flows.rules.policy import Policy
+from tasks.clock import Moment
+from tasks.errors import (
+    Refused,
+    RemoteCommandFailed,
+    RemoteConnectionLost,
+    RemoteTimeout,
+    Superseded,
+)
+from tasks.observation.look import SiteLook
+from tasks.operation.record import OperationKind, OperationRecord, Phase
+from tasks.operation.store import LockLost
+from tasks.operation.witnesses import Witnesses
+from tasks.outcome import Outcome
+from tasks.postgres.facts import NodeFacts
+from tasks.postgres.stop import NotFenced
+from tests.unit.facts_builder import NOW, deaf_standby, primary, standby, stopped, unreached, witnesses
+
+SSH, COMMAND = "Fence over SSH", "Fence by the site's command"
+RECORD = OperationRecord(
+    op_id="failover-1",
+    kind=OperationKind.FAILOVER,
+    site="site",
+    expected_primary="node-a",
+    target="node-b",
+    from_timeline=2,
+    started_at=1.0,
+    orchestrator="here:1",
+    term=3,
+)
+
+
+class World:
+    """Two nodes; what the steps do to them, and what is seen of them as time goes on."""
+
+    def __init__(self) -> None:
+        self.now = NOW.monotonic
+        self.done: list[str] = []
+        self.dry_run = False
+        self.site = SimpleNamespace(
+            failover=SimpleNamespace(repoint="edit"),
+            node=lambda name: SimpleNamespace(address=name, runs_harbor=True),
+        )
+        self.old: NodeFacts = primary()
+        self.other: NodeFacts = deaf_standby()
+        self.said: Witnesses = witnesses()
+        self.ssh: Callable[[], None] = lambda: None
+        self.confirms = True
+        self.after_off: Callable[[float], None] = lambda _: None
+        self.off_at: float | None = None
+
+    def on(self, step: Any, *nodes: str, **plain: Any) -> Outcome:
+        self.done.append(step.name)
+        if step.name == SSH:
+            self.ssh()
+        if step.name == COMMAND and self.confirms:
+            self.off_at, self.old = self.now, unreached()
+        return Outcome(True, "", {"locked": list(nodes), "confirmed": self.confirms})
+
+    def try_each(self, step: Any, nodes: Any, **plain: Any) -> tuple[dict[str, Outcome], dict[str, str]]:
+        self.done.append(step.name)
+        # A node that cannot be written takes no lock.
+        return {node: Outcome(True, "", {"locked": []}) for node in nodes}, {}
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def look(self, work: Operation) -> None:
+        if self.off_at is not None:
+            self.after_off(self.now - self.off_at)
+        at = Moment(self.now, NOW.wall)
+        work.seen = SiteLook(
+            (replace(self.old, observed_at=at), replace(self.other, observed_at=at)),
+            frozenset({"node-a", "node-b"}),
+            0.1,
+        )
+        work.witnesses = replace(self.said, observed_at=at)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World()
+    monkeypatch.setattr(machinery, "publish", lambda run, headline, sections: None)
+    time = SimpleNamespace(monotonic=lambda: made.now, sleep=made.sleep, time=lambda: NOW.wall)
+    for module in (ladder, machinery):
+        monkeypatch.setattr(module, "time", time)
+    monkeypatch.setattr(ladder, "clock", SimpleNamespace(now=lambda: Moment(made.now, NOW.wall)))
+    monkeypatch.setattr(Operation, "policy", Policy(has_fence_command=True))
+    return made
+
+
+def begun(world: World, *, locked: tuple[str, ...] = ("node-a", "node-b")) -> Operation:
+    """A failover that is about to fence."""
+    seen = SiteLook((world.old, world.other), frozenset({"node-a", "node-b"}), 0.1)
+    work = Operation(cast(Protocol, world), seen, world.said, locked=set(locked))
+    work.record = RECORD.at(Phase.FENCING)
+    work.look_at = lambda node: world.look(work)  # type: ignore[method-assign]
+    work.way_back = put_back
+    return work
+
+
+def raising(error: Exception) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotFenced("It is not fenced: start.conf cannot be written: disk full.", where="node-a"),
+        RemoteTimeout("It did not end in time.", where="node-a"),
+        RemoteConnectionLost("The connection broke.", where="node-a"),
+        RemoteCommandFailed("python3", "node-a", 127, "python3: not found"),
+        OSError("a defect of ours"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_fence_over_ssh_that_fails_in_any_way_leads_to_the_fence_command(
+    world: World, error: Exception
+) -> None:
+    """A full or hanging disk ended every failover at the first rung, and the site's fence command was never reached."""
+    world.ssh = raising(error)
+    work = begun(world)
+    fence(work, attest_fenced=False)
+    assert world.done.index(COMMAND) > world.done.index(SSH)
+    assert work.held.phase is Phase.FENCED
+    assert work.held.fence is not None
+    assert work.held.fence.rung == "COMMANDED"
+
+
+def test_a_node_that_could_not_take_the_lock_and_says_superseded_is_switched_off(world: World) -> None:
+    world.ssh = raising(Superseded("The step was not done: the lock is held by nobody.", where="node-a"))
+    work = begun(world, locked=("node-b",))
+    fence(work, attest_fenced=False)
+    assert COMMAND in world.done
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Superseded("term 9 has begun since", where="node-a"), LockLost("taken", where="node-a")],
+    ids=lambda error: type(error).__name__,
+)
+def test_whoever_was_replaced_switches_nothing_off(world: World, error: Exception) -> None:
+    world.ssh = raising(error)
+    with pytest.raises(type(error)):
+        fence(begun(world), attest_fenced=False)
+    assert COMMAND not in world.done
+
+
+def test_ssh_that_says_done_while_the_machine_does_not_look_so_leads_to_the_command(world: World) -> None:
+    world.old = stopped()
+    work = begun(world)
+    fence(work, attest_fenced=False)
+    assert [step for step in world.done if step in (SSH, COMMAND)] == [SSH, SSH, COMMAND]
+
+
+def test_without_a_command_it_is_refused_with_what_to_do_and_what_may_have_changed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Operation, "policy", Policy())
+    world.ssh = raising(NotFenced("It is not fenced: disk full.", where="node-a"))
+    work = begun(world)
+    with pytest.raises(Refused) as caught, work:
+        fence(work, attest_fenced=False)
+    assert "could not be fenced over SSH: It is not fenced: disk full" in str(caught.value)
+    assert "Switch node-a off" in str(caught.value)
+    assert "attest_fenced=True" in str(caught.value)
+    assert "Nothing was changed" not in str(caught.value)
+    assert "PostgreSQL on node-a was told to stop over SSH, and may be stopped" in caught.value.changed
+
+
+def test_a_command_that_fails_after_ssh_is_refused(world: World) -> None:
+    world.ssh = raising(NotFenced("It is not fenced.", where="node-a"))
+    world.confirms = False
+    with pytest.raises(Refused, match="could not be fenced over SSH"):
+        fence(begun(world), attest_fenced=False)
+
+
+def test_a_command_that_says_off_of_a_machine_that_is_reached_is_not_believed(world: World) -> None:
+    world.ssh = raising(NotFenced("It is not fenced.", where="node-a"))
+
+    def alive(_: float) -> None:
+        world.old = primary()
+
+    world.after_off = alive
+    work = begun(world)
+    with pytest.raises(Refused, match="the command is not true") as caught, work:
+        fence(work, attest_fenced=False)
+    assert "node-a was switched off by the fence command" in caught.value.changed
+
+
+def test_who_heard_it_a_moment_before_it_was_switched_off_gets_time_to_lose_it(world: World) -> None:
+    """A standby's receiver is fresh for 8 s after its primary's last word; that word must not end the failover."""
+    world.ssh = raising(NotFenced("It is not fenced.", where="node-a"))
+    world.other = standby()
+
+    def lost(seconds: float) -> None:
+        if seconds > 9:
+            world.other = deaf_standby()
+
+    world.after_off = lost
+    work = begun(world)
+    fence(work, attest_fenced=False)
+    assert work.held.fence is not None
+    assert work.held.fence.rung == "COMMANDED"
+
+
+def test_who_goes_on_hearing_it_after_that_time_is_believed_and_the_command_is_not(world: World) -> None:
+    world.ssh = raising(NotFenced("It is not fenced.", where="node-a"))
+    world.other = standby()
+    with pytest.raises(Refused, match="still receives WAL"):
+        fence(begun(world), attest_fenced=False)
+    assert world.now - NOW.monotonic < ECHO_S + 2
