@@ -13,6 +13,7 @@ from flows.machinery.one_run import one_run_a_site
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
+from flows.machinery.service import try_write, why
 from flows.machinery.sight import last_primary
 from flows.rules.policy import policy_of
 from flows.rules.table import Decision
@@ -22,8 +23,6 @@ from tasks.balancer.balancer import balancer_of
 from tasks.balancer.states import Served
 from tasks.errors import HarborHaError
 from tasks.guard.install import guard_version
-from tasks.harbor.api import HarborApi
-from tasks.harbor.web import through_balancer
 from tasks.operation import steps as operation
 from tasks.operation.files import VERDICT
 from tasks.postgres import ha_steps as postgres
@@ -51,7 +50,7 @@ def check(site: str) -> dict[str, Any]:
     run = Protocol.begin("check", site)
     work = Operation.begin(run)
     write_error = run.watch(
-        "Write through the load balancer", lambda: try_write(run), lambda error: error or "ok"
+        "Write through the load balancer", lambda: why(try_write(run)), lambda error: error or "ok"
     )
     balancer = run.watch("Ask the load balancer", lambda: served(run), describe_served)
     addresses = {node.name: node.address for node in run.site.nodes}
@@ -72,17 +71,6 @@ def check(site: str) -> dict[str, Any]:
     result = publish(run, headline, found, state=judged.kind.replace("_", " ").capitalize())
     alarming = judged.kind in _ALARMING
     return {"verdict": judged.kind.value, "findings": judged.lines(), "alarming": alarming, **result}
-
-
-def try_write(run: Protocol) -> str:
-    """Write through the load balancer, as a client would; return why it failed, or nothing."""
-    try:
-        with HarborApi(through_balancer(run.site), timeout=5.0) as api:
-            api.probe_write()
-    except HarborHaError as error:
-        # What to do is the finding's to say, which knows the rest of the site.
-        return f"{error.where}: {error.what}"
-    return ""
 
 
 def served(run: Protocol) -> dict[str, bool] | None:

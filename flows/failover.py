@@ -14,6 +14,7 @@ from flows.machinery.fence import fence
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish, say_accepted
+from flows.machinery.service import unresponsive
 from flows.machinery.sight import identity, last_primary, open_record
 from flows.machinery.traffic import finish, open_traffic, put_back, staged
 from flows.rules.admission import Admission, admit_failover
@@ -51,6 +52,7 @@ _FROM_THE_MACHINE = (
     Primary.ALREADY_PROMOTED,
     Primary.SPLIT_BRAIN,
 )
+_FROM_SILENCE = (Primary.GONE, Primary.HUNG, Primary.UNRESPONSIVE)
 _NOTHING_TO_DO = (Primary.HEALTHY, Primary.ALREADY_PROMOTED)
 _NEVER = (Primary.READ_ONLY, Primary.CONTROL_PARTITION, Primary.WRITERS_ATTACHED, Primary.SPLIT_BRAIN)
 
@@ -195,10 +197,9 @@ def confirm(work: Operation, expected_primary: str) -> str:
         if rounds or work.witnesses is None:
             work.look_at(expected_primary)
         assert work.witnesses is not None
-        seen, now = work.seen, clock.now()
-        rounds.append(
-            classify_primary(seen.node(expected_primary), seen.others(expected_primary), work.witnesses, now)
-        )
+        seen, hangs = work.seen, unresponsive(work, expected_primary)
+        primary, others = seen.node(expected_primary), seen.others(expected_primary)
+        rounds.append(classify_primary(primary, others, work.witnesses, clock.now(), unresponsive=hangs))
         decision = _conclusive(rounds)
         if decision is None and time.monotonic() > deadline:
             decision = agreed(rounds[-2:])
@@ -208,7 +209,8 @@ def confirm(work: Operation, expected_primary: str) -> str:
     work.note("The primary", decision)
     if decision.kind in _NOTHING_TO_DO:
         return f"Nothing was done: {decision.reasons[0]}"
-    if decision.kind in _NEVER:
+    helpless = decision.kind is Primary.UNRESPONSIVE and not work.policy.has_fence_command
+    if decision.kind in _NEVER or helpless:
         work.refuse(f"No failover from {expected_primary}.", decision)
     return ""
 
@@ -217,7 +219,7 @@ def _conclusive(rounds: list[Decision[Primary]]) -> Decision[Primary] | None:
     last = rounds[-1]
     if last.kind in _FROM_THE_MACHINE:
         return last
-    if last.kind in (Primary.GONE, Primary.HUNG) and len(rounds) > 1 and rounds[-2].kind is last.kind:
+    if last.kind in _FROM_SILENCE and len(rounds) > 1 and rounds[-2].kind is last.kind:
         return agreed(rounds[-2:])
     return None
 

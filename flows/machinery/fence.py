@@ -4,6 +4,7 @@ import time
 from typing import NoReturn
 
 from flows.machinery.operation import Operation
+from flows.machinery.service import unresponsive
 from flows.machinery.sight import last_primary
 from flows.rules.fence import SUFFICIENT, Command, Rung, choose_fence
 from flows.rules.primary import Contact, contact_of
@@ -80,6 +81,7 @@ class Climb:
             attest_fenced=attest_fenced,
             ssh_trouble=self._ssh_trouble,
             off_for_s=None if self._off_since is None else time.monotonic() - self._off_since,
+            unresponsive=self._command is Command.NONE and unresponsive(work, self._node),
         )
 
     def act(self, rung: Rung) -> None:

@@ -64,6 +64,7 @@ class FenceView:
         drained: the load balancer gives the old primary's machine no clients (or the site has none).
         ssh_failed: it was tried over SSH in this run, and is not fenced.
         just_off: the command has confirmed only some seconds ago: what is heard or seen may be from before.
+        unresponsive: its kernel completes TCP handshakes and nothing else is seen of it, and clients cannot write.
     """
 
     server: Server
@@ -77,6 +78,7 @@ class FenceView:
     attested: bool
     ssh_failed: bool = False
     just_off: bool = False
+    unresponsive: bool = False
     primary: str = "the primary"
     standby: str = "the standby"
     sightings: str = ""
@@ -88,6 +90,12 @@ class FenceView:
     def reached(self) -> bool:
         """Whether SSH works."""
         return self.server is not Server.UNSEEN
+
+    @property
+    def hangs(self) -> bool:
+        """Whether only its kernel is seen, and the site suffers from it."""
+        seen = not self.reached and self.contact is Contact.SEEN
+        return self.unresponsive and seen and self.other is Other.SILENT
 
     @property
     def all_lost(self) -> bool:
@@ -152,6 +160,22 @@ FENCE_RULES: tuple[Rule[FenceView, Rung], ...] = (
         ),
         Rung.WAIT,
         "{primary} was switched off a moment ago; who still sees it must lose it first.",
+    ),
+    Rule(
+        "hangs",
+        "not reached; the standby has lost it; only its kernel answers, clients cannot write; there is a fence command",
+        lambda v: v.hangs and v.command is Command.READY,
+        Rung.COMMAND,
+        "{primary} only completes TCP handshakes, and clients cannot write: the site's fence command switches it off.",
+    ),
+    Rule(
+        "hangs, and stays on",
+        "the same; there is no fence command, or it has failed",
+        lambda v: v.hangs,
+        Rung.REFUSE,
+        "{primary} only completes TCP handshakes, and clients cannot write; nothing here can switch it off.",
+        "Switch {primary} off at its power supply, hypervisor or cloud console, look that it is off, and call "
+        "again with attest_fenced=True. A fence_command in the site file does that without you.",
     ),
     Rule(
         "standby hears it",
@@ -246,6 +270,7 @@ def choose_fence(
     self_fence_seen_s: float | None = None,
     ssh_trouble: str = "",
     off_for_s: float | None = None,
+    unresponsive: bool = False,
 ) -> Decision[Rung]:
     """Choose the next rung; call again with new facts after SSH, COMMAND, DRAIN and WAIT.
 
@@ -264,6 +289,7 @@ def choose_fence(
             None: no guard with a limit was seen, and none is counted on, whatever the site file says.
         ssh_trouble: why the rung SSH failed in this run; empty: it did not, or was not tried.
         off_for_s: seconds since the fence command has confirmed; None: it has not.
+        unresponsive: only its kernel answers, and a write through the load balancer has failed just now.
 
     Raises:
         FactsTooOld: when facts are too old to decide on.
@@ -287,6 +313,7 @@ def choose_fence(
         attested=attest_fenced,
         ssh_failed=bool(ssh_trouble),
         just_off=off_for_s is not None and off_for_s < ECHO_S,
+        unresponsive=unresponsive and witnesses.only_handshakes,
         primary=primary.name,
         standby=", ".join(node.name for node in others) or "no other node",
         sightings=", ".join(witnesses.sightings),

@@ -60,6 +60,7 @@ class Primary(StrEnum):
     DEMOTED = "DEMOTED"
     CONTROL_PARTITION = "CONTROL_PARTITION"
     WRITERS_ATTACHED = "WRITERS_ATTACHED"
+    UNRESPONSIVE = "UNRESPONSIVE"
     GONE = "GONE"
     AMBIGUOUS = "AMBIGUOUS"
     ALREADY_PROMOTED = "ALREADY_PROMOTED"
@@ -68,11 +69,16 @@ class Primary(StrEnum):
 
 @dataclass(frozen=True)
 class PrimaryView:
-    """What the rules below look at; the texts are for the reasons."""
+    """What the rules below look at; the texts are for the reasons.
+
+    Attributes:
+        unresponsive: its kernel completes TCP handshakes and nothing else is seen of it, and clients cannot write.
+    """
 
     server: Server
     other: Other
     contact: Contact
+    unresponsive: bool = False
     primary: str = "the primary"
     standby: str = "the standby"
     sightings: str = ""
@@ -162,6 +168,16 @@ PRIMARY_RULES: Rules = (
         "Repair the path from the orchestrator to {primary}; the service is not affected.",
     ),
     Rule(
+        "unresponsive",
+        "not reached; the standby has lost it; only its kernel answers, and a write through the load balancer fails",
+        lambda v: v.unresponsive and v.contact is Contact.SEEN and v.other is Other.SILENT,
+        Primary.UNRESPONSIVE,
+        "{primary} completes TCP handshakes and does nothing else: {standby} has lost it, {sightings}, and clients "
+        "cannot write.",
+        "The fence command switches it off. Without one: switch {primary} off at its power supply, hypervisor or "
+        "cloud console, look that it is off, and call again.",
+    ),
+    Rule(
         "writers attached",
         "not reached; the standby has lost it; a witness sees it",
         lambda v: v.contact is Contact.SEEN,
@@ -204,7 +220,12 @@ PRIMARY_RULES: Rules = (
 
 
 def classify_primary(
-    primary: NodeFacts, others: Sequence[NodeFacts], witnesses: Witnesses, now: Moment
+    primary: NodeFacts,
+    others: Sequence[NodeFacts],
+    witnesses: Witnesses,
+    now: Moment,
+    *,
+    unresponsive: bool = False,
 ) -> Decision[Primary]:
     """Say what has become of the primary.
 
@@ -213,16 +234,19 @@ def classify_primary(
         others: facts of the other database nodes.
         witnesses: what everybody else sees of it.
         now: the moment of the decision.
+        unresponsive: only its kernel answers, and a write through the load balancer has failed just now.
 
     Raises:
         FactsTooOld: when any of it is too old to decide on.
     """
     seen = [(node.name, node.observed_at) for node in (primary, *others)]
     require_fresh([*seen, ("the witnesses", witnesses.observed_at)], now)
-    return first_match(PRIMARY_RULES, primary_view(primary, others, witnesses))
+    return first_match(PRIMARY_RULES, primary_view(primary, others, witnesses, unresponsive))
 
 
-def primary_view(primary: NodeFacts, others: Sequence[NodeFacts], witnesses: Witnesses) -> PrimaryView:
+def primary_view(
+    primary: NodeFacts, others: Sequence[NodeFacts], witnesses: Witnesses, unresponsive: bool = False
+) -> PrimaryView:
     """Condense facts to what the rules look at."""
     other = other_state(others)
     standby = ", ".join(node.name for node in others if _other(node) is other) or "no other database node"
@@ -230,6 +254,7 @@ def primary_view(primary: NodeFacts, others: Sequence[NodeFacts], witnesses: Wit
         server=server_state(primary),
         other=other,
         contact=contact_of(witnesses),
+        unresponsive=unresponsive and witnesses.only_handshakes,
         primary=primary.name,
         standby=standby,
         sightings=", ".join(witnesses.sightings),

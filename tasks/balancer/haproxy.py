@@ -145,7 +145,9 @@ def _state(row: Mapping[str, str | None]) -> NodeState:
     check = " ".join(part for part in (row.get("check_status"), row.get("last_chk")) if part)
     if served is Served.UNKNOWN:
         check = f"{status} {check}".strip()
-    return NodeState(served, int(sessions), check, _alive(status))
+    # `L4OK`, or `* L4OK` while the next check is under way.
+    connects = "L4OK" in (row.get("check_status") or "")
+    return NodeState(served, int(sessions), check, _alive(status), connects)
 
 
 def _served(status: str) -> Served:

@@ -31,12 +31,14 @@ class NodeState:
         check: what its health check last said.
         alive: whether the balancer's own check sees the node; None when it does not look (maintenance, no check)
             or is of two minds. A node that is not served is not thereby lost.
+        only_connects: its check asks no more than a TCP connection, which the kernel of a hung machine accepts too.
     """
 
     served: Served
     sessions: int | None = None
     check: str = ""
     alive: bool | None = None
+    only_connects: bool = False
 
 
 class Balancer(Protocol):

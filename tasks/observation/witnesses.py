@@ -98,6 +98,7 @@ def witnesses_of(site: HarborSite, node: str, answers: Answers, nodes: Iterable[
         tcp={**tcp, **views},
         mute=tuple(other.name for other in others if other.name not in views) if target.runs_postgres else (),
         balancer_up=None if state is None else state.alive,
+        balancer_only_connects=state is not None and state.only_connects,
         balancer_drained=None
         if state is None or state.served is Served.UNKNOWN
         else state.served is Served.DRAINED,

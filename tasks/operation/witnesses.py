@@ -21,6 +21,7 @@ class Witnesses:
         mute: observers that should have been asked and did not answer; their view is not known.
         balancer_up: the load balancer's own check of the node; None when it cannot be asked or does not look,
             as in maintenance.
+        balancer_only_connects: that check is a TCP connection and no more.
         balancer_drained: the load balancer gives the node no clients, read back; None when not known.
         redis_connected: the shared Redis heard from a client on the node within the last seconds (its idle
             time); None when it cannot be asked. Being listed is not enough: Redis keeps the clients of a
@@ -36,6 +37,7 @@ class Witnesses:
     tcp: Mapping[str, str] = field(default_factory=dict)
     mute: tuple[str, ...] = ()
     balancer_up: bool | None = None
+    balancer_only_connects: bool = False
     balancer_drained: bool | None = None
     redis_connected: bool | None = None
     has_balancer: bool = True
@@ -67,6 +69,16 @@ class Witnesses:
         if self.has_redis and self.redis_connected is None:
             gaps.append("Redis's client list is not known")
         return tuple(gaps)
+
+    @property
+    def only_handshakes(self) -> bool:
+        """Whether its kernel completes TCP handshakes and nobody sees more of it: as of a machine that hangs.
+
+        Everybody must have been asked: who does not answer may know better, and without Redis no Harbor can write
+        whatever the database does.
+        """
+        alive = self.balancer_up and not self.balancer_only_connects
+        return bool(self.sightings) and not (alive or self.redis_connected or self.unknown)
 
     @property
     def _ours(self) -> bool:

@@ -7,8 +7,10 @@ from typing import Any, cast
 
 import pytest
 
+import flows.failover as flow
 import flows.machinery.fence as ladder
 import flows.machinery.operation as machinery
+import flows.machinery.service as service
 from flows.machinery.fence import fence
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
@@ -17,12 +19,14 @@ from flows.rules.fence import ECHO_S
 from flows.rules.policy import Policy
 from tasks.clock import Moment
 from tasks.errors import (
+    HarborHaError,
     Refused,
     RemoteCommandFailed,
     RemoteConnectionLost,
     RemoteTimeout,
     Superseded,
 )
+from tasks.harbor.web import HarborRefused, HarborUnreachable
 from tasks.observation.look import SiteLook
 from tasks.operation.record import OperationKind, OperationRecord, Phase
 from tasks.operation.store import LockLost
@@ -30,7 +34,16 @@ from tasks.operation.witnesses import Witnesses
 from tasks.outcome import Outcome
 from tasks.postgres.facts import NodeFacts
 from tasks.postgres.stop import NotFenced
-from tests.unit.facts_builder import NOW, deaf_standby, primary, standby, stopped, unreached, witnesses
+from tests.unit.facts_builder import (
+    NOW,
+    deaf_standby,
+    harbor,
+    primary,
+    standby,
+    stopped,
+    unreached,
+    witnesses,
+)
 
 SSH, COMMAND = "Fence over SSH", "Fence by the site's command"
 RECORD = OperationRecord(
@@ -64,6 +77,12 @@ class World:
         self.confirms = True
         self.after_off: Callable[[float], None] = lambda _: None
         self.off_at: float | None = None
+        self.write_error: HarborHaError | None = None
+
+    def watch(self, title: str, look: Callable[[], Any], describe: Callable[[Any], str], *nodes: str) -> Any:
+        self.done.append(title)
+        self.now += 6.0
+        return look()
 
     def on(self, step: Any, *nodes: str, **plain: Any) -> Outcome:
         self.done.append(step.name)
@@ -98,10 +117,12 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     monkeypatch.setattr(machinery, "publish", lambda run, headline, sections: None)
     time = SimpleNamespace(monotonic=lambda: made.now, sleep=made.sleep, time=lambda: NOW.wall)
-    for module in (ladder, machinery):
+    for module in (ladder, machinery, flow):
         monkeypatch.setattr(module, "time", time)
-    monkeypatch.setattr(ladder, "clock", SimpleNamespace(now=lambda: Moment(made.now, NOW.wall)))
+    for module in (ladder, flow):
+        monkeypatch.setattr(module, "clock", SimpleNamespace(now=lambda: Moment(made.now, NOW.wall)))
     monkeypatch.setattr(Operation, "policy", Policy(has_fence_command=True))
+    monkeypatch.setattr(service, "try_write", lambda run, limit_s: made.write_error)
     return made
 
 
@@ -229,3 +250,86 @@ def test_who_goes_on_hearing_it_after_that_time_is_believed_and_the_command_is_n
     with pytest.raises(Refused, match="still receives WAL"):
         fence(begun(world), attest_fenced=False)
     assert world.now - NOW.monotonic < ECHO_S + 2
+
+
+UNANSWERED = HarborUnreachable("The load balancer did not answer in time.", where="harbor")
+NO_BACKEND = HarborRefused("503 Service Unavailable", 503, where="harbor")
+READ_ONLY = HarborRefused("The system is in read only mode.", 403, where="harbor", code="DENIED")
+
+
+def hung(world: World) -> None:
+    """Its machine hangs: SSH gets no answer, the standby has lost it, its kernel accepts connections."""
+    world.old, world.other = unreached(), deaf_standby()
+    world.said = witnesses(tcp={"the orchestrator": "open", "node-b": "open"})
+
+    def silent(_: float) -> None:
+        world.said = witnesses()
+
+    world.after_off = silent
+
+
+@pytest.mark.parametrize("error", [UNANSWERED, NO_BACKEND], ids=["time limit", "503"])
+def test_a_machine_that_hangs_while_clients_cannot_write_is_switched_off(
+    world: World, error: HarborHaError
+) -> None:
+    hung(world)
+    world.write_error = error
+    work = begun(world)
+    fence(work, attest_fenced=False)
+    assert COMMAND in world.done
+    assert work.held.fence is not None
+    assert work.held.fence.rung == "COMMANDED"
+
+
+def test_a_machine_that_hangs_is_left_on_while_clients_can_write(world: World) -> None:
+    hung(world)
+    with pytest.raises(Refused, match="can open its PostgreSQL port"):
+        fence(begun(world), attest_fenced=False)
+    assert COMMAND not in world.done
+
+
+@pytest.mark.parametrize(("state", "off"), [("unhealthy", True), ("healthy", False), (None, False)])
+def test_where_harbor_refuses_the_write_its_health_says_whether_the_database_is_away(
+    world: World, state: str | None, off: bool
+) -> None:
+    hung(world)
+    world.write_error = READ_ONLY
+    told = harbor(health="unhealthy", components={} if state is None else {"database": state})
+    world.other = replace(deaf_standby(), harbor=told)
+    if off:
+        fence(begun(world), attest_fenced=False)
+    else:
+        with pytest.raises(Refused):
+            fence(begun(world), attest_fenced=False)
+    assert (COMMAND in world.done) is off
+
+
+def test_a_machine_that_hangs_and_cannot_be_switched_off_from_here_is_refused_with_what_to_do(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Operation, "policy", Policy())
+    hung(world)
+    world.write_error = UNANSWERED
+    work = begun(world)
+    work.record = RECORD
+    with pytest.raises(Refused, match="Without one: switch node-a off"):
+        flow.confirm(work, "node-a")
+    with pytest.raises(Refused, match="nothing here can switch it off"):
+        fence(begun(world), attest_fenced=True)
+
+
+def test_two_rounds_agree_before_a_machine_is_called_unresponsive(world: World) -> None:
+    hung(world)
+    world.write_error = UNANSWERED
+    work = begun(world)
+    assert flow.confirm(work, "node-a") == ""
+    assert world.done.count("Write through the load balancer") == 2
+    assert "UNRESPONSIVE" in work.sections["The primary"][0]
+
+
+def test_no_write_is_tried_while_anybody_sees_more_than_a_handshake(world: World) -> None:
+    hung(world)
+    world.said = replace(world.said, redis_connected=True)
+    with pytest.raises(Refused):
+        flow.confirm(begun(world), "node-a")
+    assert world.done == []

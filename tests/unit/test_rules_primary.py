@@ -34,7 +34,7 @@ from tests.unit.facts_builder import (
     witnesses,
 )
 
-ALL_VIEWS = [PrimaryView(*row) for row in itertools.product(Server, Other, Contact)]
+ALL_VIEWS = [PrimaryView(*row) for row in itertools.product(Server, Other, Contact, (False, True))]
 
 
 def classify(node_a: NodeFacts, node_b: NodeFacts, seen: Witnesses | None = None) -> Decision[Primary]:
@@ -54,7 +54,9 @@ def test_every_rule_can_be_reached() -> None:
 
 def test_it_is_never_called_gone_while_anybody_sees_it_or_could_not_be_asked() -> None:
     gone = [view for view in ALL_VIEWS if first_match(PRIMARY_RULES, view).kind is Primary.GONE]
-    assert gone == [PrimaryView(Server.UNSEEN, Other.SILENT, Contact.LOST)]
+    assert {(view.server, view.other, view.contact) for view in gone} == {
+        (Server.UNSEEN, Other.SILENT, Contact.LOST)
+    }
 
 
 def test_two_primaries_are_always_a_split_brain() -> None:
@@ -119,6 +121,42 @@ def test_the_load_balancer_and_redis_are_vetoes_too(sighting: dict[str, bool]) -
 @pytest.mark.parametrize("gap", [{"balancer_up": None}, {"redis_connected": None}, {"mute": ("node-c",)}])
 def test_a_witness_that_cannot_be_asked_leaves_it_ambiguous(gap: dict[str, object]) -> None:
     assert classify(unreached(), deaf_standby(), witnesses(**gap)).kind is Primary.AMBIGUOUS
+
+
+HANDSHAKES: dict[str, object] = {"tcp": {"the orchestrator": "open", "node-b": "open"}}
+
+
+@pytest.mark.parametrize(
+    "also",
+    [{}, {"balancer_up": True, "balancer_only_connects": True}],
+    ids=["ports", "a check that connects"],
+)
+def test_a_machine_of_which_only_the_kernel_answers_is_unresponsive_when_clients_cannot_write(
+    also: dict[str, object],
+) -> None:
+    """A hung machine completes handshakes: it was taken for one with writers attached, for ever."""
+    seen = witnesses(**{**HANDSHAKES, **also})
+    found = classify_primary(unreached(), [deaf_standby()], seen, NOW, unresponsive=True)
+    assert found.kind is Primary.UNRESPONSIVE
+    assert "switch node-a off" in found.remedies[0]
+    assert classify(unreached(), deaf_standby(), seen).kind is Primary.WRITERS_ATTACHED
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"balancer_up": True}, {"redis_connected": True}, {"redis_connected": None}, {"mute": ("node-c",)}],
+)
+def test_whoever_sees_more_than_a_handshake_or_was_not_asked_keeps_it_from_being_called_unresponsive(
+    more: dict[str, object],
+) -> None:
+    seen = witnesses(**{**HANDSHAKES, **more})
+    found = classify_primary(unreached(), [deaf_standby()], seen, NOW, unresponsive=True)
+    assert found.kind is Primary.WRITERS_ATTACHED
+
+
+def test_a_machine_that_the_standby_hears_is_never_called_unresponsive() -> None:
+    found = classify_primary(unreached(), [standby()], witnesses(**HANDSHAKES), NOW, unresponsive=True)
+    assert found.kind is Primary.CONTROL_PARTITION
 
 
 def test_a_site_without_a_load_balancer_does_not_wait_for_its_word() -> None:

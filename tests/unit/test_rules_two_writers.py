@@ -36,6 +36,7 @@ ACTED_ON = {
     Primary.DEMOTED,
     Primary.AMBIGUOUS,
     Primary.GONE,
+    Primary.UNRESPONSIVE,
 }
 
 
@@ -44,7 +45,7 @@ class World:
     """What is true. `ab`: the path between two of orchestrator, standby, primary, balancer, redis."""
 
     on: bool
-    server: str  # writable, read-only, stopped, held
+    server: str  # writable, read-only, stopped, held; hung: with its machine, whose kernel alone answers
     harbor: bool
     op: bool
     os: bool
@@ -55,7 +56,8 @@ class World:
 
     @property
     def takes_writes(self) -> bool:
-        return self.on and self.server == "writable"
+        # A machine that hangs may go on at any moment.
+        return self.on and self.server in ("writable", "hung")
 
     @property
     def isolated(self) -> bool:
@@ -83,6 +85,8 @@ def worlds() -> Iterator[World]:
     ):
         yield World(True, server, harbor, *paths)
     for paths in itertools.product((False, True), repeat=5):
+        yield World(True, "hung", False, *paths)
+    for paths in itertools.product((False, True), repeat=5):
         yield World(False, "stopped", False, *paths)
 
 
@@ -97,7 +101,7 @@ MEANS = [
 
 @cache
 def seen_primary(world: World) -> NodeFacts:
-    if not (world.on and (world.op or (world.os and world.sp))):
+    if world.server == "hung" or not (world.on and (world.op or (world.os and world.sp))):
         return unreached()
     if world.server == "writable":
         return primary()
@@ -110,7 +114,7 @@ def seen_primary(world: World) -> NodeFacts:
 def seen_standby(world: World) -> NodeFacts:
     if not world.os:
         return unreached("node-b")
-    return standby() if running(world) and world.sp else deaf_standby()
+    return standby() if running(world) and world.server != "hung" and world.sp else deaf_standby()
 
 
 @cache
@@ -131,7 +135,8 @@ def seen_by_witnesses(world: World) -> Witnesses:
 
 
 def running(world: World) -> bool:
-    return world.on and world.server in ("writable", "read-only")
+    """Whether its port is open."""
+    return world.on and world.server in ("writable", "read-only", "hung")
 
 
 def obey(world: World, rung: Rung, means: Means) -> tuple[World, Command]:
@@ -144,7 +149,7 @@ def obey(world: World, rung: Rung, means: Means) -> tuple[World, Command]:
         return world, Command.FAILED
     if rung is Rung.DRAIN:
         return replace(world, drained=True), Command.NONE
-    if rung is Rung.WAIT and world.isolated and world.server == "writable":
+    if rung is Rung.WAIT and world.isolated and world.takes_writes:
         return replace(world, server="read-only"), Command.NONE
     return world, Command.NONE
 
@@ -164,6 +169,7 @@ def climb(world: World, means: Means, attests: bool) -> tuple[World, Rung]:
             attest_fenced=attests,
             # A guard that was seen with the limit of the site file, and goes by it.
             self_fence_seen_s=means.policy.self_fence_s,
+            unresponsive=world.server == "hung",
         ).kind
         if rung is Rung.REFUSE or rung in SUFFICIENT:
             return world, rung
@@ -176,7 +182,13 @@ def climb(world: World, means: Means, attests: bool) -> tuple[World, Rung]:
 def fail_over(world: World, means: Means, heal: bool) -> tuple[World, Rung, bool]:
     """Run the protocol; return the truth, the rung and whether the standby was promoted."""
     rung = Rung.REFUSE
-    found = classify_primary(seen_primary(world), [seen_standby(world)], seen_by_witnesses(world), NOW).kind
+    found = classify_primary(
+        seen_primary(world),
+        [seen_standby(world)],
+        seen_by_witnesses(world),
+        NOW,
+        unresponsive=world.server == "hung",
+    ).kind
     if found not in ACTED_ON:
         return world, rung, False
     # An honest operator attests what is true.
@@ -213,7 +225,8 @@ def test_no_world_ends_with_two_writers(means: Means) -> None:
 @pytest.mark.parametrize("means", MEANS, ids=str)
 def test_no_world_with_a_primary_in_service_is_touched(means: Means) -> None:
     for world in worlds():
-        if world.takes_writes and (world.sp or world.op) and (world.op or world.os):
+        in_service = world.takes_writes and world.server != "hung"
+        if in_service and (world.sp or world.op) and (world.op or world.os):
             after, _, promoted = fail_over(world, means, heal=False)
             assert not promoted
             assert after == world
@@ -235,3 +248,12 @@ def test_a_dead_server_on_a_living_host_is_always_failed_over_safely() -> None:
         after, rung, promoted = fail_over(dead, means, heal=False)
         assert (rung, promoted) == (Rung.STOPPED, True)
         assert after.server == "held"
+
+
+def test_a_machine_that_hangs_is_switched_off_where_the_site_can_and_left_alone_where_it_cannot() -> None:
+    hung = World(True, "hung", False, op=True, os=True, sp=True, lp=True, rp=True)
+    for means in MEANS:
+        after, rung, promoted = fail_over(hung, means, heal=False)
+        assert promoted is means.command_works
+        assert (rung is Rung.COMMANDED) is means.command_works
+        assert after.on is not means.command_works
