@@ -2,12 +2,14 @@
 
 import json
 import time
+from concurrent.futures import Future
 from typing import Any
 
 from prefect import flow
 from prefect.events import emit_event
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from blocks import HarborSite
 from flows.machinery.ending import ends_named
 from flows.machinery.one_run import one_run_a_site
 from flows.machinery.operation import Operation
@@ -15,20 +17,23 @@ from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
 from flows.machinery.service import try_write, why
 from flows.machinery.sight import last_primary
+from flows.machinery.vision import blind, remember, sightings
 from flows.rules.policy import policy_of
 from flows.rules.table import Decision
 from flows.rules.verdict import Verdict, verdict
 from tasks import clock
-from tasks.balancer.balancer import balancer_of
 from tasks.balancer.states import Served
-from tasks.errors import HarborHaError
 from tasks.guard.install import guard_version
+from tasks.observation.budget import answer_or, ask, wait_until
+from tasks.observation.witnesses import Answers, ask_witnesses
 from tasks.operation import steps as operation
 from tasks.operation.files import VERDICT
 from tasks.postgres import ha_steps as postgres
 
 # Whoever looks at a list of runs, and a script that asks for the exit status, must not find these green.
 _ALARMING = (Verdict.DOWN, Verdict.SPLIT_BRAIN, Verdict.UNKNOWN)
+# A write has two requests of 5 s each.
+_WRITE_PATIENCE_S = 11.0
 
 
 @flow(
@@ -48,40 +53,59 @@ def check(site: str) -> dict[str, Any]:
         site: Name of the saved site.
     """
     run = Protocol.begin("check", site)
+    # Meanwhile: where everything hangs, one time limit after the other makes the look too old to judge by.
+    written = ask(("write", site), lambda: why(try_write(run)))
     work = Operation.begin(run)
+    # After the look, which lets each Harbor talk to Redis.
+    names = [node.name for node in run.site.nodes]
+    answers = run.watch("Ask the witnesses", lambda: ask_witnesses(run.site, names), describe_answers)
     write_error = run.watch(
-        "Write through the load balancer", lambda: why(try_write(run)), lambda error: error or "ok"
+        "Write through the load balancer", lambda: answer_of(written), lambda error: error or "ok"
     )
-    balancer = run.watch("Ask the load balancer", lambda: served(run), describe_served)
-    addresses = {node.name: node.address for node in run.site.nodes}
+    note = sightings(run.site, work.seen, answers)
+    unseeing = blind(run.site, work.seen, answers, note)
     judged = verdict(
         work.seen.every,
-        addresses,
+        {node.name: node.address for node in run.site.nodes},
         policy_of(run.site),
         clock.now(),
         write_error=write_error or None,
-        balancer_up=balancer,
+        balancer_up=served(run.site, answers),
         guard_version=guard_version(),
+        blind_witnesses=unseeing,
     )
     record_position(work)
+    remember(work, note)
     announce(work, judged)
     text = f"{site} is {judged.kind}"
     headline = f"{text}: {judged.reasons[0]}" if judged.reasons else f"{text}."
-    found = {"Found": judged.lines() or ["nothing to complain about"]}
-    result = publish(run, headline, found, state=judged.kind.replace("_", " ").capitalize())
+    sections = {"Found": judged.lines() or ["nothing to complain about"]}
+    if unseeing:
+        sections["Witnesses that do not see, and have no vote"] = unseeing
+    result = publish(run, headline, sections, state=judged.kind.replace("_", " ").capitalize())
     alarming = judged.kind in _ALARMING
     return {"verdict": judged.kind.value, "findings": judged.lines(), "alarming": alarming, **result}
 
 
-def served(run: Protocol) -> dict[str, bool] | None:
-    """Ask the load balancer whom it serves; None when it cannot be asked."""
-    try:
-        balancer = balancer_of(run.site)
-        states = balancer.status() if balancer else {}
-    except HarborHaError:
-        return None
-    ours = {node.name for node in run.site.nodes if node.runs_harbor}
+def answer_of(written: "Future[str]") -> str:
+    """Wait for the write; return why it failed, or nothing."""
+    wait_until(written.done, lambda: [written], time.monotonic() + _WRITE_PATIENCE_S)
+    return answer_or(written, lambda reason: f"load balancer: {reason}")
+
+
+def served(site: HarborSite, answers: Answers) -> dict[str, bool] | None:
+    """Say whom the load balancer serves; None when it cannot be asked."""
+    ours = {node.name for node in site.nodes if node.runs_harbor}
+    states = answers.balancer or {}
     return {name: state.served is Served.UP for name, state in states.items() if name in ours} or None
+
+
+def describe_answers(answers: Answers) -> str:
+    """Say in one line what the load balancer and Redis answered."""
+    states = answers.balancer
+    up = None if not states else {name: state.served is Served.UP for name, state in states.items()}
+    clients = "cannot be asked" if answers.clients is None else f"has {len(answers.clients)} clients"
+    return f"load balancer: {describe_served(up)}; Redis {clients}"
 
 
 def describe_served(balancer: dict[str, bool] | None) -> str:

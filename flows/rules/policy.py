@@ -34,6 +34,11 @@ class Policy:
     durability: Literal["async", "preferred", "required"] = "async"
     last_position_limit_s: float = 180.0
 
+    @property
+    def rests_on_witnesses(self) -> bool:
+        """Whether a primary that is not reached is replaced only when everybody has lost it."""
+        return not self.has_fence_command and (self.fencing == "witnesses" or self.self_fence_s is not None)
+
 
 def policy_of(site: "HarborSite") -> Policy:
     """Take the policy out of a site's settings."""

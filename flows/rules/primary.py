@@ -45,7 +45,7 @@ class Contact(StrEnum):
 
     SEEN = "somebody sees it"
     LOST = "all have lost it"
-    UNKNOWN = "some could not be asked"
+    UNKNOWN = "some have no vote"
 
 
 class Primary(StrEnum):
@@ -203,11 +203,12 @@ PRIMARY_RULES: Rules = (
     ),
     Rule(
         "a witness is missing",
-        "not reached; the standby has lost it; some witness could not be asked",
+        "not reached; the standby has lost it; some witness could not be asked, or never saw it",
         lambda v: v.contact is Contact.UNKNOWN,
         Primary.AMBIGUOUS,
         "{primary} cannot be reached and {standby} has lost it, but it may still be written to: {gaps}.",
-        "Make the missing witness answer, or make sure that {primary} is off and attest it.",
+        "Make the missing witness answer, or make sure that {primary} is off and attest it. Who sees a node is "
+        "noted by `check` while the site is well.",
     ),
     Rule(
         "gone",

@@ -11,7 +11,7 @@ from flows.rules.table import describe_bytes
 from tasks.clock import Moment
 from tasks.operation.holder import describe
 from tasks.operation.record import RecordDamaged
-from tasks.postgres.facts import NodeFacts, Sender
+from tasks.postgres.facts import NOISE, NodeFacts, Sender
 
 CERTIFICATE_WARNING = timedelta(days=21)
 MAX_CLOCK_SKEW_S = 2.0
@@ -56,6 +56,8 @@ class SiteView:
     guards_other: str
     self_fences: str
     wanted_self_fence: str
+    blind_witnesses: str
+    noisy: str
     problems: str
     busy: str
     unfinished: str
@@ -72,6 +74,7 @@ def site_view(
     write_error: str | None = None,
     balancer_up: Mapping[str, bool] | None = None,
     guard_version: str | None = None,
+    blind_witnesses: Sequence[str] = (),
 ) -> SiteView:
     """Condense the facts of all nodes.
 
@@ -83,6 +86,7 @@ def site_view(
         write_error: why a real write through the load balancer failed; None: it worked, or was not tried.
         balancer_up: the load balancer's checks by node; None when it was not asked.
         guard_version: the guard that this orchestrator installs; None: not compared.
+        blind_witnesses: who does not see a node that is in service, as sentences.
     """
     primaries = [node for node in nodes if node.is_primary]
     primary = primaries[0] if len(primaries) == 1 else None
@@ -122,6 +126,8 @@ def site_view(
         guards_other=", ".join(_guards_other(nodes, guard_version)),
         self_fences=", ".join(_self_fences(nodes, policy)),
         wanted_self_fence=_seconds(policy.self_fence_s),
+        blind_witnesses="; ".join(blind_witnesses) if policy.rests_on_witnesses else "",
+        noisy="; ".join(f"{n.name}: {n.problems[NOISE]}" for n in nodes if NOISE in n.problems),
         problems="; ".join(f"{n.name}: {part}: {why}" for n in nodes for part, why in _other_problems(n)),
         busy=busy,
         unfinished=unfinished,
@@ -304,5 +310,5 @@ def _seconds(limit: float | None) -> str:
 
 def _other_problems(node: NodeFacts) -> list[tuple[str, str]]:
     """Return the parts of the look that failed and are not judged elsewhere."""
-    judged = {"server", "harbor_health", "nas", "shared"}
+    judged = {"server", "harbor_health", "nas", "shared", NOISE}
     return [(part, why) for part, why in sorted(node.problems.items()) if part not in judged]

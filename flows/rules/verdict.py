@@ -289,6 +289,23 @@ FINDINGS: tuple[Finding, ...] = (
         "Run bootstrap: it gives the guards the site's limit. Until then a failover goes by what was seen.",
     ),
     Finding(
+        "blind witness",
+        "somebody on whose silence a failover rests does not see a node that is in service",
+        lambda v: bool(v.blind_witnesses),
+        Verdict.DEGRADED,
+        "Nobody can count on these witnesses: {blind_witnesses}. A failover from a machine without power would be "
+        "refused until somebody attests that it is off.",
+        "Let the witness see the nodes (docs/failover.md), or set failover.fence_command, which needs none.",
+    ),
+    Finding(
+        "login that prints",
+        "the start-up files of a node's user print something around our answers",
+        lambda v: bool(v.noisy),
+        Verdict.DEGRADED,
+        "Start-up files print where our answers come: {noisy}. It is cut off and ignored.",
+        "Print only for terminals: begin such lines in .bashrc with `[ -t 1 ] &&`.",
+    ),
+    Finding(
         "unfinished operation",
         "an operation is open and nobody works on it",
         lambda v: bool(v.unfinished),
@@ -324,6 +341,7 @@ def verdict(
     write_error: str | None = None,
     balancer_up: Mapping[str, bool] | None = None,
     guard_version: str | None = None,
+    blind_witnesses: Sequence[str] = (),
 ) -> Decision[Verdict]:
     """Judge the whole site; see `site_view` for the arguments. All findings are reasons, the worst first.
 
@@ -339,6 +357,7 @@ def verdict(
         write_error=write_error,
         balancer_up=balancer_up,
         guard_version=guard_version,
+        blind_witnesses=blind_witnesses,
     )
     return judge(view)
 

@@ -13,7 +13,9 @@ from tasks.balancer.balancer import balancer_of
 from tasks.balancer.states import NodeState, Served
 from tasks.clock import Moment
 from tasks.observation.budget import LOOK_BUDGET_S, answer_or, ask, wait_until
-from tasks.observation.redis import Client, hears, list_clients
+from tasks.observation.redis import Client, address_of, hears, list_clients
+from tasks.operation.files import WITNESSED
+from tasks.operation.sightings import Sightings, newest
 from tasks.operation.witnesses import OPEN, ORCHESTRATOR, Witnesses
 from tasks.postgres.facts import NodeFacts
 
@@ -86,12 +88,13 @@ def witnesses_of(site: HarborSite, node: str, answers: Answers, nodes: Iterable[
         nodes: facts of all nodes, with or without a database: a Harbor's node is a witness too.
     """
     listed = list(nodes)
-    target = site.node(node)
+    target, note = site.node(node), note_of(listed)
     others = [other for other in listed if other.name != node]
     tcp = {ORCHESTRATOR: answers.ports[node]} if node in answers.ports else {}
     views = {other.name: other.tcp[node] for other in others if other.reachable and node in other.tcp}
+    seen = note.nodes.get(node) if note else None
     state = None if answers.balancer is None else answers.balancer.get(node)
-    addresses = answers.resolved.get(node, frozenset()) | addresses_of(node, listed)
+    addresses = answers.resolved.get(node, frozenset()) | addresses_of(node, listed, note)
     return Witnesses(
         node=node,
         observed_at=answers.observed_at,
@@ -107,15 +110,22 @@ def witnesses_of(site: HarborSite, node: str, answers: Answers, nodes: Iterable[
         else hears(answers.clients, addresses),
         has_balancer=site.balancer.kind != "none" and target.runs_harbor,
         has_redis=target.runs_harbor,
+        saw=seen.saw if seen else None,
     )
 
 
-def addresses_of(node: str, nodes: Iterable[NodeFacts]) -> frozenset[str]:
-    """Give the IP addresses of a node as it tells them itself.
+def note_of(nodes: Iterable[NodeFacts]) -> Sightings | None:
+    """Find the newest note of who could see whom, on any node that was reached."""
+    return newest(node.state[WITNESSED] for node in nodes if WITNESSED in node.state)
+
+
+def addresses_of(node: str, nodes: Iterable[NodeFacts], note: Sightings | None) -> frozenset[str]:
+    """Give the IP addresses of a node as it tells them itself now, or as it told them when it was last in service.
 
     An address that two nodes have (a bridge of Docker's, a shared one) tells nothing of either.
     """
-    told = {facts.name: set(facts.addresses) for facts in nodes}
+    told = {name: set(seen.addresses) for name, seen in note.nodes.items()} if note else {}
+    told.update({facts.name: set(facts.addresses) for facts in nodes if facts.addresses})
     foreign = {address for name, owned in told.items() if name != node for address in owned}
     return frozenset(told.get(node, set()) - foreign)
 
@@ -132,12 +142,18 @@ def tcp_state(address: str, port: int) -> str:
 
 
 def resolve(address: str) -> frozenset[str]:
-    """Give the IP addresses of a host name, or the address itself; nothing when the name is not known."""
+    """Give the IP addresses of a host name, or the address itself; nothing when the name is not known.
+
+    Not those of loopback, as which Debian's installer enters a machine's own name: they are everybody's.
+    """
     try:
         found = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return frozenset()
-    return frozenset(str(place[0]) for *_, place in found)
+    places = {str(place[0]) for *_, place in found}
+    return frozenset(
+        place for place in places if (ip := address_of(place)) is not None and not ip.is_loopback
+    )
 
 
 def _balancer_states(site: HarborSite, nodes: Sequence[str], limit_s: float) -> dict[str, NodeState] | None:

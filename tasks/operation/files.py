@@ -11,6 +11,9 @@ PROMOTION = "promotion"  # {"boot", "uptime", "operation"}: when this server was
 ALIVE = "alive"  # on the NAS only: {"node", "up_s"}, told by the primary every 10 s
 PAUSED = "paused"  # {"reason", "since", "by"}: nothing that an alert starts may act
 LAST_PRIMARY = "last_primary"  # the last position seen by `check`: LastPrimary in record.py
+WITNESSED = (
+    "witnessed"  # {"at", "nodes": {…}}: who could see each node when it was last in service: sightings.py
+)
 HEARD = (
     "heard"  # {"silent", "at", "lsn", "server"}: when this standby last heard its primary, while it is silent
 )

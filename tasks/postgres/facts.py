@@ -13,6 +13,9 @@ from tasks.postgres.lsn import Lsn, WalPosition
 # With wal_sender_timeout at 10 s the age of the last message on an idle pair cycles between 0 and 5 s.
 FRESH_MESSAGE_S = 8.0
 
+# Among the problems of a node: its login prints something of its own before or after our answers.
+NOISE = "noise"
+
 
 @dataclass(frozen=True)
 class Receiver:

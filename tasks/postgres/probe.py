@@ -11,7 +11,7 @@ from tasks.hosts.connection import Host
 from tasks.hosts.on_node import node_probe
 from tasks.node_program import node_program
 from tasks.operation.files import PAUSED, TERM, shared_path
-from tasks.postgres.facts import NodeFacts
+from tasks.postgres.facts import NOISE, NodeFacts
 from tasks.postgres.facts_parser import parse_answer
 from tasks.postgres.facts_query import FACTS_QUERY
 from tasks.postgres.layout import STATE_DIR, layout_of, peers_of
@@ -20,8 +20,6 @@ NODE_PROBE = node_program(node_probe)
 # The slowest honest answer is a psql that gives up on a hanging server after 2 s; the whole look has 3.2 s, in
 # which the connection is made as well (tasks/observation/budget.py).
 PROBE_LIMIT_S = 2.5
-# Among the problems of a node: its login prints something of its own before or after our answers.
-NOISE = "noise"
 
 
 def probe_request(site: HarborSite, node_name: str) -> dict[str, Any]:

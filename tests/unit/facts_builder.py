@@ -175,7 +175,7 @@ def unreached(name: str = "node-a") -> NodeFacts:
 
 
 def witnesses(**changes: Any) -> Witnesses:
-    """Witnesses that have all lost the node, with the load balancer draining it."""
+    """Witnesses that have all lost the node, which they saw before, with the load balancer draining it."""
     base = Witnesses(
         "node-a",
         SEEN,
@@ -183,5 +183,6 @@ def witnesses(**changes: Any) -> Witnesses:
         balancer_up=False,
         balancer_drained=True,
         redis_connected=False,
+        saw=frozenset({"node-b", "node-c", "orchestrator", "balancer", "redis"}),
     )
     return replace(base, **changes)

@@ -1,5 +1,6 @@
 """One look at everything takes 3 s at the most: who is late is not known, and makes nobody else's facts old."""
 
+import json
 import socket
 import threading
 import time
@@ -20,6 +21,8 @@ from tasks.balancer.states import NodeState, Served
 from tasks.clock import Moment
 from tasks.observation import budget, look, witnesses
 from tasks.observation.redis import RedisUnreadable, list_clients
+from tasks.operation.files import WITNESSED
+from tasks.operation.sightings import NodeSeen, Sightings
 from tasks.postgres.facts import NodeFacts
 from tests.unit.facts_builder import deaf_standby, harbor, node, primary
 from tests.unit.harbor_site import make_site
@@ -38,7 +41,11 @@ class Site:
             "node-b": deaf_standby(),
             "node-c": node("node-c", harbor=harbor(), tcp={"node-a": "silent", "node-b": "open"}),
         }
-        self.facts["node-b"] = replace(self.facts["node-b"], tcp={"node-a": "silent"})
+        seen = NodeSeen(1.0, 1.0, dict.fromkeys(("node-b", "node-c", "balancer", "redis"), 1.0), frozenset())
+        note = json.loads(Sightings(1.0, {"node-a": seen}).to_json())
+        self.facts["node-b"] = replace(
+            self.facts["node-b"], tcp={"node-a": "silent"}, state={WITNESSED: note}
+        )
         self.hanging: set[str] = set()
         self.over = threading.Event()
         self.balancer: dict[str, NodeState] = {"node-a": NodeState(Served.DOWN, None, "down", False)}

@@ -13,7 +13,7 @@ from flows.rules.verdict import FINDINGS, Verdict, verdict
 from tasks.clock import Moment
 from tasks.guard.seen import seen_guard
 from tasks.operation.record import Lock, OperationKind, OperationRecord, to_json
-from tasks.postgres.facts import Archiver, Disk, Guard, NodeFacts, Slot
+from tasks.postgres.facts import NOISE, Archiver, Disk, Guard, NodeFacts, Slot
 from tests.unit.facts_builder import (
     NOW,
     cluster,
@@ -114,6 +114,12 @@ CASES: dict[str, tuple[Verdict, tuple[NodeFacts, ...], dict[str, Any]]] = {
     "guard not running": (Verdict.DEGRADED, (A, b(guard=guard(age_s=21.0))), {}),
     "other guard": (Verdict.DEGRADED, (A, b(guard=guard(version="v0"))), {"guard_version": "v1"}),
     "other self-fence": (Verdict.DEGRADED, (A, b(guard=guard(self_fence_s=10.0))), {}),
+    "blind witness": (
+        Verdict.DEGRADED,
+        (A, B),
+        {"policy": Policy(fencing="witnesses"), "blind_witnesses": ["Redis has no client of node-a"]},
+    ),
+    "login that prints": (Verdict.DEGRADED, (A, b(problems={NOISE: "its login prints 3 characters"})), {}),
     "unfinished operation": (Verdict.DEGRADED, (A, on(B, operation=RECORD)), {}),
     "damaged record": (Verdict.DEGRADED, (A, b(state={"lock": {"damaged": True}})), {}),
     "look incomplete": (Verdict.DEGRADED, (A, b(problems={"history": "out of order"})), {}),
