@@ -160,7 +160,7 @@ class Host:
     ) -> Completed:
         deadline = time.monotonic() + timeout
         with self._connection.channel(timeout) as channel:
-            channel.exec_command(self._command(argv, timeout, user, frame))
+            _begin(channel, self._command(argv, timeout, user, frame), self.name)
             out, err, status = _collect(channel, data, deadline + 1.0, argv, self.name)
         before, ours = frame.cut(out)
         self.noise = describe_noise(before)
@@ -205,7 +205,7 @@ class Host:
         with self._connection.channel(timeout) as channel:
             channel.settimeout(timeout)
             frame = Frame.draw()
-            channel.exec_command(self._command(argv, timeout, user, frame))
+            _begin(channel, self._command(argv, timeout, user, frame), self.name)
             process = RemoteProcess(channel, argv, self.name, deadline, frame)
             self.noise = process.noise
             yield process
@@ -295,6 +295,19 @@ def connect(node: SshHost, via: SshHost | None = None) -> Host:
             jump = None if via is None else Connection(target_of(via))
             _pool[key] = Host(Connection(key[0], jump))
         return _pool[key]
+
+
+def _begin(channel: paramiko.Channel, command: str, where: str) -> None:
+    """Start a command; a server that lets us in and then runs nothing is one of our errors too."""
+    try:
+        channel.exec_command(command)
+    except Exception as error:
+        raise RemoteConnectionLost(
+            f"The server did not start a command ({type(error).__name__}).",
+            where=where,
+            meaning="Whether it had an effect is not known until the facts are read again.",
+            remedy="Look whether the login user may run commands: its shell, ForceCommand, `command=` before its key.",
+        ) from error
 
 
 def _checked(completed: Completed, where: str) -> Completed:

@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import paramiko
 
 from blocks import SshHost
 from blocks.keys import load_private_key
-from tasks.errors import HostKeyChanged, HostUnreachable, LoginRefused, RemoteConnectionLost
+from tasks.errors import HarborHaError, HostKeyChanged, HostUnreachable, LoginRefused, RemoteConnectionLost
 
 # On a LAN a connection takes milliseconds; a dead machine costs a failover this much at every look.
 CONNECT_TIMEOUT_S = 3.0
@@ -96,11 +95,12 @@ class Connection:
             transport = self._transport()
             try:
                 return transport.open_session(timeout=min(timeout, CONNECT_TIMEOUT_S))
-            except (paramiko.SSHException, EOFError, OSError) as error:
+            except Exception as error:
+                # Not only paramiko's own: its thread hands on whatever it stumbled over in what was sent.
                 self.close()
                 if attempt == 2:
                     raise HostUnreachable(
-                        f"The SSH connection broke while a session was opened ({error}).",
+                        f"The SSH connection broke while a session was opened ({_in_words(error)}).",
                         where=self.target.name,
                         meaning="The machine may be down, overloaded or cut off.",
                         remedy=f"Try `ssh {self.target.user}@{self.target.address}` from the orchestrator.",
@@ -161,9 +161,10 @@ class Connection:
                 ("127.0.0.1", 0),
                 timeout=limit,
             )
-        except (paramiko.SSHException, EOFError, OSError) as error:
+        except Exception as error:
             raise HostUnreachable(
-                f"{self.via.target.name} could not reach it either ({error}).", where=self.target.name
+                f"{self.via.target.name} could not reach it either ({_in_words(error)}).",
+                where=self.target.name,
             ) from error
 
 
@@ -177,7 +178,7 @@ def _known_name(target: Target) -> str:
 
 def _explained(error: Exception, target: Target) -> Exception:
     where = target.name
-    if isinstance(error, HostUnreachable):
+    if isinstance(error, HarborHaError):
         return error
     if isinstance(error, paramiko.BadHostKeyException) or "not found in known_hosts" in str(error):
         return HostKeyChanged(
@@ -194,11 +195,21 @@ def _explained(error: Exception, target: Target) -> Exception:
             meaning="The machine is up; the key or the user in the site file is wrong.",
             remedy=f"Put the public key into {target.user}'s authorized_keys, or correct the site file.",
         )
-    if isinstance(error, OSError | EOFError | paramiko.SSHException | socket.timeout):
-        return HostUnreachable(
-            f"No SSH answer from {target.address}:{target.port} ({error or type(error).__name__}).",
-            where=where,
-            meaning="It may be down, or only unreachable from here.",
-            remedy="Check power, address, firewall and sshd.",
-        )
-    return error
+    # Whatever listens there may send anything, and paramiko's parser raises what it stumbles over.
+    return HostUnreachable(
+        f"No SSH answer from {target.address}:{target.port} ({_in_words(error)}).",
+        where=where,
+        meaning="It may be down, or only unreachable from here.",
+        remedy="Check power, address, firewall and sshd.",
+    )
+
+
+def _in_words(error: Exception) -> str:
+    """Say why there is no connection, without what the other side has said."""
+    text = str(error)
+    if text == "Error reading SSH protocol banner":
+        return "it takes the connection and says nothing, as a machine that hangs"
+    banner = text.startswith(("Error reading SSH protocol banner", "Indecipherable", "Incompatible version"))
+    if banner or not isinstance(error, OSError | EOFError | paramiko.SSHException):
+        return "what answers there does not speak SSH 2"
+    return text or type(error).__name__

@@ -17,8 +17,9 @@ from blocks import SshHost
 class _Login(paramiko.ServerInterface):
     """Lets in whoever comes, and runs commands as sshd does: by the user's shell."""
 
-    def __init__(self, env: Mapping[str, str]) -> None:
+    def __init__(self, env: Mapping[str, str], runs: bool) -> None:
         self._env = dict(env)
+        self._runs = runs
 
     def get_allowed_auths(self, username: str) -> str:
         return "publickey"
@@ -30,8 +31,9 @@ class _Login(paramiko.ServerInterface):
         return int(paramiko.common.OPEN_SUCCEEDED)
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        threading.Thread(target=self._run, args=(channel, command), daemon=True).start()
-        return True
+        if self._runs:
+            threading.Thread(target=self._run, args=(channel, command), daemon=True).start()
+        return self._runs
 
     def _run(self, channel: paramiko.Channel, command: bytes) -> None:
         pipe = subprocess.PIPE
@@ -66,12 +68,13 @@ class _Login(paramiko.ServerInterface):
 
 
 @contextmanager
-def running_sshd(env: Mapping[str, str]) -> Iterator[SshHost]:
+def running_sshd(env: Mapping[str, str], *, runs: bool = True) -> Iterator[SshHost]:
     """Serve on loopback.
 
     Args:
         env: what the commands get in addition; with BASH_ENV, a file that bash reads before each command, as it
             reads ~/.bashrc for a command over SSH.
+        runs: whether it runs commands at all.
     """
     key = paramiko.RSAKey.generate(2048)
     text = StringIO()
@@ -87,7 +90,7 @@ def running_sshd(env: Mapping[str, str]) -> Iterator[SshHost]:
             transport = paramiko.Transport(connection)
             transport.add_server_key(key)
             with suppress(paramiko.SSHException, EOFError):
-                transport.start_server(server=_Login(env))
+                transport.start_server(server=_Login(env, runs))
 
     threading.Thread(target=serve, daemon=True).start()
     try:
