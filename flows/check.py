@@ -131,7 +131,9 @@ def record_position(work: Operation) -> None:
 
 def announce(work: Operation, judged: Decision[Verdict]) -> None:
     """Emit an event when the verdict is another one than the last time, and keep it."""
-    before = {str(node.state[VERDICT]["verdict"]) for node in work.seen.every if VERDICT in node.state}
+    kept = [node.state[VERDICT] for node in work.seen.every if VERDICT in node.state]
+    # A damaged one is another one.
+    before = {str(note.get("verdict")) if isinstance(note, dict) else "" for note in kept}
     if before == {judged.kind.value} or not work.paths():
         return
     text = json.dumps({"verdict": judged.kind.value, "since": time.time()}, sort_keys=True) + "\n"

@@ -1,18 +1,29 @@
 """Whatever a load balancer, Redis, pg_controldata or a node answers: an error of ours or "not known", nothing else."""
 
+import contextlib
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flows.machinery.sight import durability_state, identity, last_primary
+from flows.rules.admission import admit_failover, highest_term
+from flows.rules.policy import Policy
+from flows.rules.verdict import verdict
 from tasks.balancer.haproxy import parse_stat
 from tasks.balancer.states import BalancerError, Served
 from tasks.clock import Moment
+from tasks.errors import HarborHaError
+from tasks.observation.look import SiteLook, with_pause
 from tasks.observation.redis import RedisUnreadable, hears, parse_clients
+from tasks.observation.witnesses import note_of
 from tasks.postgres.controldata import ControlDataUnreadable, controldata
 from tasks.postgres.facts_parser import AnswerUnreadable, parse_answer
+from tests.unit.facts_builder import NOW as FACTS_NOW
+from tests.unit.facts_builder import primary, standby, unreached
 
 STAT = "# pxname,svname,scur,status,check_status,last_chk,\nharbor,node-a,0,UP,L7OK,,\nharbor,node-b,2,MAINT,,,\n\n"
 CLIENTS = "id=3 addr=10.0.0.11:40022 laddr=10.0.0.21:6379 name= age=10 idle=1 flags=N\n"
@@ -194,3 +205,38 @@ def test_notes_on_a_node_that_cannot_be_told_do_not_pass_for_absent() -> None:
     answer["seen"]["state"] = ["lost"]
     with pytest.raises(AnswerUnreadable):
         parse_answer("node-a", answer, NOW, NOW, "direct")
+
+
+NAMES = [
+    "operation", "term", "lock", "accepted", "paused", "last_primary", "witnessed", "durability", "rewind", "verdict",
+]  # fmt: skip
+KEYS = [
+    "op_id", "holder", "expires_at", "taken_at", "term", "phase", "kind", "primary", "timeline", "reason", "since",
+    "by", "node", "nodes", "position", "at", "state", "lsn", "verdict", "system_identifier", "drained", "fence",
+]  # fmt: skip
+SPOILED = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 9) | st.text(max_size=3) | st.just(float("nan")),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), SPOILED, max_size=3))
+def test_whatever_the_notes_on_a_node_hold_what_is_read_from_them_is_known_or_an_error_of_ours(
+    state: dict[str, Any],
+) -> None:
+    a, b = primary(state=state, shared=state), standby(state=state)
+    seen = SiteLook((a, b), frozenset({"node-a", "node-b"}), 0.1)
+    gone = SiteLook((unreached(), b), seen.databases, 0.1)
+    for read in (
+        lambda: verdict(seen.every, {}, Policy(), FACTS_NOW),
+        lambda: admit_failover(seen.nodes, "node-a", Policy(), "x", FACTS_NOW, by_operator=False),
+        lambda: highest_term(seen.nodes),
+        lambda: last_primary(gone, "node-a"),
+        lambda: identity(seen),
+        lambda: durability_state(seen),
+        lambda: with_pause(seen.every, seen.databases),
+        lambda: note_of(seen.every),
+    ):
+        with contextlib.suppress(HarborHaError):
+            cast(Callable[[], Any], read)()

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import flows.check as flow
+import flows.machinery.operation as machinery
 from blocks import HarborSite
+from flows.machinery.operation import Operation
 from flows.machinery.vision import blind, in_service, sightings
 from flows.rules.fence import Rung, choose_fence
 from flows.rules.policy import Policy
@@ -25,7 +27,7 @@ from tasks.observation import witnesses as observation
 from tasks.observation.look import SiteLook
 from tasks.observation.redis import parse_clients
 from tasks.observation.witnesses import Answers, resolve, witnesses_of
-from tasks.operation.files import LAST_PRIMARY, WITNESSED
+from tasks.operation.files import LAST_PRIMARY, VERDICT, WITNESSED
 from tasks.operation.sightings import RECENT_S, NodeSeen, Sightings, newest, sightings_from
 from tasks.operation.witnesses import Witnesses
 from tasks.outcome import Outcome
@@ -367,6 +369,8 @@ def test_check_keeps_who_sees_whom_beside_the_primarys_position_and_reports_who_
     failover = site.failover.model_copy(update={"fencing": "witnesses", "fence_command": None})
     run = Check(site.model_copy(update={"failover": failover}))
     seen = well(note({"node-a": ("node-c",), "node-b": ()}))
+    spoiled = replace(seen.every[0], state={**seen.every[0].state, VERDICT: {"damaged": True}})
+    seen = replace(seen, every=(spoiled, *seen.every[1:]))
     monkeypatch.setattr(flow.Protocol, "begin", classmethod(lambda *_: run))
     monkeypatch.setattr(flow.Operation, "begin", classmethod(lambda cls, run: cls(run, seen)))
     monkeypatch.setattr(flow, "try_write", lambda run: None)
@@ -376,6 +380,7 @@ def test_check_keeps_who_sees_whom_beside_the_primarys_position_and_reports_who_
     monkeypatch.setattr(flow, "publish", lambda run, headline, sections: {"sections": sections})
     result = cast(Any, flow.check).fn("site")
     assert LAST_PRIMARY in run.kept
+    assert VERDICT in run.kept, "a note of the last verdict that cannot be read is written anew"
     kept = sightings_from(json.loads(run.kept[WITNESSED]))
     assert kept is not None
     assert kept.nodes["node-a"].saw == {"node-b", "node-c", "balancer"}
@@ -386,3 +391,18 @@ def test_check_keeps_who_sees_whom_beside_the_primarys_position_and_reports_who_
 def test_the_orchestrators_own_eye_is_no_witness(site: HarborSite) -> None:
     said = replace(asked(site, note({"node-a": ALL})), tcp={observation.ORCHESTRATOR: "open"})
     assert said.seen_by == frozenset()
+
+
+def test_a_node_that_this_operation_has_drained_is_no_gap_in_what_is_known(
+    site: HarborSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the drain the load balancer does not look any more; the ladder must not stop at its own rung."""
+    said = asked(site, note({"node-a": ALL}), balancer=MAINTENANCE)
+    nodes = SiteLook(tuple(lost(None)), frozenset({"node-a", "node-b"}), 0.1)
+    monkeypatch.setattr(machinery, "look_with_witnesses", lambda *_: (nodes, said))
+    work = Operation(cast(Any, Check(site)), nodes)
+    for drained, contact in (((), Contact.UNKNOWN), (("node-a",), Contact.LOST)):
+        work.record = cast(Any, SimpleNamespace(drained=drained))
+        work.look_at("node-a")
+        assert work.witnesses is not None
+        assert contact_of(work.witnesses) is contact
