@@ -185,7 +185,9 @@ def accepted_primary(nodes: Sequence[NodeFacts]) -> tuple[str, int] | None:
     for node in nodes:
         accepted = node.state.get(ACCEPTED)
         if isinstance(accepted, dict) and "primary" in accepted:
-            timeline = int(accepted.get("timeline", 0))
+            told = accepted.get("timeline")
+            # One that cannot be read is older than any that can.
+            timeline = told if isinstance(told, int) else 0
             if timeline >= newest:
                 claims.append((timeline, 0, str(accepted["primary"])))
     if not claims:

@@ -115,7 +115,7 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
-    monkeypatch.setattr(machinery, "publish", lambda run, headline, sections: None)
+    monkeypatch.setattr(machinery, "publish", lambda run, headline, sections, **_: None)
     time = SimpleNamespace(monotonic=lambda: made.now, sleep=made.sleep, time=lambda: NOW.wall)
     for module in (ladder, machinery, flow):
         monkeypatch.setattr(module, "time", time)

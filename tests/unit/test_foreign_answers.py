@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flows.machinery.sight import durability_state, identity, last_primary
@@ -221,6 +221,8 @@ SPOILED = st.recursive(
 )
 
 
+@settings(max_examples=300)
+@example({"accepted": {"primary": None, "timeline": None}})
 @given(st.dictionaries(st.sampled_from(NAMES), SPOILED, max_size=3))
 def test_whatever_the_notes_on_a_node_hold_what_is_read_from_them_is_known_or_an_error_of_ours(
     state: dict[str, Any],

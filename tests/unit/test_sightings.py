@@ -377,7 +377,7 @@ def test_check_keeps_who_sees_whom_beside_the_primarys_position_and_reports_who_
     monkeypatch.setattr(flow, "ask_witnesses", lambda *_: all_well(client("10.9.9.9:1")))
     monkeypatch.setattr(flow, "emit_event", lambda *_, **__: None)
     monkeypatch.setattr(flow, "clock", SimpleNamespace(now=lambda: Moment(NOW.monotonic, NOW.wall)))
-    monkeypatch.setattr(flow, "publish", lambda run, headline, sections: {"sections": sections})
+    monkeypatch.setattr(flow, "publish", lambda run, headline, sections, **_: {"sections": sections})
     result = cast(Any, flow.check).fn("site")
     assert LAST_PRIMARY in run.kept
     assert VERDICT in run.kept, "a note of the last verdict that cannot be read is written anew"
