@@ -1,0 +1,1 @@
+"""Deterministic simulation of whole histories around the real flows, rules, records and guards: docs/simulation.md."""

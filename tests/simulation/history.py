@@ -1,0 +1,138 @@
+"""One history: a site, what befalls it, who acts; and what it came to."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from blocks import HarborSite, read_site_file
+from tests.simulation.actors import Cast
+from tests.simulation.engine import Circling, Engine
+from tests.simulation.faults import Event, apply, heal
+from tests.simulation.invariants import Monitor, Violation
+from tests.simulation.world import here
+from tests.simulation.world.site import World
+from tests.unit.site_on_disk import NOW, correct_site
+
+# From the first event to the moment when every failure is taken away.
+LONGEST_S = 3600.0
+OPERATOR_ROUNDS = 14
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The site's settings that decisions depend on."""
+
+    fencing: str = "confirmed"
+    fence_command: bool = True
+    self_fence_s: int | None = None
+    nodes: int = 2
+    restart_first: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What happens in a history; replayed from it, it is the same history.
+
+    Attributes:
+        seed: for the durations of steps and the like.
+        events: what befalls the site, by time.
+        fate: what becomes of the orchestrator at its n-th boundary: `kill` or seconds of a stall.
+        quiet_s: seconds after the last event before everything is repaired.
+    """
+
+    seed: int
+    setting: Setting = Setting()
+    events: tuple[Event, ...] = ()
+    fates: tuple[tuple[int, str, float], ...] = ()
+    quiet_s: float = 120.0
+
+
+@dataclass
+class Outcome:
+    """How a history ended."""
+
+    plan: Plan
+    violations: list[Violation]
+    story: list[tuple[float, str]]
+    boundaries: int
+    excepted: set[str] = field(default_factory=set)
+
+
+@cache
+def _base() -> HarborSite:
+    with TemporaryDirectory() as directory:
+        on_disk = correct_site(Path(directory))
+        nodes = on_disk.data["nodes"]
+        nodes["node-c"] = {**nodes["node-b"], "address": "10.20.0.13", "runs_postgres": True}
+        return read_site_file(on_disk.write(), now=NOW)
+
+
+@cache
+def site_of(setting: Setting) -> HarborSite:
+    """Make the site of a history."""
+    base = _base()
+    failover = base.failover.model_copy(
+        update={
+            "fencing": setting.fencing,
+            "fence_command": ["fence", "{node}"] if setting.fence_command else None,
+            "self_fence_s": setting.self_fence_s,
+            "restart_first": setting.restart_first,
+        }
+    )
+    return base.model_copy(update={"failover": failover, "nodes": list(base.nodes[: setting.nodes])})
+
+
+def run(plan: Plan, *, stop_at_violation: bool = True) -> Outcome:
+    """Let a history happen. The seams must be closed."""
+    engine, rng = Engine(), random.Random(plan.seed)
+    world = World(site_of(plan.setting), engine, rng)
+    here.enter(world)
+    monitor = Monitor(world)
+    cast = Cast(world, monitor)
+    fates = {number: (kind, seconds) for number, kind, seconds in plan.fates}
+
+    def fate(actor: Any, number: int, what: str) -> None:
+        kind, seconds = fates.get(number, ("", 0.0))
+        if kind == "kill":
+            world.note(f"{actor.name} is killed ({what})")
+            engine.kill(actor)
+        elif kind == "stall":
+            world.note(f"{actor.name} stands still for {seconds:.0f} s ({what})")
+            engine.sleep(seconds)
+
+    cast.on_boundary = fate
+    engine.between = world.between
+    cast.prepare()
+    stop: Callable[[], bool] | None = (lambda: bool(monitor.found)) if stop_at_violation else None
+    try:
+        _live(plan, world, cast, monitor, stop)
+    except Circling as error:
+        monitor.violated("it comes to an end", str(error))
+    finally:
+        engine.end([*world.guards.values(), *world.programs, *cast.flows, *([cast.operator] if cast.operator else [])])
+    return Outcome(plan, monitor.found, world.story, cast.boundaries, monitor.excepted)
+
+
+def _live(plan: Plan, world: World, cast: Cast, monitor: Monitor, stop: Callable[[], bool] | None) -> None:
+    engine = world.engine
+    engine.run(3.0)
+    cast.note_position()
+    last = 0.0
+    for event in plan.events:
+        last = max(last, event.at)
+        engine.at(event.at, lambda event=event: apply(world, cast, event))  # type: ignore[misc]
+    engine.run(3.0 + last + plan.quiet_s, stop)
+    if monitor.found:
+        return
+    heal(world, cast)
+    operator = cast.operate(OPERATOR_ROUNDS)
+    engine.run(engine.now + 12 * 3600.0, lambda: operator.done or bool(monitor.found))
+    if monitor.found:
+        return
+    if operator.error is not None:
+        raise operator.error
+    monitor.at_the_end(operator.result if operator.done else "the operator still works after 12 h")

@@ -1,0 +1,200 @@
+"""What must hold after every event of a history, whatever happened; and what the documentation excepts by name."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tests.simulation.seams import Report
+from tests.simulation.world.here import isolated
+from tests.simulation.world.machines import Branch, Node
+from tests.simulation.world.site import World, Write
+
+OPERATION = "/var/lib/harbor-ha/operation.json"
+LOCK = "/var/lib/harbor-ha/lock.json"
+# "A frozen virtual machine that wakes up may write for the second until its guard looks"; and its stop takes five.
+WAKING_S = 8.0
+# Steps after which "nothing was changed" is not so any more, unless the run has undone them.
+CHANGING = ("Fence over SSH", "Promote the standby", "Shut the primary down", "Clone from the primary", "Rewind")
+
+
+@dataclass(frozen=True)
+class Violation:
+    """What went wrong."""
+
+    at: float
+    invariant: str
+    text: str
+
+
+@dataclass(eq=False)
+class Promotion:
+    """A server that became a primary on a line of its own."""
+
+    node: str
+    branch: Branch
+    at: float
+    rung: str
+    accepted_loss: bool = False
+
+
+class Monitor:
+    """Looks at everything that happens."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.found: list[Violation] = []
+        self.promotions: list[Promotion] = []
+        self.told: set[int] = set()
+        self.reports: list[Report] = []
+        self.excepted: set[str] = set()
+        self.lied = False
+        self.attested_off: set[str] = set()
+        self._lines: dict[str, Branch] = {
+            name: node.data.branch for name, node in world.nodes.items() if node.data is not None
+        }
+
+    def violated(self, invariant: str, text: str) -> None:
+        """Keep a violation; it is a line of the story too."""
+        self.world.note(f"VIOLATION of `{invariant}`: {text}")
+        self.found.append(Violation(self.world.engine.now, invariant, text))
+
+    # --- two writers ---------------------------------------------------------------------------------------------
+
+    def on_write(self, write: Write) -> None:
+        """A commit was acknowledged."""
+        if self._lines.get(write.node) is not write.branch:
+            self._new_line(write)
+        if write.by == "proof":
+            return
+        for promotion in self.promotions:
+            if promotion.branch is write.branch or promotion.branch.left_at(write.branch) is None:
+                continue
+            if promotion.branch.left_at(write.branch) > write.lsn:  # type: ignore[operator]
+                continue
+            excepted = self._excepted(write, promotion)
+            if excepted:
+                self.excepted.add(excepted)
+                continue
+            self.violated(
+                "two writers",
+                f"{write.node} accepted a {write.by}'s write on timeline {write.branch.timeline} after {promotion.node} "
+                f"had left it for timeline {promotion.branch.timeline} ({promotion.rung or 'no rung'})",
+            )
+            return
+
+    def _new_line(self, write: Write) -> None:
+        node = self.world.nodes[write.node]
+        self._lines[write.node] = write.branch
+        if write.branch in [known.branch for known in self.promotions] or write.branch.parent is None:
+            return
+        self.promotions.append(Promotion(write.node, write.branch, self.world.engine.now, rung_of(node)))
+
+    def _excepted(self, write: Write, promotion: Promotion) -> str:
+        """Name the line of docs/failover.md that says that this is not excluded; empty when none does."""
+        world, node = self.world, self.world.nodes[write.node]
+        thawed = getattr(node, "thawed_at", -1e9)
+        if self.lied:
+            return "fence_command: a command that returns 0 for a machine that runs"
+        if promotion.rung == "WITNESSES" and write.by == "job":
+            return "witnesses: whatever writes on the isolated node itself"
+        if promotion.rung == "SELF_FENCE" and write.by == "job" and not isolated(node):
+            return "self_fence_s: a primary that still sees the load balancer or Redis"
+        if promotion.rung == "SELF_FENCE" and world.engine.now - thawed < WAKING_S:
+            return "self_fence_s: a frozen machine that wakes up"
+        if promotion.rung == "SELF_FENCE" and not node.guard:
+            return "self_fence_s: its guard was stopped after it had been seen"
+        if promotion.rung == "ATTESTED" and node.boot > 1 and write.by == "job":
+            return "attest_fenced: somebody switched it on before rejoin"
+        if promotion.rung == "COMMANDED" and node.boot > 1 and write.by == "job" and cut_from(world, node):
+            return "fence_command: switched on again while it reached nobody"
+        return ""
+
+    # --- what reports say -----------------------------------------------------------------------------------------
+
+    def gone(self) -> list[int]:
+        """Number the acknowledged writes that the one primary does not have, and nobody told of."""
+        primaries = self.world.primaries
+        if len(primaries) != 1 or primaries[0].data is None:
+            return []
+        data = primaries[0].data
+        return [
+            number
+            for number, write in enumerate(self.world.acks)
+            if number not in self.told and not data.has(write.branch, write.lsn)
+        ]
+
+    def on_report(self, report: Report) -> None:
+        """A run published its report."""
+        self.reports.append(report)
+        self.world.note(f"report of {report.run.name}: {report.headline}")
+        if report.run.name == "rejoin" and not report.run.dry_run:
+            self._losses(report)
+
+    def _losses(self, report: Report) -> None:
+        gone = self.gone()
+        lines = report.sections.get("Lost commits", [])
+        said = lines[0] if lines else ""
+        node = report.headline.split(" ", 1)[0]
+        own = [number for number in gone if self.world.acks[number].node == node]
+        if "cannot be known" in said:
+            self.told.update(own)
+        elif "existed only on" in said:
+            count = int(said.split(" ", 1)[0])
+            if count < len(own):
+                self.violated("losses are told", f"{len(own)} writes of {node} are gone, the report says: {said}")
+            self.told.update(own)
+        elif "nothing was lost" in report.text and own:
+            self.violated("losses are told", f"{len(own)} writes of {node} are gone, the report: nothing was lost")
+
+    def on_end(self, name: str, run: Any, text: str) -> None:
+        """A run ended, with an error or without; `text` is what the operator reads of it."""
+        if run is None or "Nothing was changed" not in text:
+            return
+        done = [
+            f"{record.title} on {record.nodes[0] if record.nodes else ''}"
+            for record in run.records
+            if record.outcome is not None and record.outcome.changed and record.title in CHANGING
+        ]
+        done += [
+            f"{record.nodes[0]} is drained"
+            for record in run.records
+            if record.title.startswith("Drain") and record.outcome is not None and record.outcome.changed
+            if record.nodes and record.nodes[0].split(" ")[0] in self.world.drained
+        ]
+        taken_back = any(record.title == "Take the old primary back" and record.outcome for record in run.records)
+        if done and not taken_back:
+            self.violated("a report is true", f"{name} says that nothing was changed: {'; '.join(done)}")
+
+    # --- at the end ------------------------------------------------------------------------------------------------
+
+    def at_the_end(self, why_not_healthy: str) -> None:
+        """The failures are gone, and the operator has done what the documentation says."""
+        if why_not_healthy:
+            self.violated("it becomes healthy", why_not_healthy)
+            return
+        gone = self.gone()
+        if gone:
+            first = self.world.acks[gone[0]]
+            self.violated(
+                "losses are told",
+                f"{len(gone)} acknowledged writes are gone and no report says so, the first on {first.node} at {first.at:.0f} s",
+            )
+        for node in self.world.nodes.values():
+            lock = node.files.get(LOCK)
+            record = json.loads(node.files.get(OPERATION, "null"))
+            if lock and record and record["phase"] in ("done", "aborted"):
+                left = json.loads(lock)["expires_at"] - self.world.wall(node)
+                if left > 900.0:
+                    self.violated("no lock outlives its operation", f"the lock on {node.name} lives for {left:.0f} s more")
+
+
+def rung_of(node: Node) -> str:
+    """Read by which rung the old primary was fenced, from the record on the promoted node."""
+    record = json.loads(node.files.get(OPERATION, "null"))
+    fence = record.get("fence") if isinstance(record, dict) else None
+    return str(fence["rung"]) if fence else ""
+
+
+def cut_from(world: World, node: Node) -> bool:
+    """Tell whether a node reaches no other database node."""
+    return all(world.port(node.name, name) == "silent" for name in world.databases if name != node.name)

@@ -1,0 +1,117 @@
+"""Harbor's steps: what each does to a node's Harbor, and when it fails."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tasks.errors import HarborHaError
+from tasks.outcome import Outcome
+from tests.simulation.world.here import machine, world
+from tests.simulation.world.machines import Harbor
+from tests.simulation.world.remote import SimHost
+
+CORE_LIMIT_S = 20.0
+
+
+def _harbor(host: SimHost) -> Harbor:
+    harbor = host.node.harbor
+    assert harbor is not None
+    return harbor
+
+
+def stage(site: Any, host: SimHost, *, database_host: str, **_: Any) -> Outcome:
+    """Write the new address for the next start."""
+
+    def work() -> bool:
+        harbor, name = _harbor(host), world().name_at(database_host)
+        changed, harbor.configured = harbor.configured != name, name
+        return changed
+
+    return Outcome(host.do("stage", work, 90.0), "staged")
+
+
+def repoint_core(site: Any, host: SimHost, *, database_host: str, **_: Any) -> Outcome:
+    """Write the address and create core anew; it must answer."""
+
+    def work() -> bool:
+        here, harbor, name = world(), _harbor(host), world().name_at(database_host)
+        changed = (harbor.configured, harbor.core, harbor.running) != (name, name, True)
+        harbor.configured = harbor.core = name
+        harbor.running = True
+        here.changed()
+        deadline = here.engine.now + CORE_LIMIT_S
+        while not (here.nodes[name].primary and here.path(host.name, name)):
+            if here.engine.now > deadline:
+                raise OSError("core did not answer in time")
+            here.engine.sleep(2.0)
+        return changed
+
+    return Outcome(host.do("repoint", work, 90.0, 1.0), "core is connected")
+
+
+def restart_jobservice(site: Any, host: SimHost, *, database_host: str, **_: Any) -> Outcome:
+    """Restart jobservice with the new address."""
+
+    def work() -> bool:
+        harbor, name = _harbor(host), world().name_at(database_host)
+        changed, harbor.jobs = harbor.jobs != name, name
+        world().changed()
+        return changed
+
+    return Outcome(host.do("jobservice", work, 90.0), "restarted jobservice")
+
+
+def up(site: Any, host: SimHost, **_: Any) -> Outcome:
+    """Start all of it."""
+
+    def work() -> bool:
+        harbor = _harbor(host)
+        changed = not harbor.running
+        if changed:
+            harbor.running, harbor.core, harbor.jobs = True, harbor.configured, harbor.configured
+            world().changed()
+        return changed
+
+    return Outcome(host.do("up", work, 90.0), "runs")
+
+
+def wait_healthy(site: Any, host: SimHost, **_: Any) -> Outcome:
+    """Wait until it is healthy."""
+
+    def work() -> bool:
+        here, harbor = world(), _harbor(host)
+        deadline = here.engine.now + 60
+        while not (harbor.running and here.nodes[harbor.core].primary and here.path(host.name, harbor.core)):
+            if here.engine.now > deadline:
+                raise OSError("unhealthy")
+            here.engine.sleep(2.0)
+        return False
+
+    return Outcome(host.do("wait healthy", work, 70.0), "healthy")
+
+
+def write_through_balancer(site: Any, *, timeout: float = 30.0, **_: Any) -> Outcome:
+    """Wait until a client's write is accepted."""
+    here = world()
+    here.boundary("before the write through the load balancer")
+    deadline = here.engine.now + timeout
+    while True:
+        if here.service(machine().name, "balancer") == "open":
+            for name, node in here.nodes.items():
+                if node.harbor is not None and name not in here.drained and here.check_up(name):
+                    if here.write("client", name, node.harbor.core):
+                        return Outcome(False, "a write was accepted")
+        if here.engine.now > deadline:
+            raise HarborHaError("No write through the load balancer was accepted.", where="load balancer")
+        here.engine.sleep(1.0)
+
+
+# By module and function below `tasks`; what is not here runs as it is.
+EFFECTS: dict[str, Callable[..., Outcome]] = {
+    "harbor.repoint.stage": stage,
+    "harbor.repoint.repoint_core": repoint_core,
+    "harbor.repoint.by_prepare": repoint_core,
+    "harbor.repoint.restart_jobservice": restart_jobservice,
+    "harbor.compose.up": up,
+    "harbor.api.wait_healthy": wait_healthy,
+    "harbor.proof.write_through_balancer": write_through_balancer,
+}

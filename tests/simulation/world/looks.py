@@ -1,0 +1,254 @@
+"""What a look sees of the truth: `NodeFacts` and `Witnesses` as the real probe and the real questions give them."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from tasks.clock import Moment
+from tasks.observation.look import SiteLook, with_views
+from tasks.operation.files import LOCK
+from tasks.operation.holder import known_dead
+from tasks.operation.witnesses import Witnesses
+from tasks.postgres.controldata import ControlData
+from tasks.postgres.facts import (
+    Archiver,
+    Cluster,
+    Disk,
+    HarborOnNode,
+    NodeFacts,
+    Receiver,
+    Sender,
+    Server,
+    Slot,
+)
+from tasks.postgres.history import Fork, TimelineHistory
+from tasks.postgres.layout import slot_of
+from tasks.postgres.lsn import Lsn
+from tests.simulation.world.here import SIM_TIME, machine, world
+from tests.simulation.world.machines import SYSTEM, Data, Node
+from tests.simulation.world.site import MASK, SYNC_FILE
+
+STATE_DIR = "/var/lib/harbor-ha/"
+SSH_LIMIT_S = 3.0
+GB = 1 << 30
+# A receiver ends when its primary has said nothing for wal_receiver_timeout.
+RECEIVER_TIMEOUT_S = 10.0
+REDIS_IDLE_S = 5.0
+
+
+def look(site: Any) -> SiteLook:
+    """Stand for `tasks.observation.look.look`."""
+    here = world()
+    origin, began = machine().name, SIM_TIME.monotonic()
+    moment = Moment(began, SIM_TIME.time())
+    seen, slow = [], False
+    for node in here.nodes.values():
+        facts, late = _reach(origin, node, moment)
+        slow = slow or late
+        seen.append(facts)
+    here.engine.sleep(SSH_LIMIT_S if slow else here.rng.uniform(0.15, 0.4))
+    return SiteLook(tuple(map(_without_dead_lock, seen)), frozenset(here.databases), SIM_TIME.monotonic() - began)
+
+
+def look_with_witnesses(site: Any, node: str) -> tuple[SiteLook, Witnesses]:
+    """Stand for `tasks.observation.look.look_with_witnesses`."""
+    asked = witnesses_of(node)
+    seen = look(site)
+    return seen, with_views(asked, seen.others(node))
+
+
+def witnesses_of(name: str) -> Witnesses:
+    """Ask everybody about a node."""
+    here = world()
+    origin, node = machine().name, here.nodes[name]
+    kind = here.site.balancer.kind
+    answers = kind != "none" and here.service(origin, "balancer") == "open"
+    drained = name in here.drained
+    redis = here.service(origin, "redis") == "open"
+    return Witnesses(
+        node=name,
+        observed_at=Moment(SIM_TIME.monotonic(), SIM_TIME.time()),
+        tcp={"the orchestrator": here.port(origin, name)},
+        balancer_up=(here.check_up(name) and not drained) if answers else None,
+        balancer_drained=drained if answers else None,
+        redis_connected=here.engine.now - node.redis_at <= REDIS_IDLE_S if redis else None,
+        has_balancer=kind != "none",
+    )
+
+
+def _without_dead_lock(facts: NodeFacts) -> NodeFacts:
+    lock = facts.state.get(LOCK)
+    if not isinstance(lock, dict) or not known_dead(str(lock.get("holder"))):
+        return facts
+    return replace(facts, state={name: value for name, value in facts.state.items() if name != LOCK})
+
+
+def _reach(origin: str, node: Node, moment: Moment) -> tuple[NodeFacts, bool]:
+    here = world()
+    if here.ssh(origin, node.name):
+        return facts_of(node, moment, "direct"), node.disk == "hang"
+    for other in here.ways(origin, node.name):
+        return facts_of(node, moment, f"via {other}"), True
+    return NodeFacts(node.name, moment, error="direct: timed out"), True
+
+
+def facts_of(node: Node, moment: Moment, way: str) -> NodeFacts:
+    """Say what the probe says of a node that it runs on."""
+    here = world()
+    problems: dict[str, str] = {}
+    hang = node.disk == "hang"
+    server, data = node.server, node.data
+    if hang:
+        problems["cluster"] = "late: no answer within 4 s"
+    if server is not None and not (server.answers and not hang):
+        problems["server"] = "no SQL was answered"
+    state = {}
+    for path, text in node.files.items():
+        if path.startswith(STATE_DIR) and path.endswith(".json") and "/" not in path[len(STATE_DIR) :]:
+            state[path[len(STATE_DIR) : -5]] = _json(text)
+    peers = [name for name in here.databases if name != node.name]
+    return NodeFacts(
+        name=node.name,
+        observed_at=moment,
+        reachable_by=(way,),
+        problems=problems,
+        cluster=None if hang or data is None else cluster_of(node, data),
+        server=server_of(node) if server is not None and server.answers and not hang else None,
+        start_conf=(node.files.get("/etc/postgresql/15/main/start.conf") or "").strip() or None,
+        masked=MASK in node.files,
+        data_disk=None if hang else Disk(100 * GB, 0 if node.disk == "full" else 50 * GB),
+        nas_mounted=True,
+        nas_disk=Disk(100 * GB, 50 * GB),
+        harbor=harbor_of(node),
+        tcp={name: here.port(node.name, name) for name in peers},
+        state=state,
+        clock_skew_s=here.wall(node) - moment.wall,
+        boot_id=node.boot_id(),
+        uptime_s=here.engine.now - node.booted_at,
+    )
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {"damaged": True}
+
+
+def history_of(data: Data) -> TimelineHistory | None:
+    """Give the history of the directory's line; None when it was never promoted."""
+    if data.branch.parent is None:
+        return None
+    # A branch that continues its parent's number, after a standby was started as a primary, has no file of its own.
+    branch = data.branch
+    while branch.parent is not None and branch.parent.timeline == branch.timeline:
+        branch = branch.parent
+    if branch.parent is None:
+        return None
+    return TimelineHistory(
+        branch.timeline, tuple(Fork(number, Lsn(at), "simulated") for number, at in branch.forks())
+    )
+
+
+def cluster_of(node: Node, data: Data) -> Cluster:
+    """Describe the data directory."""
+    label = node.files.get(node.data_path + "/backup_label", "")
+    method = "pg_rewind" if "pg_rewind" in label else "streamed" if "streamed" in label else None
+    server = node.server
+    status = None
+    if server is not None:
+        status = {"recovering": "starting", "primary": "ready", "standby": "standby"}[server.state]
+        status = "stopping" if server.stopping else status
+    return Cluster(
+        major=15,
+        control=ControlData(
+            SYSTEM,
+            data.state,
+            Lsn(data.checkpoint),
+            Lsn(data.checkpoint),
+            data.control_timeline,
+            Lsn(data.min_recovery),
+            data.branch.timeline if data.min_recovery else 0,
+            True,
+        ),
+        processes=(server.pid,) if server is not None else (),
+        postmaster_status=status,
+        standby_signal=node.signal,
+        recovery_signal=False,
+        backup_label_method=method,
+        auto_conf=(),
+        writable=node.disk in ("ok", "full"),
+        ready_count=0,
+        checkpoint_end=Lsn(data.checkpoint_end) if data.state == "shut down" and data.checkpoint_end else None,
+        history=history_of(data),
+    )
+
+
+def server_of(node: Node) -> Server:
+    """Describe a server that answers SQL."""
+    here = world()
+    server, data = node.server, node.data
+    assert server is not None and data is not None
+    recovering = server.state == "standby"
+    end = Lsn(data.end)
+    receiver = None
+    age = here.engine.now - server.heard_at
+    if recovering and age < RECEIVER_TIMEOUT_S:
+        sender = here.nodes[server.upstream].address if server.upstream else None
+        receiver = Receiver("streaming", sender, slot_of(node.name), data.branch.timeline, end, max(age, 0.0))
+    senders = []
+    if not recovering:
+        for other in here.standbys_of(node):
+            assert other.data is not None
+            at = Lsn(other.data.end)
+            senders.append(
+                Sender(slot_of(other.name), other.address, "streaming", "async", at, max(0, end - at), 0.1)
+            )
+    streaming = {sender.application_name for sender in senders}
+    slots = tuple(
+        Slot(slot_of(name), "physical", slot_of(name) in streaming, end, "lost" if lost else "reserved", None, False)
+        for name, lost in data.slots.items()
+    )
+    text = node.files.get(SYNC_FILE, "")
+    return Server(
+        version_num=150018,
+        system_identifier=SYSTEM,
+        in_recovery=recovering,
+        started_at=server.started,
+        data_directory=node.data_path,
+        timeline=data.branch.timeline,
+        write_lsn=None if recovering else end,
+        receive_lsn=end if recovering else None,
+        replay_lsn=end if recovering else None,
+        replay_paused=False,
+        read_only=server.read_only,
+        sync_names=text.partition("= '")[2].strip().strip("'"),
+        archiver=Archiver(False, 0, None, None, None),
+        receiver=receiver,
+        senders=tuple(senders),
+        slots=slots,
+        free_senders=9,
+        free_slots=9,
+        hba_errors=0,
+        base_backups=0,
+        oldest_transaction_s=0.0,
+        clients={},
+    )
+
+
+def harbor_of(node: Node) -> HarborOnNode | None:
+    """Describe the node's Harbor."""
+    here = world()
+    harbor = node.harbor
+    if harbor is None:
+        return None
+    database = here.nodes[harbor.core]
+    well = harbor.running and database.primary and here.path(node.name, database.name)
+    return HarborOnNode(
+        {},
+        here.nodes[harbor.configured].address,
+        database.address if harbor.running else None,
+        ("healthy" if well else "unhealthy") if harbor.running else None,
+        {},
+        None,
+    )

@@ -1,0 +1,420 @@
+"""The truth: who reaches whom, who runs, who writes; and what happens by itself."""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from blocks import HarborSite
+from tests.simulation.engine import Actor, Engine
+from tests.simulation.world.machines import (
+    BURST_BYTES,
+    CHECKPOINT_BYTES,
+    START_LSN,
+    SYSTEM,
+    WRITE_BYTES,
+    Branch,
+    Data,
+    Harbor,
+    Machine,
+    Node,
+    Server,
+)
+
+WALL = 1_700_000_000.0
+BALANCER, REDIS, NAS = "balancer", "redis", "nas"
+# How often clients and jobs write at the least while time goes on.
+WRITE_EVERY_S = 1.0
+RECOVERY_S = 3.0
+MASK = "/etc/systemd/system/postgresql@15-main.service"
+RECENT_WRITES = 400
+
+
+@dataclass(eq=False)
+class Write:
+    """A write that was acknowledged: to whom, where, on which line and position, and when."""
+
+    by: str  # `client` or `job`
+    node: str
+    branch: Branch
+    lsn: int
+    at: float
+    origin: str
+
+
+@dataclass
+class Noise:
+    """What the world does badly on purpose, until it is healed."""
+
+    fence: str = "truthful"  # `truthful`, `fails`, `times out after acting`, `lies`
+    late_program: dict[str, float] = field(default_factory=dict)  # by node: the next program comes so late
+    lag: set[str] = field(default_factory=set)  # standbys that receive keep-alives and no WAL
+
+
+class World:
+    """A site and its truth.
+
+    Attributes:
+        cut: directed pairs of places between which packets are lost.
+        drained: nodes that the load balancer serves no clients.
+        acks: acknowledged writes.
+        accepted: the nodes that accepted a write in the turn at hand, by line.
+        changes: counts what changes but writes; guards that see nothing change sleep.
+    """
+
+    def __init__(self, site: HarborSite, engine: Engine, rng: random.Random) -> None:
+        self.site = site
+        self.engine = engine
+        self.rng = rng
+        self.nodes: dict[str, Node] = {}
+        self.machines: dict[str, Machine] = {}
+        self.cut: set[tuple[str, str]] = set()
+        self.drained: set[str] = set()
+        self.down: set[str] = set()  # balancer, redis, NAS that are dead
+        self.noise = Noise()
+        self.acks: list[Write] = []
+        self.changes = 0
+        self.story: list[tuple[float, str]] = []
+        self.programs: list[Actor] = []
+        self.guards: dict[str, Actor] = {}
+        self.served_at = 0.0
+        self.gone: list[Data] = []
+        self.nas_files: dict[str, str] = {}
+        self.markers: dict[str, tuple[Branch, int]] = {}
+        # Called wherever an orchestrator's process may be killed or stalled, with what it is about to do.
+        self.boundary: Callable[[str], None] = lambda what: None
+        self.on_report: Callable[[Any], None] = lambda report: None
+        self.on_run: Callable[[Any], None] = lambda run: None
+        self.guard_saw: dict[str, int] = {}
+        self._written_at = -1.0
+        self._settled = -1
+        self.on_write: Callable[[Write], None] = lambda write: None
+        self.start_guard: Callable[[Node], None] = lambda node: None
+        self.judge_boot: Callable[[Node], bool] = lambda node: True
+        self.databases = [node.name for node in site.nodes if node.runs_postgres]
+        self._build()
+
+    # --- how it begins -------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        first = self.databases[0]
+        branch = Branch(1)
+        for given in self.site.nodes:
+            node = Node(given.name, given.address, self.site.postgres.data_dir.rstrip("/"))
+            if given.runs_postgres:
+                node.dirs[node.data_path] = Data(branch, START_LSN)
+                primary = given.name == first
+                node.server = Server(self.new_pid(node), "primary" if primary else "standby", -500.0)
+                node.files["/etc/postgresql/15/main/start.conf"] = "auto\n"
+                self.write_pid_file(node)
+                data = node.dirs[node.data_path]
+                if primary:
+                    data.slots = {name: False for name in self.databases if name != first}
+                else:
+                    node.files[node.data_path + "/standby.signal"] = ""
+                    data.state = "in archive recovery"
+                    node.server.upstream, node.server.heard_at = first, 0.0
+            if given.runs_harbor:
+                node.harbor = Harbor(True, first, first, first)
+            self.nodes[given.name] = self.machines[given.name] = node
+
+    def note(self, text: str) -> None:
+        """Put a line into the story."""
+        self.story.append((self.engine.now, text))
+
+    def changed(self) -> None:
+        """Say that something changed that a guard may look at."""
+        self.changes += 1
+        for node in self.nodes.values():
+            guard = self.guards.get(node.name)
+            if guard is not None and guard.parked and node.lives:
+                self.engine.wake(guard, self.rng.uniform(0.05, 1.0))
+
+    # --- paths -----------------------------------------------------------------------------------------------
+
+    def path(self, one: str, other: str) -> bool:
+        """Tell whether two places can talk."""
+        return one == other or ((one, other) not in self.cut and (other, one) not in self.cut)
+
+    def ssh(self, origin: str, name: str) -> bool:
+        """Tell whether a login from there works."""
+        node = self.nodes[name]
+        return node.lives and self.path(origin, name)
+
+    def ways(self, origin: str, name: str) -> list[str]:
+        """List the nodes over which a login works when the direct one does not."""
+        return [
+            other
+            for other, node in self.nodes.items()
+            if other != name and node.lives and self.path(origin, other) and self.ssh(other, name)
+        ]
+
+    def port(self, origin: str, name: str) -> str:
+        """Say what a TCP connection to a node's PostgreSQL does."""
+        node = self.nodes[name]
+        if not node.on or not self.path(origin, name):
+            return "silent"
+        if node.frozen:
+            return "open" if node.server is not None else "refused"
+        return "open" if node.server is not None else "refused"
+
+    def service(self, origin: str, name: str) -> str:
+        """Say what a TCP connection to the load balancer or Redis does."""
+        return "open" if self.path(origin, name) and name not in self.down else "silent"
+
+    def name_at(self, address: str) -> str:
+        """Name the node at an address."""
+        return next(node.name for node in self.nodes.values() if node.address == address)
+
+    # --- PostgreSQL --------------------------------------------------------------------------------------------
+
+    def new_pid(self, node: Node) -> int:
+        """Number a process."""
+        node.next_pid += 1
+        return node.next_pid
+
+    def wall(self, machine: Machine) -> float:
+        """Read a machine's wall clock."""
+        return WALL + self.engine.now + machine.skew
+
+    def write_pid_file(self, node: Node) -> None:
+        """Leave the file that a postmaster leaves."""
+        assert node.server is not None
+        node.files[node.data_path + "/postmaster.pid"] = (
+            f"{node.server.pid}\n{node.data_path}\n{int(self.wall(node))}\n"
+        )
+
+    def start(self, node: Node) -> str | None:
+        """Start the unit; return why not, or nothing."""
+        if node.server is not None:
+            return None
+        if MASK in node.files:
+            return "the unit is masked"
+        data = node.data
+        if data is None:
+            return "there is no cluster"
+        if node.guard and not self.judge_boot(node):
+            return "the boot guard refused the start"
+        if not node.lives or node.server is not None:
+            return "it did not answer"
+        if node.disk != "ok":
+            return "the data disk cannot be written to"
+        if data.half:
+            return "the directory is a mixture of two"
+        self.note(f"{node.name}: PostgreSQL starts{' as a standby' if node.signal else ''}")
+        if node.signal:
+            node.server = Server(self.new_pid(node), "standby", self.engine.now)
+            data.state = "in archive recovery"
+        else:
+            node.server = Server(self.new_pid(node), "recovering", self.engine.now)
+            if data.state in ("in archive recovery", "shut down in recovery"):
+                # A standby's directory that is started as a primary goes on on the same timeline number.
+                data.branch = Branch(data.branch.timeline, data.branch, data.end)
+            crashed = data.state != "shut down"
+            server = node.server
+            wait = node.slow_start or (RECOVERY_S if crashed else 0.3)
+            self.engine.at(wait, lambda: self._recovered(node, server))
+        self.write_pid_file(node)
+        self.changed()
+        return None
+
+    def _recovered(self, node: Node, server: Server) -> None:
+        if node.server is not server or server.state != "recovering":
+            return
+        if not node.lives:
+            self.engine.at(1.0, lambda: self._recovered(node, server))
+            return
+        assert node.data is not None
+        server.state = "primary"
+        node.data.state = "in production"
+        self.checkpoint(node)
+        self.changed()
+
+    def checkpoint(self, node: Node) -> None:
+        """Write a checkpoint: the control file names the true timeline from here on."""
+        data = node.data
+        assert data is not None
+        if node.server is not None and node.server.state == "primary":
+            data.checkpoint, data.control_timeline = data.end, data.branch.timeline
+            data.end += CHECKPOINT_BYTES
+        else:
+            data.checkpoint, data.control_timeline = data.end, data.branch.timeline
+
+    def stop(self, node: Node, how: str) -> None:
+        """End a server: `fast` with all that it wrote sent and a checkpoint, else as it is."""
+        server, data = node.server, node.data
+        if server is None:
+            return
+        if how == "fast" and data is not None and node.disk == "ok" and not server.hung:
+            if server.state == "primary":
+                self.replicate()
+                data.checkpoint, data.control_timeline = data.end, data.branch.timeline
+                data.end += CHECKPOINT_BYTES
+                data.checkpoint_end, data.state = data.end, "shut down"
+                self.replicate()
+            elif server.state == "standby":
+                data.state, data.min_recovery = "shut down in recovery", data.end
+                data.checkpoint = max(data.checkpoint, START_LSN)
+        if how != "lost":
+            node.files.pop(node.data_path + "/postmaster.pid", None)
+        elif data is not None and server.state == "standby":
+            data.min_recovery = max(data.min_recovery, data.end - WRITE_BYTES)
+        node.server = None
+        self.note(f"{node.name}: PostgreSQL ended ({how})")
+        self.changed()
+
+    def promote(self, node: Node) -> None:
+        """Take the request to promote; the end of recovery comes in its own time."""
+        server = node.server
+        assert server is not None
+        node.files[node.data_path + "/promote"] = ""
+        self.note(f"{node.name}: asked to promote itself")
+        self.engine.at(node.slow_promotion or 0.2, lambda: self._promoted(node, server))
+
+    def _promoted(self, node: Node, server: Server) -> None:
+        if node.server is not server or server.state != "standby":
+            return
+        if not node.lives or server.hung:
+            self.engine.at(1.0, lambda: self._promoted(node, server))
+            return
+        data = node.data
+        assert data is not None
+        node.files.pop(node.data_path + "/promote", None)
+        node.files.pop(node.data_path + "/standby.signal", None)
+        data.branch = Branch(data.branch.timeline + 1, data.branch, data.end)
+        data.slots, data.floor = {}, data.end
+        server.state, server.upstream, data.state = "primary", None, "in production"
+        self.note(f"{node.name}: is a primary on timeline {data.branch.timeline}, from {data.end:X}")
+        self.changed()
+
+    # --- what goes on by itself ------------------------------------------------------------------------------
+
+    def between(self) -> None:
+        """Let a moment pass: standbys receive, clients and jobs write."""
+        if self.changes == self._settled and self.engine.now - self._written_at < WRITE_EVERY_S:
+            return
+        self._settled, self._written_at = self.changes, self.engine.now
+        self.replicate()
+        self._write()
+
+    def upstream_of(self, node: Node) -> Node | None:
+        """Find the primary that a standby can stream from: reached, of its line, with its slot."""
+        data = node.data
+        if data is None or data.half:
+            return None
+        for name in self.databases:
+            other = self.nodes[name]
+            if other is node or not other.primary or not self.path(node.name, name):
+                continue
+            source = other.data
+            assert source is not None
+            if source.slots.get(node.name) is not False or data.end < source.floor:
+                continue
+            left = source.branch.left_at(data.branch) if source.branch is not data.branch else source.end
+            if left is not None and data.end <= left:
+                return other
+        return None
+
+    def replicate(self) -> None:
+        """Let every standby receive what its primary has."""
+        for name in self.databases:
+            node = self.nodes[name]
+            server, data = node.server, node.data
+            if server is None or server.state != "standby" or not node.lives or server.hung or data is None:
+                continue
+            source = self.upstream_of(node) if node.disk == "ok" else None
+            server.upstream = source.name if source else None
+            if source is None or source.data is None:
+                continue
+            server.heard_at = self.engine.now
+            if name not in self.noise.lag:
+                data.branch, data.end = source.data.branch, source.data.end
+
+    def _write(self) -> None:
+        now = self.engine.now
+        tried = []
+        for name, node in self.nodes.items():
+            harbor = node.harbor
+            if harbor is None or not harbor.running or not node.lives:
+                continue
+            if self.path(name, REDIS) and REDIS not in self.down:
+                node.redis_at = now
+            if name not in self.drained and BALANCER not in self.down and self.path(BALANCER, name):
+                tried.append(("client", name, harbor.core))
+            tried.append(("job", name, harbor.jobs))
+        for by, origin, target in tried:
+            if self.write(by, origin, target) and by == "client":
+                self.served_at = now
+
+    def write(self, by: str, origin: str, target: str, size: int = WRITE_BYTES) -> bool:
+        """Write through a Harbor into the database that it uses; tell whether it was acknowledged."""
+        node = self.nodes[target]
+        data = node.data
+        if not node.accepts or data is None or not self.path(origin, target):
+            return False
+        data.end += size
+        if node.files.get(SYNC_FILE, "").rstrip().endswith("''") is False and SYNC_FILE in node.files:
+            self.replicate()
+            if not any(self.has_all(other, data) for other in self.standbys_of(node)):
+                return False
+        write = Write(by, target, data.branch, data.end, self.engine.now, origin)
+        self.acks.append(write)
+        self.on_write(write)
+        return True
+
+    def burst(self, node: Node) -> None:
+        """Write much at once."""
+        if node.primary and node.data is not None:
+            node.data.end += BURST_BYTES
+
+    def standbys_of(self, node: Node) -> Iterator[Node]:
+        """Give the standbys that stream from a primary."""
+        for name in self.databases:
+            server = self.nodes[name].server
+            if server is not None and server.state == "standby" and server.upstream == node.name:
+                yield self.nodes[name]
+
+    @staticmethod
+    def has_all(node: Node, data: Data) -> bool:
+        """Tell whether a node holds all of a directory's WAL."""
+        return node.data is not None and node.data.has(data.branch, data.end)
+
+    # --- what the load balancer does ----------------------------------------------------------------------------
+
+    def check_up(self, name: str) -> bool:
+        """Say what the load balancer's own check says of a node: its Harbor is healthy, database included."""
+        node = self.nodes[name]
+        harbor = node.harbor
+        if harbor is None or not harbor.running or not node.lives or not self.path(BALANCER, name):
+            return False
+        database = self.nodes[harbor.core]
+        return database.primary and self.path(name, harbor.core)
+
+    @property
+    def primaries(self) -> list[Node]:
+        """The database nodes that run as primaries."""
+        return [self.nodes[name] for name in self.databases if self.nodes[name].primary]
+
+    def healthy(self) -> str:
+        """Say what keeps the site from being healthy; empty when nothing does."""
+        primaries = self.primaries
+        if len(primaries) != 1:
+            return f"{len(primaries)} primaries"
+        primary = primaries[0]
+        for name in self.databases:
+            node = self.nodes[name]
+            if node is not primary and (node.server is None or node.server.upstream != primary.name):
+                return f"{name} does not follow {primary.name}"
+            if MASK in node.files:
+                return f"{name} is masked"
+        for name, node in self.nodes.items():
+            if node.harbor is not None:
+                if name in self.drained:
+                    return f"{name} is drained"
+                if not self.check_up(name) or node.harbor.core != primary.name or node.harbor.jobs != primary.name:
+                    return f"the Harbor of {name} does not work with {primary.name}"
+        return ""
+
+
+SYNC_FILE = "/etc/postgresql/15/main/conf.d/20-harbor-ha-sync.conf"
+__all__ = ["SYSTEM", "World", "Write"]
