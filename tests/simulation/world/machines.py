@@ -120,13 +120,14 @@ class Machine:
     """A machine with its clocks.
 
     Attributes:
+        power, on: whether it has power, and whether it has booted.
         frozen: the kernel completes TCP handshakes and nothing else happens.
         skew: wall clock minus simulated time, beyond the common beginning.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.on = True
+        self.power = self.on = True
         self.frozen = False
         self.boot = 1
         self.booted_at = -1000.0
@@ -149,7 +150,7 @@ class Node(Machine):
         root, disk: the file systems of the system and of the data: `ok`, `full`, `read-only`; disk also `hang`.
         files: the content of files by path.
         dirs: data directories by path.
-        guard: whether the guard runs and the boot guard is installed.
+        guard: whether the guard's service works; the boot guard is systemd's to run.
     """
 
     def __init__(self, name: str, address: str, data_path: str) -> None:

@@ -8,6 +8,7 @@ BOOT_S = 20.0
 
 def power_off(here: World, node: Node) -> None:
     """Take the power away."""
+    node.power = False
     if not node.on:
         return
     here.note(f"{node.name}: loses power")
@@ -25,13 +26,15 @@ def power_off(here: World, node: Node) -> None:
 
 def power_on(here: World, node: Node) -> None:
     """Give the power back; the machine boots and starts what starts by itself."""
-    if node.on:
+    if node.power:
         return
     here.note(f"{node.name}: is switched on")
+    node.power = True
     node.boot += 1
+    boot = node.boot
 
     def booted() -> None:
-        if node.on:
+        if node.on or not node.power or node.boot != boot:
             return
         node.on, node.booted_at = True, here.engine.now
         here.note(f"{node.name}: has booted")

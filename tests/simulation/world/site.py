@@ -193,7 +193,7 @@ class World:
         data = node.data
         if data is None:
             return "there is no cluster"
-        if node.guard and not self.judge_boot(node):
+        if not self.judge_boot(node):
             return "the boot guard refused the start"
         if not node.lives or node.server is not None:
             return "it did not answer"
