@@ -13,6 +13,7 @@ from flows.machinery.operation import Operation
 from tasks.errors import HarborHaError
 from tasks.guard.install import CONFIG, node_config
 from tasks.guard.on_node import boot_guard, guard_watch
+from tasks.operation.record import OperationRecord, record_from
 from tests.simulation.engine import Actor, Killed
 from tests.simulation.invariants import OPERATION, Monitor
 from tests.simulation.seams import SimProtocol
@@ -194,15 +195,11 @@ def accepted(world: World) -> str:
     return best[1]
 
 
-def open_operation(world: World) -> dict[str, Any] | None:
+def open_operation(world: World) -> OperationRecord | None:
     """Find the operation that was begun last and not ended."""
-    records = [json.loads(node.files[OPERATION]) for node in world.nodes.values() if OPERATION in node.files]
-    if not records:
-        return None
-    order = ["started", "fencing", "fenced", "stopping", "promoting", "promoted", "opening", "settling"]
-    order += ["rewinding", "cloning", "done", "aborted"]
-    last: dict[str, Any] = max(records, key=lambda r: (r["started_at"], order.index(r["phase"])))
-    return None if last["phase"] in ("done", "aborted") else last
+    found = [record_from(json.loads(node.files[OPERATION])) for node in world.nodes.values() if OPERATION in node.files]
+    last = max((record for record in found if record is not None), key=lambda record: record.progress, default=None)
+    return last if last is not None and last.open else None
 
 
 class Operator:
@@ -226,10 +223,11 @@ class Operator:
     def unhealthy(self) -> str:
         """Say what `check` would complain of."""
         world = self.world
-        if any("/var/lib/harbor-ha/paused.json" in node.files for node in world.nodes.values()):
+        paused = any("/var/lib/harbor-ha/paused.json" in node.files for node in world.nodes.values())
+        if paused or any(path.endswith("/paused.json") for path in world.nas_files):
             return "paused"
         record = open_operation(world)
-        return world.healthy() or (f"{record['kind']} is unfinished" if record else "")
+        return world.healthy() or (f"{record.kind} is unfinished" if record else "")
 
     def call(self, flow: str, **given: Any) -> tuple[str, str]:
         """Call a flow and read what it says."""
@@ -241,7 +239,7 @@ class Operator:
         self.log.append(f"{flow}({', '.join(map(str, given.values()))}): {kind}: {text[:160]}")
         if "is in progress" in text:
             # Its process is dead: the lock runs out.
-            self.cast.engine.sleep(901.0)
+            self.cast.engine.sleep(61.0)
         return kind, text
 
     def act(self, why: str) -> None:
@@ -270,14 +268,14 @@ class Operator:
                 self.call("rejoin", node=name)
                 return
 
-    def again(self, record: dict[str, Any]) -> bool:
+    def again(self, record: OperationRecord) -> bool:
         """Call what was left unfinished again; tell whether it was admitted."""
-        if record["kind"] == "failover":
-            kind, text = self.failover(record["expected_primary"])
-        elif record["kind"] == "switchover":
-            kind, text = self.call("switchover", to=record["target"])
+        if record.kind == "failover":
+            kind, text = self.failover(record.expected_primary)
+        elif record.kind == "switchover":
+            kind, text = self.call("switchover", to=record.target)
         else:
-            kind, text = self.call("rejoin", node=record["target"])
+            kind, text = self.call("rejoin", node=record.target)
         return kind == "ended" and "Nothing was done" not in text
 
     def fail_over(self) -> None:

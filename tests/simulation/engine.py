@@ -28,9 +28,22 @@ class Actor:
     Attributes:
         name: how the story calls it.
         place: the machine that it runs on; it dies with it, and reads its clocks.
+        children: its threads, which end and stand still with it.
     """
 
-    __slots__ = ("done", "error", "greenlet", "name", "parked", "place", "result", "stalled", "ticket", "waiters")
+    __slots__ = (
+        "children",
+        "done",
+        "error",
+        "greenlet",
+        "name",
+        "parked",
+        "place",
+        "result",
+        "stalled",
+        "ticket",
+        "waiters",
+    )
 
     def __init__(self, name: str, place: Any) -> None:
         self.name = name
@@ -42,6 +55,7 @@ class Actor:
         self.error: BaseException | None = None
         self.ticket = 0
         self.waiters: list[Actor] = []
+        self.children: list[Actor] = []
         self.greenlet: greenlet | None = None
 
 
@@ -68,7 +82,7 @@ class Engine:
                 actor.result = work()
             except Killed:
                 actor.error = Killed()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 actor.error = error
             actor.done = True
             for waiter in actor.waiters:
@@ -119,6 +133,9 @@ class Engine:
 
     def kill(self, actor: Actor) -> None:
         """End an actor where it stands; from the hub, or from another actor."""
+        for child in actor.children:
+            if child is not self.current:
+                self.kill(child)
         if actor.done or actor.greenlet is None:
             return
         if actor is self.current:
@@ -137,6 +154,8 @@ class Engine:
     def stall(self, actor: Actor, seconds: float) -> None:
         """Have an actor stand still for so long; the world goes on."""
         actor.stalled = self.now + seconds
+        for child in actor.children:
+            self.stall(child, seconds)
         if not actor.parked and not actor.done:
             self.wake(actor, seconds)
 

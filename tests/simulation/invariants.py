@@ -184,7 +184,7 @@ class Monitor:
             record = json.loads(node.files.get(OPERATION, "null"))
             if lock and record and record["phase"] in ("done", "aborted"):
                 left = json.loads(lock)["expires_at"] - self.world.wall(node)
-                if left > 900.0:
+                if left > 60.0:
                     self.violated("no lock outlives its operation", f"the lock on {node.name} lives for {left:.0f} s more")
 
 

@@ -31,19 +31,28 @@ import flows.switchover  # noqa: F401 - all flows are loaded before they are pat
 from flows.machinery import protocol, report
 from tasks.balancer import balancer
 from tasks.errors import HarborHaError
-from tasks.guard.on_node import boot_guard, guard_look, guard_watch
+from tasks.guard.on_node import boot_guard, guard_look, guard_note, guard_watch
 from tasks.hosts import connection, local
 from tasks.observation import look
-from tasks.on_node import pg_disk, pg_run
+from tasks.on_node import pg_disk, pg_log, pg_run, shared_copy
 from tasks.operation import holder
 from tasks.outcome import Outcome
 from tasks.postgres import sql
-from tasks.postgres.on_node import base_backup, pg_fence, pg_lost_commits, pg_promote, pg_rewind, pg_wal
+from tasks.postgres.on_node import (
+    base_backup,
+    pg_archive,
+    pg_fence,
+    pg_lost_commits,
+    pg_promote,
+    pg_rewind,
+    pg_wal,
+)
 from tests.simulation.world import copies, files, looks, processes, remote
 from tests.simulation.world.harbor import EFFECTS
 from tests.simulation.world.here import SIM_TIME, machine, world
 
 _ROOTS = ("flows", "tasks")
+GUARD_VERSION = looks.GUARD_VERSION
 
 
 @dataclass
@@ -216,6 +225,16 @@ def as_postgres(argv: list[str]) -> list[str]:
     return argv
 
 
+def log_size(path: str) -> int:
+    """Stand for `pg_log.log_size`."""
+    return 0
+
+
+def version_of(path: str) -> str:
+    """Stand for `guard_watch.version_of`."""
+    return GUARD_VERSION
+
+
 def listens(p: dict[str, Any]) -> bool:
     """Stand for `pg_fence.listens`."""
     return bool(processes.servers_in(p["data"]))
@@ -245,6 +264,13 @@ def replacements() -> dict[int, Any]:
         (pg_disk.control, processes.control),
         (pg_disk.servers_in, processes.servers_in),
         (pg_disk.signal_all, processes.signal_all),
+        (pg_disk.unknown_servers, processes.unknown_servers),
+        (pg_log.log_size, log_size),
+        (shared_copy.read_shared, files.read_shared),
+        (shared_copy.keep_shared, files.keep_shared),
+        (guard_note.write_volatile, files.write_volatile),
+        (guard_watch.version_of, version_of),
+        (threading, processes.SimThreading),
         (pg_run.systemctl, processes.systemctl),
         (pg_run.start, processes.start),
         (pg_run.mask, processes.mask),
@@ -255,6 +281,9 @@ def replacements() -> dict[int, Any]:
         (pg_promote.session, processes.session),
         (pg_fence.listens, listens),
         (guard_look.reaches, processes.reaches),
+        (pg_archive.only_archived, copies.only_archived),
+        (pg_archive.archive_has_line, copies.archive_has_line),
+        (pg_archive.set_archive_aside, copies.set_archive_aside),
         (pg_wal.segments_from, copies.segments_from),
         (pg_wal.first_gap, copies.first_gap),
         (pg_lost_commits.collect, copies.collect),
@@ -274,7 +303,6 @@ def on_node_replacements() -> dict[int, Any]:
         (fcntl, files.SimFcntl),
         (glob, processes.SimGlob),
         (subprocess, processes.SimSubprocess),
-        (threading, processes.SimThreading),
         (socket, SimpleNamespace()),
         (shutil, copies.SimShutil),
     ]

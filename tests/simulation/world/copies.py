@@ -79,7 +79,22 @@ def source_of(text: str, place: Node) -> Data:
     return source.data
 
 
-def run_pg_rewind(p: dict[str, Any]) -> str:
+def only_archived(p: dict[str, Any], timeline: int, at: int) -> list[str]:
+    """Stand for `pg_archive.only_archived`: the simulated nodes keep no archive."""
+    return []
+
+
+def archive_has_line(p: dict[str, Any], timeline: int) -> bool:
+    """Stand for `pg_archive.archive_has_line`."""
+    return False
+
+
+def set_archive_aside(archive: str, sysid: str | None) -> str | None:
+    """Stand for `pg_archive.set_archive_aside`."""
+    return None
+
+
+def run_pg_rewind(p: dict[str, Any], archived: bool) -> str:
     """Stand for `pg_rewind.run_pg_rewind`."""
     place, here = node(), world()
     source, data = source_of(p["source"], place), place.data

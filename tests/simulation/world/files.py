@@ -1,13 +1,16 @@
 """The files of a node as its programs see them: a dictionary, with disks that fill, turn read-only, or hang."""
 
 import errno
+import json
 import os as real_os
 from typing import Any
 
 from tests.simulation.world.here import node, world
-from tests.simulation.world.machines import Node
+from tests.simulation.world.machines import Branch, Data, Node
 
 RDWR = real_os.O_WRONLY | real_os.O_RDWR
+# State files that no guard looks at; a write of one need not wake it.
+UNSEEN_BY_GUARDS = ("/lock.json", "/operation.json", "/term.json", "/last_primary.json", "/verdict.json", "/paused.json")
 
 
 def on_data(place: Node, path: str) -> bool:
@@ -23,6 +26,8 @@ def await_disk(place: Node, path: str) -> None:
 
 def refuse(place: Node, path: str, *, grows: bool) -> None:
     """Raise what the kernel would."""
+    if path.startswith("/run/"):
+        return
     await_disk(place, path)
     state = place.disk if on_data(place, path) else place.root
     if state == "read-only":
@@ -38,27 +43,103 @@ def text_of(path: str) -> str | None:
         return f"{world().engine.now - place.booted_at:.2f} 0.00\n"
     if path == "/proc/sys/kernel/random/boot_id":
         return place.boot_id() + "-0000\n"
+    if path.startswith("/proc/"):
+        return of_process(place, path)
+    if path.startswith(world().nas_path):
+        return shared_text(place, path)
     await_disk(place, path)
+    data, server = place.data, place.server
+    if server is not None and path == place.data_path + "/postmaster.pid":
+        status = {"recovering": "starting", "primary": "ready", "standby": "standby"}[server.state]
+        status = "stopping" if server.stopping else status
+        return f"{server.pid}\n{place.data_path}\n0\n5432\n\n*\n1 1\n{status}\n"
+    if data is not None and path.endswith(".history") and path.startswith(place.data_path):
+        return history_text(data, int(path[-16:-8], 16))
     return place.files.get(path)
+
+
+def of_process(place: Node, path: str) -> str | None:
+    """Read what the kernel tells of a server's process."""
+    server = place.server
+    if server is None or path.split("/")[2] != str(server.pid):
+        return None
+    if path.endswith("cmdline"):
+        return "/usr/lib/postgresql/15/bin/postgres\0-D\0" + place.data_path
+    ticks = int(max(server.started - place.booted_at, 0.0) * 100)
+    return f"{server.pid} (postgres) S " + "0 " * 18 + f"{ticks} 0\n"
+
+
+def history_text(data: Data, timeline: int) -> str | None:
+    """Read the history file of a timeline of this directory's line; None for one that it is not on."""
+    branch: Branch | None = data.branch
+    while branch is not None and branch.timeline > timeline:
+        branch = branch.parent
+    while branch is not None and branch.parent is not None and branch.parent.timeline == timeline:
+        branch = branch.parent
+    if branch is None or branch.timeline != timeline or branch.parent is None:
+        return None
+    return "".join(f"{number}\t{at >> 32:X}/{at & 0xFFFFFFFF:X}\tsimulated\n" for number, at in branch.forks())
+
+
+def shared_text(place: Node, path: str) -> str | None:
+    """Read a file on the NAS."""
+    if not world().has_nas(place.name):
+        raise OSError(errno.EIO, "Input/output error", path)
+    return world().nas_files.get(path)
+
+
+def read_shared(p: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """Stand for `shared_copy.read_shared`."""
+    place = node()
+    if not p.get("nas_path") or not world().has_nas(place.name):
+        return None
+    text = world().nas_files.get(f"{p['nas_path']}/.harbor-ha/{p['site']}/{name}.json")
+    return json.loads(text) if text else None
+
+
+def keep_shared(p: dict[str, Any], name: str, text: str) -> bool:
+    """Stand for `shared_copy.keep_shared`."""
+    place = node()
+    if not p.get("nas_path") or not world().has_nas(place.name):
+        return False
+    world().nas_files[f"{p['nas_path']}/.harbor-ha/{p['site']}/{name}.json"] = text
+    return True
+
+
+def write_volatile(path: str, text: str) -> None:
+    """Stand for `guard_note.write_volatile`: /run is in memory and takes it always."""
+    place = node()
+    if place.files.get(path) != text:
+        place.files[path] = text
+        if not path.endswith("/guard.json"):
+            world().changed()
 
 
 def write_durably(path: str, text: str, mode: int = 0o600, owner: str = "root") -> None:
     """Stand for `pg_disk.write_durably`."""
     place = node()
+    if path.startswith(world().nas_path):
+        shared_text(place, path)
+        world().nas_files[path] = text
+        return
     refuse(place, path, grows=True)
     place.files[path] = text
-    world().changed()
+    if not path.endswith(UNSEEN_BY_GUARDS):
+        world().changed()
 
 
 def remove_durably(path: str) -> bool:
     """Stand for `pg_disk.remove_durably`."""
     place = node()
+    if path.startswith(world().nas_path):
+        return shared_text(place, path) is not None and bool(world().nas_files.pop(path))
     await_disk(place, path)
     if path not in place.files:
         return False
     refuse(place, path, grows=False)
     del place.files[path]
-    world().changed()
+    if not path.endswith(UNSEEN_BY_GUARDS):
+        world().changed()
     return True
 
 
@@ -142,6 +223,14 @@ class SimPath:
         return path in place.files or path in place.dirs or any(key.startswith(path + "/") for key in place.files)
 
     isdir = exists
+
+    @staticmethod
+    def ismount(path: str) -> bool:
+        return world().has_nas(node().name)
+
+    @staticmethod
+    def getsize(path: str) -> int:
+        return 0
 
     @staticmethod
     def islink(path: str) -> bool:
@@ -238,6 +327,14 @@ class SimOs:
         from tests.simulation.world.processes import send
 
         send(node(), pid, number)
+
+    @staticmethod
+    def sysconf(name: str) -> int:
+        return 100
+
+    @staticmethod
+    def _exit(status: int) -> None:
+        pass
 
     @staticmethod
     def getpid() -> int:

@@ -6,6 +6,13 @@ from typing import Any, cast
 from tests.simulation.world.machines import Machine, Node
 from tests.simulation.world.site import World
 
+# Longer than `guard_watch.LOOK_S`.
+GUARD_LOOKS_S = 10.5
+GUARD_NOTES = (
+    "/var/lib/harbor-ha/self_fence.json",
+    "/run/harbor-ha/self_fence.json",
+    "/run/harbor-ha/held_start.json",
+)
 _world: list[World] = []
 
 
@@ -54,23 +61,29 @@ class SimTime:
         # Loops that look every 20 ms are made coarser: a turn for each would be most of a history.
         here.engine.sleep(max(seconds, 0.25))
 
+    @staticmethod
+    def gmtime(seconds: float | None = None) -> real_time.struct_time:
+        return real_time.gmtime(SimTime.time() if seconds is None else seconds)
+
     def __getattr__(self, name: str) -> Any:
-        # strftime, gmtime and the like.
+        # strftime and the like.
         return getattr(real_time, name)
 
 
 def guard_sleeps(seconds: float) -> None:
-    """A guard that would see the same again sleeps until something changes; every second it costs a turn."""
+    """A guard that would see the same again sleeps until something changes; every pass it costs a turn.
+
+    It looks at the others every ten seconds only, so it stays awake for longer than that after a change.
+    """
     here = world()
     place = node()
-    # What changed while it looked is looked at again; it was awake, so nobody wakes it.
-    fresh = here.guard_saw.get(place.name) == here.changes
-    here.guard_saw[place.name] = here.changes
-    if not fresh or isolated(place) or place.data_path + "/promote" in place.files or self_fenced(place):
+    quiet = here.engine.now - here.changed_at
+    if isolated(place) or self_fenced(place) or quiet < 1.0:
         here.engine.sleep(seconds)
+    elif quiet < GUARD_LOOKS_S:
+        here.engine.sleep(GUARD_LOOKS_S)
     else:
         here.engine.park()
-        here.guard_saw[place.name] = here.changes
 
 
 def isolated(place: Node) -> bool:
@@ -85,8 +98,8 @@ def isolated(place: Node) -> bool:
 
 
 def self_fenced(place: Node) -> bool:
-    """Tell whether a note of the self-fence stands on it."""
-    return "/var/lib/harbor-ha/self_fence.json" in place.files
+    """Tell whether the guard has something left to do when it can: it has fenced itself, or holds a start back."""
+    return any(path in place.files for path in GUARD_NOTES)
 
 
 SIM_TIME = SimTime()

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from tasks.clock import Moment
-from tasks.observation.look import SiteLook, with_views
-from tasks.operation.files import LOCK
+from tasks.observation.look import SiteLook, with_pause, with_views
+from tasks.operation.files import LOCK, PAUSED, shared_path
 from tasks.operation.holder import known_dead
 from tasks.operation.witnesses import Witnesses
 from tasks.postgres.controldata import ControlData
@@ -14,6 +14,7 @@ from tasks.postgres.facts import (
     Archiver,
     Cluster,
     Disk,
+    Guard,
     HarborOnNode,
     NodeFacts,
     Receiver,
@@ -28,6 +29,7 @@ from tests.simulation.world.here import SIM_TIME, machine, world
 from tests.simulation.world.machines import SYSTEM, Data, Node
 from tests.simulation.world.site import MASK, SYNC_FILE
 
+GUARD_VERSION = "simulated"
 STATE_DIR = "/var/lib/harbor-ha/"
 SSH_LIMIT_S = 3.0
 GB = 1 << 30
@@ -47,7 +49,9 @@ def look(site: Any) -> SiteLook:
         slow = slow or late
         seen.append(facts)
     here.engine.sleep(SSH_LIMIT_S if slow else here.rng.uniform(0.15, 0.4))
-    return SiteLook(tuple(map(_without_dead_lock, seen)), frozenset(here.databases), SIM_TIME.monotonic() - began)
+    databases = frozenset(here.databases)
+    shown = with_pause([_without_dead_lock(facts) for facts in seen], databases)
+    return SiteLook(shown, databases, SIM_TIME.monotonic() - began)
 
 
 def look_with_witnesses(site: Any, node: str) -> tuple[SiteLook, Witnesses]:
@@ -101,7 +105,8 @@ def facts_of(node: Node, moment: Moment, way: str) -> NodeFacts:
     if hang:
         problems["cluster"] = "late: no answer within 4 s"
     if server is not None and not (server.answers and not hang):
-        problems["server"] = "no SQL was answered"
+        starting = server.state == "recovering" and not server.hung
+        problems["server"] = "the database system is starting up" if starting else "no SQL was answered"
     state = {}
     for path, text in node.files.items():
         if path.startswith(STATE_DIR) and path.endswith(".json") and "/" not in path[len(STATE_DIR) :]:
@@ -122,10 +127,33 @@ def facts_of(node: Node, moment: Moment, way: str) -> NodeFacts:
         harbor=harbor_of(node),
         tcp={name: here.port(node.name, name) for name in peers},
         state=state,
+        shared=shared_of(node),
+        guard=guard_of(node),
         clock_skew_s=here.wall(node) - moment.wall,
         boot_id=node.boot_id(),
         uptime_s=here.engine.now - node.booted_at,
     )
+
+
+def shared_of(node: Node) -> dict[str, Any]:
+    """Give the NAS's copies of what our flows recorded."""
+    here = world()
+    text = here.nas_files.get(shared_path(here.nas_path, here.site.name, PAUSED))
+    return {PAUSED: _json(text)} if text and here.has_nas(node.name) else {}
+
+
+def guard_of(node: Node) -> Guard | None:
+    """Say what the guard told last. A guard that sleeps here because nothing changed would have told a moment ago."""
+    here = world()
+    actor = here.guards.get(node.name)
+    if actor is None:
+        return None
+    text = node.files.get("/run/harbor-ha/guard.json")
+    if text is None:
+        return Guard(False)
+    told = json.loads(text)
+    age = here.engine.now - node.booted_at - float(told["uptime"])
+    return Guard(True, 1.0 if not actor.done else age, told["version"], told["self_fence_s"])
 
 
 def _json(text: str) -> Any:
@@ -233,6 +261,7 @@ def server_of(node: Node) -> Server:
         base_backups=0,
         oldest_transaction_s=0.0,
         clients={},
+        oldest_wal=Lsn(data.floor),
     )
 
 

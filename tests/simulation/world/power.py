@@ -21,6 +21,8 @@ def power_off(here: World, node: Node) -> None:
         if actor.place is node:
             here.engine.kill(actor)
     node.locks.clear()
+    for path in [path for path in node.files if path.startswith("/run/")]:
+        del node.files[path]
     here.changed()
 
 

@@ -6,7 +6,7 @@ import subprocess as real_subprocess
 from typing import Any
 
 from tasks.on_node.pg_run import Failed
-from tests.simulation.world.here import node, world
+from tests.simulation.world.here import machine, node, world
 from tests.simulation.world.machines import SYSTEM, Node
 from tests.simulation.world.site import MASK, Write
 
@@ -23,6 +23,11 @@ def servers_in(data: str) -> list[int]:
     """Stand for `pg_disk.servers_in`."""
     place = node()
     return [place.server.pid] if place.server is not None and data == place.data_path else []
+
+
+def unknown_servers(data: str) -> str:
+    """Stand for `pg_disk.unknown_servers`: everything may be read."""
+    return ""
 
 
 def send(place: Node, pid: int, number: int) -> None:
@@ -57,12 +62,12 @@ def signal_all(pids: list[int], number: int) -> None:
             continue
 
 
-def control(p: dict[str, Any]) -> dict[str, str]:
+def control(p: dict[str, Any], limit: float = 20) -> dict[str, str]:
     """Stand for `pg_disk.control`: what pg_controldata prints."""
     place = node()
-    from tests.simulation.world.files import await_disk
-
-    await_disk(place, place.data_path)
+    if place.disk == "hang":
+        world().engine.sleep(limit)
+        raise real_subprocess.TimeoutExpired("pg_controldata", limit)
     data = place.dirs.get(p["data"])
     if data is None:
         return {}
@@ -101,7 +106,7 @@ def systemctl(*words: str) -> str:
     return ""
 
 
-def start(p: dict[str, Any], limit: float) -> str | None:
+def start(p: dict[str, Any], limit: float, hopeless: Any = None) -> str | None:
     """Stand for `pg_run.start`: start the unit and wait until it answers SQL."""
     place, here = node(), world()
     why = here.start(place)
@@ -149,6 +154,8 @@ def psql(p: dict[str, Any], sql: str, limit: float = 5.0, database: str = "postg
         return f"{SYSTEM}|{data.branch.timeline}|{lsn(data.end)}|"
     if "'standby' ELSE 'primary '" in sql:
         return "standby" if recovering else f"primary {data.branch.timeline}"
+    if sql.strip().startswith("SELECT ('x' ||"):
+        return str(data.branch.timeline)
     if "pg_walfile_name" in sql and sql.strip().startswith("SELECT pg_is_in_recovery()"):
         return "t|" if recovering else f"f|{data.branch.timeline}"
     if "DECLARE until" in sql:
@@ -278,17 +285,44 @@ class SimSubprocess:
 
 
 class SimThreading:
-    """Stands for `threading`: a thread runs to its end when it is started."""
+    """Stands for `threading`: a thread that may hang, or sleep, is an actor of its own; another runs to its end."""
 
     class Thread:
         def __init__(self, target: Any = None, args: Any = (), daemon: bool = False, **_: Any) -> None:
             self.target, self.args = target, args
+            self.actor: Any = None
 
         def start(self) -> None:
-            self.target(*self.args)
+            here, place = world(), machine()
+            if isinstance(place, Node) and place.disk != "hang" and here.has_nas(place.name):
+                self.target(*self.args)
+                return
+            parent = here.engine.current
+            assert parent is not None
+            self.actor = here.engine.spawn(f"thread of {parent.name}", place, lambda: self.target(*self.args))
+            parent.children = [child for child in parent.children if not child.done] + [self.actor]
+            if isinstance(place, Node):
+                here.programs.append(self.actor)
 
         def join(self, limit: float | None = None) -> None:
-            pass
+            if self.actor is not None:
+                world().engine.join(self.actor, 3600.0 if limit is None else limit)
 
         def is_alive(self) -> bool:
-            return False
+            return self.actor is not None and not self.actor.done
+
+    class Event:
+        def __init__(self) -> None:
+            self.told, self.waiting = False, None
+
+        def set(self) -> None:
+            self.told = True
+            if self.waiting is not None:
+                world().engine.wake(self.waiting)
+
+        def wait(self, limit: float) -> bool:
+            if not self.told:
+                self.waiting = world().engine.current
+                world().engine.sleep(limit)
+                self.waiting = None
+            return self.told

@@ -32,7 +32,12 @@ class Captured:
 
     def __init__(self, payload: Any) -> None:
         self.payload, self.answer = payload, None
-        self.stdin = self.stdout = None
+        self.stdin = None
+        self.stdout = self
+        self.argv = [""]
+
+    def flush(self) -> None:
+        pass
 
     def load(self, _: Any) -> Any:
         return self.payload
@@ -113,7 +118,7 @@ class SimHost:
             raise RemoteConnectionLost(f"The connection broke during {what}.", where=self.name)
         if isinstance(actor.error, (NotImplementedError, AssertionError, AttributeError, NameError)):
             raise actor.error
-        if isinstance(actor.error, HarborHaError):
+        if isinstance(actor.error, HarborHaError | AssertionError):
             raise actor.error
         if actor.error is not None:
             raise RemoteCommandFailed(what, self.name, 1, f"{type(actor.error).__name__}: {actor.error}")
@@ -130,6 +135,8 @@ class SimHost:
             here, node = world(), self.node
             text = " ".join(argv)
             found = re.search(r" host=(\d[\d.]+) port=\d+ dbname=postgres replication=true", text)
+            if "tail" in text:
+                return log_of(here, node)
             if found is not None:
                 peer = here.nodes[here.name_at(found[1])]
                 if not here.path(node.name, peer.name) or peer.server is None or not peer.server.answers:
@@ -141,6 +148,20 @@ class SimHost:
     def read(self, path: str) -> bytes | None:
         text = self.do("read", lambda: self.node.files.get(path), 10.0)
         return None if text is None else text.encode()
+
+
+def log_of(here: Any, node: Node) -> str:
+    """Say what the log of a standby says of why it does not follow."""
+    data = node.data
+    for other in here.primaries:
+        if other is node or data is None or other.data is None or not here.path(node.name, other.name):
+            continue
+        left = other.data.end if other.data.branch is data.branch else other.data.branch.left_at(data.branch)
+        if left is None or data.end > left:
+            return "new timeline 9 forked off current database system timeline 8 before current recovery point 0/0"
+        if data.end < other.data.floor:
+            return "requested WAL segment 000000010000000000000001 has already been removed"
+    return ""
 
 
 def sim_connect(target: Any, via: Any = None) -> SimHost:
@@ -186,7 +207,8 @@ def _answer(node: Node, sql: str, given: dict[str, str], timeout: float) -> list
     if "json_build_object('timeline'" in sql:
         forks = data.branch.forks()
         text = "".join(f"{number}\t{lsn(at)}\tsimulated\n" for number, at in forks)
-        return [[json.dumps({"timeline": data.branch.timeline, "history": text})]]
+        found = {"timeline": data.branch.timeline, "history": text, "lsn": lsn(data.end)}
+        return [[json.dumps(found)]]
     if "FROM pg_control_system()" in sql and "pg_walfile_name" not in sql:
         return [[SYSTEM]]
     if "pg_walfile_name" in sql:

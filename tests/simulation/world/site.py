@@ -85,12 +85,13 @@ class World:
         self.boundary: Callable[[str], None] = lambda what: None
         self.on_report: Callable[[Any], None] = lambda report: None
         self.on_run: Callable[[Any], None] = lambda run: None
-        self.guard_saw: dict[str, int] = {}
+        self.changed_at = 0.0
         self._written_at = -1.0
         self._settled = -1
         self.on_write: Callable[[Write], None] = lambda write: None
         self.start_guard: Callable[[Node], None] = lambda node: None
         self.judge_boot: Callable[[Node], bool] = lambda node: True
+        self.nas_path = site.nas.path.rstrip("/")
         self.databases = [node.name for node in site.nodes if node.runs_postgres]
         self._build()
 
@@ -125,10 +126,15 @@ class World:
     def changed(self) -> None:
         """Say that something changed that a guard may look at."""
         self.changes += 1
+        self.changed_at = self.engine.now
         for node in self.nodes.values():
             guard = self.guards.get(node.name)
             if guard is not None and guard.parked and node.lives:
                 self.engine.wake(guard, self.rng.uniform(0.05, 1.0))
+
+    def has_nas(self, name: str) -> bool:
+        """Tell whether the NAS answers a node."""
+        return NAS not in self.down and self.path(name, NAS)
 
     # --- paths -----------------------------------------------------------------------------------------------
 
@@ -207,13 +213,15 @@ class World:
             data.state = "in archive recovery"
         else:
             node.server = Server(self.new_pid(node), "recovering", self.engine.now)
+            crashed = data.state != "shut down"
             if data.state in ("in archive recovery", "shut down in recovery"):
                 # A standby's directory that is started as a primary goes on on the same timeline number.
                 data.branch = Branch(data.branch.timeline, data.branch, data.end)
-            crashed = data.state != "shut down"
+            data.state = "in crash recovery" if crashed else data.state
             server = node.server
             wait = node.slow_start or (RECOVERY_S if crashed else 0.3)
             self.engine.at(wait, lambda: self._recovered(node, server))
+        node.files.pop(node.data_path + "/backup_label", None)
         self.write_pid_file(node)
         self.changed()
         return None
@@ -282,7 +290,7 @@ class World:
         node.files.pop(node.data_path + "/promote", None)
         node.files.pop(node.data_path + "/standby.signal", None)
         data.branch = Branch(data.branch.timeline + 1, data.branch, data.end)
-        data.slots, data.floor = {}, data.end
+        data.slots = {}
         server.state, server.upstream, data.state = "primary", None, "in production"
         self.note(f"{node.name}: is a primary on timeline {data.branch.timeline}, from {data.end:X}")
         self.changed()
