@@ -34,6 +34,7 @@ class Actor:
     __slots__ = (
         "children",
         "done",
+        "dying",
         "error",
         "greenlet",
         "name",
@@ -48,7 +49,7 @@ class Actor:
     def __init__(self, name: str, place: Any) -> None:
         self.name = name
         self.place = place
-        self.done = False
+        self.done = self.dying = False
         self.parked = False
         self.stalled = 0.0
         self.result: Any = None
@@ -109,6 +110,9 @@ class Engine:
         """Let the others run for so many seconds."""
         actor = self.current
         assert actor is not None
+        if actor.dying:
+            # What a dying process would still wait for, in a `finally` of its own, does not happen.
+            raise Killed
         self.wake(actor, max(seconds, 0.0))
         self._hub.switch()
 
@@ -139,8 +143,10 @@ class Engine:
         if actor.done or actor.greenlet is None:
             return
         if actor is self.current:
+            actor.dying = True
             raise Killed
         actor.ticket = 0
+        actor.dying = True
         if not actor.greenlet:
             actor.done, actor.error = True, Killed()
             for waiter in actor.waiters:

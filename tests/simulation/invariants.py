@@ -138,7 +138,7 @@ class Monitor:
         own = [number for number in gone if self.world.acks[number].node == node]
         if "cannot be known" in said:
             self.told.update(own)
-        elif "existed only on" in said:
+        elif "existed only on" in said and not said.startswith("nothing"):
             count = int(said.split(" ", 1)[0])
             if count < len(own):
                 self.violated("losses are told", f"{len(own)} writes of {node} are gone, the report says: {said}")

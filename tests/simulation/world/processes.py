@@ -284,6 +284,11 @@ class SimSubprocess:
         here.changed()
 
 
+def lives(owner: Any) -> bool:
+    """Tell whether it is a living actor of this history that acts, and not what is left of a dead one's frames."""
+    return owner is not None and owner is world().engine.current and not owner.dying and not owner.done
+
+
 class SimThreading:
     """Stands for `threading`: a thread that may hang, or sleep, is an actor of its own; another runs to its end."""
 
@@ -291,6 +296,7 @@ class SimThreading:
         def __init__(self, target: Any = None, args: Any = (), daemon: bool = False, **_: Any) -> None:
             self.target, self.args = target, args
             self.actor: Any = None
+            self.owner = world().engine.current
 
         def start(self) -> None:
             here, place = world(), machine()
@@ -305,7 +311,7 @@ class SimThreading:
                 here.programs.append(self.actor)
 
         def join(self, limit: float | None = None) -> None:
-            if self.actor is not None:
+            if self.actor is not None and lives(self.owner):
                 world().engine.join(self.actor, 3600.0 if limit is None else limit)
 
         def is_alive(self) -> bool:
@@ -314,10 +320,11 @@ class SimThreading:
     class Event:
         def __init__(self) -> None:
             self.told, self.waiting = False, None
+            self.owner = world().engine.current
 
         def set(self) -> None:
             self.told = True
-            if self.waiting is not None:
+            if lives(self.owner) and self.waiting is not None:
                 world().engine.wake(self.waiting)
 
         def wait(self, limit: float) -> bool:
