@@ -18,7 +18,7 @@ from tests.simulation.engine import Actor, Killed
 from tests.simulation.invariants import OPERATION, Monitor
 from tests.simulation.seams import SimProtocol
 from tests.simulation.world.machines import Machine, Node
-from tests.simulation.world.power import power_off
+from tests.simulation.world.power import power_off, power_on
 from tests.simulation.world.remote import SimHost
 from tests.simulation.world.site import MASK, World
 
@@ -261,6 +261,9 @@ class Operator:
         for name in world.databases:
             node = world.nodes[name]
             if node is not primaries[0] and (node.server is None or node.server.upstream != primaries[0].name or MASK in node.files):
+                if not node.on:
+                    power_on(world, node)
+                    return
                 self.call("rejoin", node=name)
                 return
         for name in world.databases:

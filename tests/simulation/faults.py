@@ -127,6 +127,11 @@ def _set(world: World, name: str, **values: Any) -> None:
         setattr(world.nodes[name], key, value)
 
 
+def _call(world: World, cast: Cast, orchestrator: str, flow: str, given: tuple[tuple[str, Any], ...]) -> None:
+    if orchestrator in cast.orchestrators:
+        cast.call(orchestrator, flow, **dict(given))
+
+
 def _down(world: World, cast: Cast, name: str) -> None:
     world.down.add(name)
 
@@ -158,7 +163,7 @@ KINDS: dict[str, Callable[..., None]] = {
     "harbor_stops": lambda world, cast, name: setattr(world.nodes[name].harbor, "running", False),
     "check": lambda world, cast: cast.note_position(),
     "alert": lambda world, cast, times: cast.alert(60.0, times),
-    "call": lambda world, cast, orchestrator, flow, given: cast.call(orchestrator, flow, **dict(given)),
+    "call": _call,
 }
 
 
