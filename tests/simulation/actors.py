@@ -80,13 +80,17 @@ class Cast:
     def start_guard(self, node: Node) -> None:
         """Start the guard's service on a node that has booted."""
         if node.guard:
-            self.world.guards[node.name] = self.engine.spawn(f"guard of {node.name}", node, guard_watch.watch, 0.5)
+            self.world.guards[node.name] = self.engine.spawn(
+                f"guard of {node.name}", node, guard_watch.watch, 0.5
+            )
 
     def prepare(self) -> None:
         """Put on the nodes what bootstrap and the first check leave there."""
         world = self.world
         first = world.nodes[world.databases[0]]
-        accepted = json.dumps({"primary": first.name, "system_identifier": "7300000000000000001", "timeline": 1})
+        accepted = json.dumps(
+            {"primary": first.name, "system_identifier": "7300000000000000001", "timeline": 1}
+        )
         for name in world.databases:
             node = world.nodes[name]
             node.files["/var/lib/harbor-ha/accepted.json"] = accepted + "\n"
@@ -197,8 +201,14 @@ def accepted(world: World) -> str:
 
 def open_operation(world: World) -> OperationRecord | None:
     """Find the operation that was begun last and not ended."""
-    found = [record_from(json.loads(node.files[OPERATION])) for node in world.nodes.values() if OPERATION in node.files]
-    last = max((record for record in found if record is not None), key=lambda record: record.progress, default=None)
+    found = [
+        record_from(json.loads(node.files[OPERATION]))
+        for node in world.nodes.values()
+        if OPERATION in node.files
+    ]
+    last = max(
+        (record for record in found if record is not None), key=lambda record: record.progress, default=None
+    )
     return last if last is not None and last.open else None
 
 
@@ -260,7 +270,9 @@ class Operator:
             return
         for name in world.databases:
             node = world.nodes[name]
-            if node is not primaries[0] and (node.server is None or node.server.upstream != primaries[0].name or MASK in node.files):
+            if node is not primaries[0] and (
+                node.server is None or node.server.upstream != primaries[0].name or MASK in node.files
+            ):
                 if not node.on:
                     power_on(world, node)
                     return

@@ -113,7 +113,14 @@ def run(plan: Plan, *, stop_at_violation: bool = True) -> Outcome:
     except Circling as error:
         monitor.violated("it comes to an end", str(error))
     finally:
-        engine.end([*world.guards.values(), *world.programs, *cast.flows, *([cast.operator] if cast.operator else [])])
+        engine.end(
+            [
+                *world.guards.values(),
+                *world.programs,
+                *cast.flows,
+                *([cast.operator] if cast.operator else []),
+            ]
+        )
     return Outcome(plan, monitor.found, world.story, cast.boundaries, monitor.excepted)
 
 

@@ -14,7 +14,13 @@ LOCK = "/var/lib/harbor-ha/lock.json"
 # "A frozen virtual machine that wakes up may write for the second until its guard looks"; and its stop takes five.
 WAKING_S = 8.0
 # Steps after which "nothing was changed" is not so any more, unless the run has undone them.
-CHANGING = ("Fence over SSH", "Promote the standby", "Shut the primary down", "Clone from the primary", "Rewind")
+CHANGING = (
+    "Fence over SSH",
+    "Promote the standby",
+    "Shut the primary down",
+    "Clone from the primary",
+    "Rewind",
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,8 @@ class Monitor:
                 continue
             self.violated(
                 "two writers",
-                f"{write.node} accepted a {write.by}'s write on timeline {write.branch.timeline} after {promotion.node} "
+                f"{write.node} accepted a {write.by}'s write on timeline {write.branch.timeline} "
+                f"after {promotion.node} "
                 f"had left it for timeline {promotion.branch.timeline} ({promotion.rung or 'no rung'})",
             )
             return
@@ -141,10 +148,14 @@ class Monitor:
         elif "existed only on" in said and not said.startswith("nothing"):
             count = int(said.split(" ", 1)[0])
             if count < len(own):
-                self.violated("losses are told", f"{len(own)} writes of {node} are gone, the report says: {said}")
+                self.violated(
+                    "losses are told", f"{len(own)} writes of {node} are gone, the report says: {said}"
+                )
             self.told.update(own)
         elif "nothing was lost" in report.text and own:
-            self.violated("losses are told", f"{len(own)} writes of {node} are gone, the report: nothing was lost")
+            self.violated(
+                "losses are told", f"{len(own)} writes of {node} are gone, the report: nothing was lost"
+            )
 
     def on_end(self, name: str, run: Any, text: str) -> None:
         """A run ended, with an error or without; `text` is what the operator reads of it."""
@@ -161,7 +172,9 @@ class Monitor:
             if record.title.startswith("Drain") and record.outcome is not None and record.outcome.changed
             if record.nodes and record.nodes[0].split(" ")[0] in self.world.drained
         ]
-        taken_back = any(record.title == "Take the old primary back" and record.outcome for record in run.records)
+        taken_back = any(
+            record.title == "Take the old primary back" and record.outcome for record in run.records
+        )
         if done and not taken_back:
             self.violated("a report is true", f"{name} says that nothing was changed: {'; '.join(done)}")
 
@@ -177,7 +190,8 @@ class Monitor:
             first = self.world.acks[gone[0]]
             self.violated(
                 "losses are told",
-                f"{len(gone)} acknowledged writes are gone and no report says so, the first on {first.node} at {first.at:.0f} s",
+                f"{len(gone)} acknowledged writes are gone and no report says so, "
+                f"the first on {first.node} at {first.at:.0f} s",
             )
         for node in self.world.nodes.values():
             lock = node.files.get(LOCK)
@@ -185,7 +199,10 @@ class Monitor:
             if lock and record and record["phase"] in ("done", "aborted"):
                 left = json.loads(lock)["expires_at"] - self.world.wall(node)
                 if left > 60.0:
-                    self.violated("no lock outlives its operation", f"the lock on {node.name} lives for {left:.0f} s more")
+                    self.violated(
+                        "no lock outlives its operation",
+                        f"the lock on {node.name} lives for {left:.0f} s more",
+                    )
 
 
 def rung_of(node: Node) -> str:

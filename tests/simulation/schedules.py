@@ -95,7 +95,11 @@ def drawn(seed: int) -> Plan:
     if rng.random() < 0.3:
         events.append(Event(rng.uniform(0, time), "check"))
     fates = tuple(
-        (rng.randrange(1, 120), rng.choice(("kill", "kill", "stall")), rng.choice((3.0, 20.0, 45.0, 200.0, 1000.0)))
+        (
+            rng.randrange(1, 120),
+            rng.choice(("kill", "kill", "stall")),
+            rng.choice((3.0, 20.0, 45.0, 200.0, 1000.0)),
+        )
         for _ in range(rng.choice((0, 0, 1, 1, 2)))
     )
     return plan(seed, setting, events, fates=fates, quiet_s=rng.choice((5.0, 60.0, 150.0, 1000.0)))
@@ -109,7 +113,11 @@ def _fault(rng: random.Random, at: float, nodes: list[str]) -> list[Event]:
     choices: list[list[Event]] = [
         [Event(at, "power_off", (node,))],
         [Event(at, "power_off", (node,)), Event(later, "power_on", (node,))],
-        [Event(at, "power_off", (node,)), Event(at, "power_off", (other,)), Event(later, "power_on", (node,))],
+        [
+            Event(at, "power_off", (node,)),
+            Event(at, "power_off", (other,)),
+            Event(later, "power_on", (node,)),
+        ],
         [Event(at, "freeze", (node, rng.choice((2.0, 12.0, 60.0, 300.0))))],
         [Event(at, "crash", (node,))],
         [Event(at, "hang", (node,))],
@@ -120,10 +128,17 @@ def _fault(rng: random.Random, at: float, nodes: list[str]) -> list[Event]:
         [Event(at, "isolate", (node,))],
         [Event(at, "isolate", (node,)), Event(later, "mend", (node,))],
         [Event(at, "isolate", (rng.choice(("o1", "o2")),))],
-        [Event(at, "clock", (rng.choice([*nodes, "o1", "o2"]), rng.choice((-7200.0, -300.0, 300.0, 7200.0))))],
+        [
+            Event(
+                at, "clock", (rng.choice([*nodes, "o1", "o2"]), rng.choice((-7200.0, -300.0, 300.0, 7200.0)))
+            )
+        ],
         [Event(at, "kill", (rng.choice(("o1", "o2")),))],
         [Event(at, "stall", (rng.choice(("o1", "o2")), rng.choice((10.0, 60.0, 400.0))))],
-        [Event(at, "clone", ("o1",)), Event(later, "call", ("o1-clone", "failover", (("expected_primary", A),)))],
+        [
+            Event(at, "clone", ("o1",)),
+            Event(later, "call", ("o1-clone", "failover", (("expected_primary", A),))),
+        ],
         [Event(at, "fence", (rng.choice(("fails", "times out after acting", "lies", "truthful")),))],
         [Event(at, "late_program", (node, rng.choice((20.0, 45.0, 120.0))))],
         [Event(at, "lag", (other,)), Event(at + 0.5, "burst", (node,))],

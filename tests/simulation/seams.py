@@ -90,7 +90,9 @@ class SimProtocol(protocol.Protocol):
         world().on_run(run)
         return run
 
-    def on_each(self, step: Any, nodes: Sequence[str], *, then: Sequence[str] = (), **plain: Any) -> dict[str, Outcome]:
+    def on_each(
+        self, step: Any, nodes: Sequence[str], *, then: Sequence[str] = (), **plain: Any
+    ) -> dict[str, Outcome]:
         hosts = {node: [node, *then] for node in nodes}
         if self.dry_run:
             for listed in hosts.values():
@@ -101,7 +103,9 @@ class SimProtocol(protocol.Protocol):
         )
 
     @contextlib.contextmanager
-    def beside(self, step: Any, nodes: Sequence[str], *, required: bool = True, **plain: Any) -> Iterator[None]:
+    def beside(
+        self, step: Any, nodes: Sequence[str], *, required: bool = True, **plain: Any
+    ) -> Iterator[None]:
         results: dict[str, Outcome | BaseException] = {}
         if self.dry_run:
             self.on_each(step, nodes, **plain)
@@ -139,7 +143,9 @@ class SimProtocol(protocol.Protocol):
         self.records.append(protocol.StepRecord(step.name, tuple(nodes), 0.0, 0.0, outcome, error))
         said = error if outcome is None else outcome.detail
         word = "FAILED" if outcome is None else "changed" if outcome.changed else "unchanged"
-        world().note(f"{_who()} {word}: {step.name} [{', '.join(nodes)}]: {said.splitlines()[0] if said else ''}")
+        world().note(
+            f"{_who()} {word}: {step.name} [{', '.join(nodes)}]: {said.splitlines()[0] if said else ''}"
+        )
 
 
 _FUNCTIONS: dict[int, Callable[..., Outcome]] = {}

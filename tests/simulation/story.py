@@ -30,7 +30,8 @@ def shrunk(plan: Plan, invariant: str, rerun: Callable[[Plan], Outcome] = run) -
             for number in range(len(plan.events))
         ]
         candidates += [
-            replace(plan, fates=plan.fates[:number] + plan.fates[number + 1 :]) for number in range(len(plan.fates))
+            replace(plan, fates=plan.fates[:number] + plan.fates[number + 1 :])
+            for number in range(len(plan.fates))
         ]
         for candidate in candidates:
             if fails(candidate):

@@ -154,5 +154,3 @@ class SimShutil:
     @staticmethod
     def copy2(source: str, target: str) -> None:
         pass
-
-

@@ -10,7 +10,14 @@ from tests.simulation.world.machines import Branch, Data, Node
 
 RDWR = real_os.O_WRONLY | real_os.O_RDWR
 # State files that no guard looks at; a write of one need not wake it.
-UNSEEN_BY_GUARDS = ("/lock.json", "/operation.json", "/term.json", "/last_primary.json", "/verdict.json", "/paused.json")
+UNSEEN_BY_GUARDS = (
+    "/lock.json",
+    "/operation.json",
+    "/term.json",
+    "/last_primary.json",
+    "/verdict.json",
+    "/paused.json",
+)
 
 
 def on_data(place: Node, path: str) -> bool:
@@ -78,7 +85,9 @@ def history_text(data: Data, timeline: int) -> str | None:
         branch = branch.parent
     if branch is None or branch.timeline != timeline or branch.parent is None:
         return None
-    return "".join(f"{number}\t{at >> 32:X}/{at & 0xFFFFFFFF:X}\tsimulated\n" for number, at in branch.forks())
+    return "".join(
+        f"{number}\t{at >> 32:X}/{at & 0xFFFFFFFF:X}\tsimulated\n" for number, at in branch.forks()
+    )
 
 
 def shared_text(place: Node, path: str) -> str | None:
@@ -220,7 +229,11 @@ class SimPath:
     def exists(path: str) -> bool:
         place = node()
         await_disk(place, path)
-        return path in place.files or path in place.dirs or any(key.startswith(path + "/") for key in place.files)
+        return (
+            path in place.files
+            or path in place.dirs
+            or any(key.startswith(path + "/") for key in place.files)
+        )
 
     isdir = exists
 

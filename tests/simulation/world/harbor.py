@@ -97,9 +97,9 @@ def write_through_balancer(site: Any, *, timeout: float = 30.0, **_: Any) -> Out
     while True:
         if here.service(machine().name, "balancer") == "open":
             for name, node in here.nodes.items():
-                if node.harbor is not None and name not in here.drained and here.check_up(name):
-                    if here.write("client", name, node.harbor.core):
-                        return Outcome(False, "a write was accepted")
+                served = node.harbor is not None and name not in here.drained and here.check_up(name)
+                if served and node.harbor is not None and here.write("client", name, node.harbor.core):
+                    return Outcome(False, "a write was accepted")
         if here.engine.now > deadline:
             raise HarborHaError("No write through the load balancer was accepted.", where="load balancer")
         here.engine.sleep(1.0)

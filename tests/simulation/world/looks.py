@@ -207,7 +207,9 @@ def cluster_of(node: Node, data: Data) -> Cluster:
         auto_conf=(),
         writable=node.disk in ("ok", "full"),
         ready_count=0,
-        checkpoint_end=Lsn(data.checkpoint_end) if data.state == "shut down" and data.checkpoint_end else None,
+        checkpoint_end=Lsn(data.checkpoint_end)
+        if data.state == "shut down" and data.checkpoint_end
+        else None,
         history=history_of(data),
     )
 
@@ -216,7 +218,8 @@ def server_of(node: Node) -> Server:
     """Describe a server that answers SQL."""
     here = world()
     server, data = node.server, node.data
-    assert server is not None and data is not None
+    assert server is not None
+    assert data is not None
     recovering = server.state == "standby"
     end = Lsn(data.end)
     receiver = None
@@ -234,7 +237,15 @@ def server_of(node: Node) -> Server:
             )
     streaming = {sender.application_name for sender in senders}
     slots = tuple(
-        Slot(slot_of(name), "physical", slot_of(name) in streaming, end, "lost" if lost else "reserved", None, False)
+        Slot(
+            slot_of(name),
+            "physical",
+            slot_of(name) in streaming,
+            end,
+            "lost" if lost else "reserved",
+            None,
+            False,
+        )
         for name, lost in data.slots.items()
     )
     text = node.files.get(SYNC_FILE, "")

@@ -183,7 +183,9 @@ class Node(Machine):
     @property
     def primary(self) -> bool:
         """Whether its server answers as one that can be written to, disks apart."""
-        return self.lives and self.server is not None and self.server.state == "primary" and self.server.answers
+        return (
+            self.lives and self.server is not None and self.server.state == "primary" and self.server.answers
+        )
 
     @property
     def accepts(self) -> bool:

@@ -1,4 +1,4 @@
-"""What an orchestrator reaches: programs on nodes, SQL on their servers, Harbor, the load balancer, the fence command."""
+"""What an orchestrator reaches: programs on nodes, their SQL, Harbor, the load balancer, the fence command."""
 
 import json
 import re
@@ -65,7 +65,12 @@ class Programs:
             text = "if True:\n" + found[1]
             code = self._lines[module.__name__] = compile(text, module.__name__, "exec")
         captured = Captured(payload)
-        here = {**module.__dict__, "json": captured, "sys": captured, "print": lambda value: captured.dump(value, None)}
+        here = {
+            **module.__dict__,
+            "json": captured,
+            "sys": captured,
+            "print": lambda value: captured.dump(value, None),
+        }
         exec(code, here)  # noqa: S102 - the last lines of our own module
         return captured.answer
 
@@ -86,7 +91,9 @@ class SimHost:
     def node(self) -> Node:
         return world().nodes[self.name]
 
-    def python(self, source: str, payload: Any = None, *, timeout: float = 30.0, user: str | None = None) -> Any:
+    def python(
+        self, source: str, payload: Any = None, *, timeout: float = 30.0, user: str | None = None
+    ) -> Any:
         import importlib
 
         module = importlib.import_module(source.partition("\n")[0][2:])
@@ -173,10 +180,18 @@ def sim_connect(target: Any, via: Any = None) -> SimHost:
 
 
 def execute(
-    site: Any, host: SimHost, statements: str, *, database: str = "postgres", timeout: float = 30.0, **given: str
+    site: Any,
+    host: SimHost,
+    statements: str,
+    *,
+    database: str = "postgres",
+    timeout: float = 30.0,
+    **given: str,
 ) -> list[list[str]]:
     """Stand for `tasks.postgres.sql.execute`."""
-    rows: list[list[str]] = host.do("SQL", lambda: _answer(host.node, statements, given, timeout), timeout + 1)
+    rows: list[list[str]] = host.do(
+        "SQL", lambda: _answer(host.node, statements, given, timeout), timeout + 1
+    )
     return rows
 
 
@@ -192,7 +207,13 @@ def _answer(node: Node, sql: str, given: dict[str, str], timeout: float) -> list
         if not recovering and node.disk != "ok":
             raise OSError("PANIC: could not write")
         here.checkpoint(node)
-        return [["t" if recovering else "f", str(data.control_timeline), "" if recovering else str(data.branch.timeline)]]
+        return [
+            [
+                "t" if recovering else "f",
+                str(data.control_timeline),
+                "" if recovering else str(data.branch.timeline),
+            ]
+        ]
     if "pg_is_in_recovery() AND slot_name" in sql:
         if not recovering or not data.slots:
             return []
@@ -291,7 +312,9 @@ class SimBalancer:
         here = world()
         return {
             name: NodeState(
-                Served.DRAINED if name in here.drained else Served.UP if here.check_up(name) else Served.DOWN, 0, ""
+                Served.DRAINED if name in here.drained else Served.UP if here.check_up(name) else Served.DOWN,
+                0,
+                "",
             )
             for name, node in here.nodes.items()
             if node.harbor is not None

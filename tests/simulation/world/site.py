@@ -7,6 +7,7 @@ from typing import Any
 
 from blocks import HarborSite
 from tests.simulation.engine import Actor, Engine
+from tests.simulation.world.links import BALANCER, REDIS, Links
 from tests.simulation.world.machines import (
     BURST_BYTES,
     CHECKPOINT_BYTES,
@@ -22,7 +23,6 @@ from tests.simulation.world.machines import (
 )
 
 WALL = 1_700_000_000.0
-BALANCER, REDIS, NAS = "balancer", "redis", "nas"
 # How often clients and jobs write at the least while time goes on.
 WRITE_EVERY_S = 1.0
 RECOVERY_S = 3.0
@@ -51,11 +51,10 @@ class Noise:
     lag: set[str] = field(default_factory=set)  # standbys that receive keep-alives and no WAL
 
 
-class World:
+class World(Links):
     """A site and its truth.
 
     Attributes:
-        cut: directed pairs of places between which packets are lost.
         drained: nodes that the load balancer serves no clients.
         acks: acknowledged writes.
         accepted: the nodes that accepted a write in the turn at hand, by line.
@@ -63,14 +62,12 @@ class World:
     """
 
     def __init__(self, site: HarborSite, engine: Engine, rng: random.Random) -> None:
+        super().__init__()
         self.site = site
         self.engine = engine
         self.rng = rng
-        self.nodes: dict[str, Node] = {}
         self.machines: dict[str, Machine] = {}
-        self.cut: set[tuple[str, str]] = set()
         self.drained: set[str] = set()
-        self.down: set[str] = set()  # balancer, redis, NAS that are dead
         self.noise = Noise()
         self.acks: list[Write] = []
         self.changes = 0
@@ -131,46 +128,6 @@ class World:
             guard = self.guards.get(node.name)
             if guard is not None and guard.parked and node.lives:
                 self.engine.wake(guard, self.rng.uniform(0.05, 1.0))
-
-    def has_nas(self, name: str) -> bool:
-        """Tell whether the NAS answers a node."""
-        return NAS not in self.down and self.path(name, NAS)
-
-    # --- paths -----------------------------------------------------------------------------------------------
-
-    def path(self, one: str, other: str) -> bool:
-        """Tell whether two places can talk."""
-        return one == other or ((one, other) not in self.cut and (other, one) not in self.cut)
-
-    def ssh(self, origin: str, name: str) -> bool:
-        """Tell whether a login from there works."""
-        node = self.nodes[name]
-        return node.lives and self.path(origin, name)
-
-    def ways(self, origin: str, name: str) -> list[str]:
-        """List the nodes over which a login works when the direct one does not."""
-        return [
-            other
-            for other, node in self.nodes.items()
-            if other != name and node.lives and self.path(origin, other) and self.ssh(other, name)
-        ]
-
-    def port(self, origin: str, name: str) -> str:
-        """Say what a TCP connection to a node's PostgreSQL does."""
-        node = self.nodes[name]
-        if not node.on or not self.path(origin, name):
-            return "silent"
-        if node.frozen:
-            return "open" if node.server is not None else "refused"
-        return "open" if node.server is not None else "refused"
-
-    def service(self, origin: str, name: str) -> str:
-        """Say what a TCP connection to the load balancer or Redis does."""
-        return "open" if self.path(origin, name) and name not in self.down else "silent"
-
-    def name_at(self, address: str) -> str:
-        """Name the node at an address."""
-        return next(node.name for node in self.nodes.values() if node.address == address)
 
     # --- PostgreSQL --------------------------------------------------------------------------------------------
 
@@ -419,7 +376,11 @@ class World:
             if node.harbor is not None:
                 if name in self.drained:
                     return f"{name} is drained"
-                if not self.check_up(name) or node.harbor.core != primary.name or node.harbor.jobs != primary.name:
+                if (
+                    not self.check_up(name)
+                    or node.harbor.core != primary.name
+                    or node.harbor.jobs != primary.name
+                ):
                     return f"the Harbor of {name} does not work with {primary.name}"
         return ""
 
