@@ -274,6 +274,7 @@ def replacements() -> dict[int, Any]:
         (pg_log.log_size, log_size),
         (shared_copy.read_shared, files.read_shared),
         (shared_copy.keep_shared, files.keep_shared),
+        (shared_copy.drop_shared, files.drop_shared),
         (guard_note.write_volatile, files.write_volatile),
         (guard_watch.version_of, version_of),
         (threading, processes.SimThreading),

@@ -115,6 +115,14 @@ def keep_shared(p: dict[str, Any], name: str, text: str) -> bool:
     return True
 
 
+def drop_shared(p: dict[str, Any], name: str) -> bool:
+    """Stand for `shared_copy.drop_shared`."""
+    if not world().has_nas(node().name):
+        return False
+    world().nas_files.pop(f"{p['nas_path']}/.harbor-ha/{p['site']}/{name}.json", None)
+    return True
+
+
 def write_volatile(path: str, text: str) -> None:
     """Stand for `guard_note.write_volatile`: /run is in memory and takes it always."""
     place = node()

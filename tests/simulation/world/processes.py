@@ -160,11 +160,24 @@ def psql(p: dict[str, Any], sql: str, limit: float = 5.0, database: str = "postg
         return "t|" if recovering else f"f|{data.branch.timeline}"
     if "DECLARE until" in sql:
         return _await_replay(sql, place)
+    if "pg_stat_wal_receiver" in sql:
+        return "t" if hears(here, place) else "f"
     if sql.strip().startswith("SELECT pg_is_in_recovery()"):
         return "t" if recovering else "f"
     if sql.strip() in ("SELECT 1",) or "ALTER SYSTEM RESET" in sql:
         return "1"
     raise NotImplementedError(f"the simulation does not know this SQL: {sql[:200]}")
+
+
+def hears(here: Any, place: Node) -> bool:
+    """Tell whether a standby's receiver streams and heard of its primary within 8 s."""
+    server = place.server
+    return (
+        server is not None
+        and server.state == "standby"
+        and server.upstream is not None
+        and here.engine.now - server.heard_at < 8.0
+    )
 
 
 def _await_replay(sql: str, place: Node) -> str:
@@ -247,6 +260,8 @@ def reaches(address: str, port: int) -> str:
 
 class SimSubprocess:
     """Stands for `subprocess` in the guard, which stops and starts Harbor's containers."""
+
+    SubprocessError = real_subprocess.SubprocessError
 
     TimeoutExpired = real_subprocess.TimeoutExpired
     PIPE, DEVNULL, STDOUT = real_subprocess.PIPE, real_subprocess.DEVNULL, real_subprocess.STDOUT

@@ -20,7 +20,7 @@ from tests.simulation.engine import Killed
 from tests.simulation.world.here import machine, world
 from tests.simulation.world.machines import SYSTEM, Node
 from tests.simulation.world.power import power_off
-from tests.simulation.world.processes import lsn
+from tests.simulation.world.processes import hears, lsn
 from tests.simulation.world.site import Write
 
 CONNECT_LIMIT_S = 3.0
@@ -223,6 +223,8 @@ def _answer(node: Node, sql: str, given: dict[str, str], timeout: float) -> list
         return _ensure_slots(here, node, given["wanted"])
     if "pg_create_physical_replication_slot(:'slot'" in sql:
         return _make_slot(here, node, given["slot"])
+    if "pg_stat_wal_receiver" in sql:
+        return [["t" if hears(here, node) else "f"]]
     if "pg_database_size" in sql:
         return [["50000000"]]
     if "json_build_object('timeline'" in sql:
