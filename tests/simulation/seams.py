@@ -34,6 +34,7 @@ from tasks.errors import HarborHaError
 from tasks.guard.on_node import boot_guard, guard_look, guard_note, guard_watch
 from tasks.hosts import connection, local
 from tasks.observation import look
+from tasks.on_node import files as node_files
 from tasks.on_node import pg_disk, pg_log, pg_run, shared_copy
 from tasks.operation import holder
 from tasks.outcome import Outcome
@@ -47,7 +48,7 @@ from tasks.postgres.on_node import (
     pg_rewind,
     pg_wal,
 )
-from tests.simulation.world import copies, files, looks, processes, remote
+from tests.simulation.world import copies, files, looks, processes, remote, trees
 from tests.simulation.world.harbor import EFFECTS
 from tests.simulation.world.here import SIM_TIME, machine, world
 
@@ -231,6 +232,11 @@ def as_postgres(argv: list[str]) -> list[str]:
     return argv
 
 
+def ids_of(name: str) -> tuple[int, int]:
+    """Stand for `pg_disk.ids_of`."""
+    return 1, 1
+
+
 def log_size(path: str) -> int:
     """Stand for `pg_log.log_size`."""
     return 0
@@ -244,6 +250,18 @@ def version_of(path: str) -> str:
 def listens(p: dict[str, Any]) -> bool:
     """Stand for `pg_fence.listens`."""
     return bool(processes.servers_in(p["data"]))
+
+
+# Of `tasks.on_node.files`.
+_TREES = (
+    "make_directories",
+    "new_directory",
+    "write_file",
+    "copy_file",
+    "move",
+    "remove_tree",
+    "lock_file",
+)
 
 
 # By what is replaced, wherever a module holds it.
@@ -265,6 +283,9 @@ def replacements() -> dict[int, Any]:
         (holder.this_process, this_process),
         (holder._start_of, start_of),
         (pg_disk.text_of, files.text_of),
+        (pg_disk.text_to_change, trees.text_to_change),
+        (pg_disk.ids_of, ids_of),
+        *[(getattr(node_files, name), getattr(trees, name)) for name in _TREES],
         (pg_disk.write_durably, files.write_durably),
         (pg_disk.remove_durably, files.remove_durably),
         (pg_disk.control, processes.control),

@@ -141,16 +141,5 @@ class SimShutil:
     """Stands for `shutil`."""
 
     @staticmethod
-    def rmtree(path: str, ignore_errors: bool = False) -> None:
-        place = node()
-        place.dirs.pop(path, None)
-        for key in [key for key in place.files if key.startswith(path + "/")]:
-            del place.files[key]
-
-    @staticmethod
     def disk_usage(path: str) -> Any:
         return SimpleNamespace(free=50 << 30 if node().disk == "ok" else 0)
-
-    @staticmethod
-    def copy2(source: str, target: str) -> None:
-        pass

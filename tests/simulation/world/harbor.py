@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tasks.errors import HarborHaError
+from tasks.harbor.proof import BY_POLICY, FAILED, OK
 from tasks.outcome import Outcome
 from tests.simulation.world.here import machine, world
 from tests.simulation.world.machines import Harbor
@@ -89,20 +89,36 @@ def wait_healthy(site: Any, host: SimHost, **_: Any) -> Outcome:
     return Outcome(host.do("wait healthy", work, 70.0), "healthy")
 
 
-def write_through_balancer(site: Any, *, timeout: float = 30.0, **_: Any) -> Outcome:
-    """Wait until a client's write is accepted."""
+def write_through_balancer(site: Any, *, timeout: float = 30.0, settle_s: float = 10.0, **_: Any) -> Outcome:
+    """See whether a client's write is accepted; Harbor may refuse by policy, as it was told to."""
     here = world()
     here.boundary("before the write through the load balancer")
-    deadline = here.engine.now + timeout
+    deadline, refusing = here.engine.now + timeout, None
     while True:
-        if here.service(machine().name, "balancer") == "open":
-            for name, node in here.nodes.items():
-                served = node.harbor is not None and name not in here.drained and here.check_up(name)
-                if served and node.harbor is not None and here.write("client", name, node.harbor.core):
-                    return Outcome(False, "a write was accepted")
-        if here.engine.now > deadline:
-            raise HarborHaError("No write through the load balancer was accepted.", where="load balancer")
+        said = _client_write()
+        if said == OK:
+            return Outcome(False, "a write was accepted", {"answer": OK, "why": ""})
+        now = here.engine.now
+        refusing = (refusing or now) if said == BY_POLICY else None
+        if refusing is not None and (now > deadline or now - refusing >= settle_s):
+            return Outcome(False, "refused by policy", {"answer": BY_POLICY, "why": "read-only mode"})
+        if now > deadline:
+            return Outcome(False, "not accepted", {"answer": FAILED, "why": "no answer"})
         here.engine.sleep(1.0)
+
+
+def _client_write() -> str:
+    here = world()
+    if here.service(machine().name, "balancer") != "open":
+        return FAILED
+    for name, node in here.nodes.items():
+        if node.harbor is None or name in here.drained or not here.check_up(name):
+            continue
+        if here.noise.read_only:
+            return BY_POLICY
+        if here.write("client", name, node.harbor.core):
+            return OK
+    return FAILED
 
 
 # By module and function below `tasks`; what is not here runs as it is.

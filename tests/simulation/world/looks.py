@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from tasks.clock import Moment
+from tasks.guard.on_node.heard import SILENT_S
 from tasks.observation.look import SiteLook, with_pause, with_views
-from tasks.operation.files import LOCK, PAUSED, shared_path
+from tasks.operation.files import HEARD, LOCK, PAUSED, shared_path
 from tasks.operation.holder import known_dead
 from tasks.operation.witnesses import Witnesses
 from tasks.postgres.controldata import ControlData
@@ -111,6 +112,9 @@ def facts_of(node: Node, moment: Moment, way: str) -> NodeFacts:
     for path, text in node.files.items():
         if path.startswith(STATE_DIR) and path.endswith(".json") and "/" not in path[len(STATE_DIR) :]:
             state[path[len(STATE_DIR) : -5]] = _json(text)
+    heard = heard_of(node)
+    if heard is not None:
+        state[HEARD] = heard
     peers = [name for name in here.databases if name != node.name]
     return NodeFacts(
         name=node.name,
@@ -133,6 +137,17 @@ def facts_of(node: Node, moment: Moment, way: str) -> NodeFacts:
         boot_id=node.boot_id(),
         uptime_s=here.engine.now - node.booted_at,
     )
+
+
+def heard_of(node: Node) -> dict[str, Any] | None:
+    """Give the note of the durability service: when this standby last had a sign of life of its primary."""
+    here, server = world(), node.server
+    if server is None or server.state != "standby" or not server.answers or server.life_at is None:
+        return None
+    silent = here.engine.now - server.life_at
+    if silent <= SILENT_S:
+        return None
+    return {"silent": True, "at": here.wall(node) - silent, "server": str(server.started), "lsn": "0/0"}
 
 
 def shared_of(node: Node) -> dict[str, Any]:

@@ -87,7 +87,8 @@ class Server:
         hung: processes, and no SQL.
         sync: synchronous_standby_names.
         upstream: the primary that it streams from.
-        heard_at: when the primary was heard last.
+        heard_at: when the receiver heard the primary last.
+        life_at: when the durability service saw the last sign of life of it: heard, or its port open.
     """
 
     pid: int
@@ -98,6 +99,7 @@ class Server:
     read_only: bool = False
     upstream: str | None = None
     heard_at: float = -1e9
+    life_at: float | None = None
 
     @property
     def answers(self) -> bool:

@@ -1,5 +1,6 @@
 """The truth: who reaches whom, who runs, who writes; and what happens by itself."""
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ class Noise:
     fence: str = "truthful"  # `truthful`, `fails`, `times out after acting`, `lies`
     late_program: dict[str, float] = field(default_factory=dict)  # by node: the next program comes so late
     lag: set[str] = field(default_factory=set)  # standbys that receive keep-alives and no WAL
+    read_only: bool = False  # Harbor was put into read-only mode, and refuses clients by policy
 
 
 class World(Links):
@@ -290,10 +292,19 @@ class World(Links):
             source = self.upstream_of(node) if node.disk == "ok" else None
             server.upstream = source.name if source else None
             if source is None or source.data is None:
+                if server.life_at is not None and self._lives(name):
+                    server.life_at = self.engine.now
                 continue
-            server.heard_at = self.engine.now
+            server.heard_at = server.life_at = self.engine.now
             if name not in self.noise.lag:
                 data.branch, data.end = source.data.branch, source.data.end
+
+    def _lives(self, name: str) -> bool:
+        """Tell what the durability service of a standby sees: whether the accepted primary's port is open."""
+        text = self.nodes[name].files.get("/var/lib/harbor-ha/accepted.json")
+        known = [str(json.loads(text)["primary"])] if text else []
+        peers = [peer for peer in self.databases if peer != name and peer in known] or self.databases
+        return any(peer != name and self.port(name, peer) == "open" for peer in peers)
 
     def _write(self) -> None:
         now = self.engine.now
@@ -304,7 +315,8 @@ class World(Links):
                 continue
             if self.path(name, REDIS) and REDIS not in self.down:
                 node.redis_at = now
-            if name not in self.drained and BALANCER not in self.down and self.path(BALANCER, name):
+            served = not self.noise.read_only and name not in self.drained
+            if served and BALANCER not in self.down and self.path(BALANCER, name):
                 tried.append(("client", name, harbor.core))
             tried.append(("job", name, harbor.jobs))
         for by, origin, target in tried:
