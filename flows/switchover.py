@@ -18,7 +18,7 @@ from flows.rules.switchover import MaySwitch, may_switch_over
 from tasks import clock
 from tasks.errors import Refused
 from tasks.harbor import steps as harbor
-from tasks.operation.record import Fence, OperationKind, OperationRecord, Phase
+from tasks.operation.record import Fence, OperationKind, Phase
 from tasks.postgres import ha_steps as postgres
 
 
@@ -76,13 +76,13 @@ def admit(work: Operation, to: str) -> Entry | None:
     record = open_record(work.seen)
     if record is not None and record.kind is OperationKind.SWITCHOVER and not work.run.dry_run:
         work.resume(record)
-        return resumed(work, record)
+        return resumed(work)
     if record is None and work.seen.node(to).is_primary:
         return None
     return Entry.OBSERVE
 
 
-def resumed(work: Operation, record: OperationRecord) -> Entry:
+def resumed(work: Operation) -> Entry:
     """Say where the open switchover goes on; one that did nothing yet is closed and begun anew.
 
     Raises:
@@ -93,9 +93,10 @@ def resumed(work: Operation, record: OperationRecord) -> Entry:
         work.refuse("The switchover cannot go on.", decision)
     if decision.kind in (Entry.OBSERVE, Entry.CLOSE):
         # Nothing was promoted, which was asked on the target itself; so the way back is open.
-        work.record = record.at(Phase.TAKING_BACK, orchestrator=work.held.orchestrator)
+        work.record = work.held.at(Phase.TAKING_BACK)
         if decision.kind is Entry.OBSERVE:
-            take_back(work)
+            left = take_back(work)
+            work.sections.update({"What stays changed": left} if left else {})
         work.close(Phase.ABORTED)
         work.record = None
         work.look()
@@ -193,8 +194,7 @@ def take_back(work: Operation) -> list[str]:
             timeline=record.from_timeline or 1,
             authority=work.authority(),
         )
-    unstage(work)
-    return []
+    return unstage(work)
 
 
 def follow(work: Operation) -> None:

@@ -23,13 +23,23 @@ def staged(work: Operation) -> AbstractContextManager[None]:
     return work.run.beside(harbor.stage, harbor_paths(work), required=False, database_host=address)
 
 
-def unstage(work: Operation) -> None:
-    """Point every Harbor at the old primary again; nothing was promoted."""
+def unstage(work: Operation) -> list[str]:
+    """Point every Harbor at the old primary again; nothing was promoted.
+
+    Returns:
+        which could not be, in words: at its next start it would use a standby, and nobody had said so.
+    """
     site = work.run.site
     address = site.node(work.held.expected_primary).address
-    if site.failover.repoint == "edit":
-        work.run.try_each(harbor.repoint_core, harbor_paths(work), database_host=address)
-        work.run.try_each(harbor.restart_jobservice, harbor_paths(work), database_host=address)
+    if site.failover.repoint != "edit":
+        return []
+    work.run.try_each(harbor.repoint_core, harbor_paths(work), database_host=address)
+    work.run.try_each(harbor.restart_jobservice, harbor_paths(work), database_host=address)
+    return [
+        f"the Harbor of {node}, which is not reached, may be set to {work.held.target}: "
+        "run bootstrap when it is back, which points every Harbor at the primary"
+        for node in unreachable_harbors(work)
+    ]
 
 
 def open_traffic(work: Operation, *, follow: Callable[[Operation], None] | None = None) -> None:
@@ -106,7 +116,7 @@ def put_back(work: Operation) -> list[str]:
     """Undo what was done before a promotion that does not come: Harbor, the load balancer; return what stays."""
     record, left = work.held, []
     if record.staged:
-        unstage(work)
+        left += unstage(work)
     for node in record.drained:
         _, failed = work.run.try_each(balancer.undrain, [node])
         left += [f"{node} is still drained at the load balancer: {error}" for error in failed.values()]

@@ -10,31 +10,58 @@ import flows.pause
 import flows.rejoin
 import flows.switchover
 from flows.machinery.operation import Operation
-from tasks.errors import HarborHaError
+from tasks.balancer import steps as balancer
+from tasks.errors import HarborHaError, Refused
 from tasks.guard.install import CONFIG, node_config
 from tasks.guard.on_node import boot_guard, guard_watch
-from tasks.operation.record import OperationRecord, record_from
+from tasks.harbor import steps as harbor
+from tasks.operation import store
 from tests.simulation.engine import Actor, Killed
-from tests.simulation.invariants import OPERATION, Monitor
-from tests.simulation.seams import SimProtocol
+from tests.simulation.invariants import Monitor
+from tests.simulation.seams import SimProtocol, SimSecrets, publish
 from tests.simulation.world.machines import Machine, Node
-from tests.simulation.world.power import power_off, power_on
 from tests.simulation.world.remote import SimHost
-from tests.simulation.world.site import MASK, World
+from tests.simulation.world.site import World
 
 SITE = "example"
+# No flow of a site this small takes longer, a clone with a dead node in its way included.
+FLOW_LIMIT_S = 4 * 3600.0
+
+
+def bootstrap(site: str) -> dict[str, Any]:
+    """Stand for what `bootstrap` does to a site that is built: every Harbor uses the primary, and is served.
+
+    Raises:
+        Refused: not every node is reached, or there is no one primary.
+    """
+    run = SimProtocol.begin("bootstrap", site)
+    seen = Operation.begin(run).seen
+    primaries = [node.name for node in seen.nodes if node.is_primary]
+    if len(primaries) != 1 or not all(node.reachable for node in seen.every):
+        raise Refused("No bootstrap.", ["a node is away, or there is no one primary"])
+    hosts = [SimHost(node.name) for node in seen.nodes]
+    op_id = f"bootstrap-{SimSecrets.token_hex(4)}"
+    store.acquire(run.site, *hosts, op_id=op_id, required=[host.name for host in hosts])  # type: ignore[arg-type]
+    try:
+        address = run.site.node(primaries[0]).address
+        for node in [node.name for node in run.site.nodes if node.runs_harbor]:
+            run.on(harbor.repoint_core, node, database_host=address)
+            run.on(harbor.restart_jobservice, node, database_host=address)
+            run.on(harbor.up, node)
+            run.on(harbor.wait_healthy, node)
+            run.on(balancer.admit, node)
+    finally:
+        store.release(run.site, *hosts, op_id=op_id)  # type: ignore[arg-type]
+    return publish(run, "bootstrap: every Harbor uses the primary")
+
+
 FLOWS: dict[str, Callable[..., Any]] = {
     "failover": flows.failover.failover.fn,
     "switchover": flows.switchover.switchover.fn,
     "rejoin": flows.rejoin.rejoin.fn,
     "pause": flows.pause.pause.fn,
+    "bootstrap": bootstrap,
 }
-# No flow of a site this small takes longer, a clone with a dead node in its way included.
-FLOW_LIMIT_S = 4 * 3600.0
-
-
-class Defect(Exception):
-    """The flow raised what is none of our errors."""
 
 
 class Orchestrator(Machine):
@@ -177,11 +204,6 @@ class Cast:
 
         self.world.programs.append(self.engine.spawn("alert", desk, work))
 
-    def operate(self, rounds: int) -> Actor:
-        """Have an operator bring the site back, by reports and runbook; every failure is gone."""
-        self.operator = self.engine.spawn("operator", self.desk, lambda: Operator(self).work(rounds))
-        return self.operator
-
 
 def judge_boot(node: Node) -> bool:
     """Ask the boot guard, as systemd does before it starts the server."""
@@ -197,130 +219,3 @@ def accepted(world: World) -> str:
             note = json.loads(text)
             best = max(best, (int(note.get("timeline", 0)), str(note["primary"])))
     return best[1]
-
-
-def open_operation(world: World) -> OperationRecord | None:
-    """Find the operation that was begun last and not ended."""
-    found = [
-        record_from(json.loads(node.files[OPERATION]))
-        for node in world.nodes.values()
-        if OPERATION in node.files
-    ]
-    last = max(
-        (record for record in found if record is not None), key=lambda record: record.progress, default=None
-    )
-    return last if last is not None and last.open else None
-
-
-class Operator:
-    """Somebody who does what reports and the runbook say, one thing after the other."""
-
-    def __init__(self, cast: Cast) -> None:
-        self.cast, self.world = cast, cast.world
-        self.log: list[str] = []
-        self.orchestrator = "o1"
-
-    def work(self, rounds: int) -> str:
-        """Act until the site is healthy; return what is wrong with it at the end."""
-        for number in range(rounds):
-            self.cast.engine.sleep(20.0 if number else 60.0)
-            why = self.unhealthy()
-            if not why:
-                return ""
-            self.act(why)
-        return f"{self.unhealthy()} after: {'; '.join(self.log[-6:])}"
-
-    def unhealthy(self) -> str:
-        """Say what `check` would complain of."""
-        world = self.world
-        paused = any("/var/lib/harbor-ha/paused.json" in node.files for node in world.nodes.values())
-        if paused or any(path.endswith("/paused.json") for path in world.nas_files):
-            return "paused"
-        record = open_operation(world)
-        return world.healthy() or (f"{record.kind} is unfinished" if record else "")
-
-    def call(self, flow: str, **given: Any) -> tuple[str, str]:
-        """Call a flow and read what it says."""
-        actor = self.cast.call(self.orchestrator, flow, **given)
-        self.cast.engine.join(actor, FLOW_LIMIT_S)
-        if not actor.done:
-            self.cast.engine.kill(actor)
-        kind, text = actor.result or ("Crashed", str(actor.error))
-        self.log.append(f"{flow}({', '.join(map(str, given.values()))}): {kind}: {text[:160]}")
-        if "is in progress" in text:
-            # Its process is dead: the lock runs out.
-            self.cast.engine.sleep(61.0)
-        return kind, text
-
-    def act(self, why: str) -> None:
-        """Do the next thing."""
-        world = self.world
-        primaries = world.primaries
-        if why == "paused":
-            self.call("pause", end=True)
-            return
-        if len(primaries) > 1:
-            self.two_primaries(primaries)
-            return
-        record = open_operation(world)
-        if record is not None and self.again(record):
-            return
-        if not primaries:
-            self.fail_over()
-            return
-        for name in world.databases:
-            node = world.nodes[name]
-            if node is not primaries[0] and (
-                node.server is None or node.server.upstream != primaries[0].name or MASK in node.files
-            ):
-                if not node.on:
-                    power_on(world, node)
-                    return
-                self.call("rejoin", node=name)
-                return
-        for name in world.databases:
-            if name != primaries[0].name and name in why:
-                self.call("rejoin", node=name)
-                return
-
-    def again(self, record: OperationRecord) -> bool:
-        """Call what was left unfinished again; tell whether it was admitted."""
-        if record.kind == "failover":
-            kind, text = self.failover(record.expected_primary)
-        elif record.kind == "switchover":
-            kind, text = self.call("switchover", to=record.target)
-        else:
-            kind, text = self.call("rejoin", node=record.target)
-        return kind == "ended" and "Nothing was done" not in text
-
-    def fail_over(self) -> None:
-        """No primary: call failover for the one that was accepted last."""
-        self.failover(accepted(self.world))
-
-    def failover(self, primary: str) -> tuple[str, str]:
-        """Call failover, and what its refusal asks for."""
-        kind, text = self.call("failover", expected_primary=primary)
-        node = self.world.nodes[primary]
-        vouch = {}
-        if "attest_fenced=True" in text or ("COOLDOWN" in text or "cooldown" in text):
-            if not self.world.ssh(self.orchestrator, primary):
-                power_off(self.world, node)
-                vouch["attest_fenced"] = True
-            elif "cooldown" in text:
-                vouch["attest_fenced"] = False
-                vouch["accept_data_loss"] = True
-        if "accept_data_loss" in text:
-            vouch["accept_data_loss"] = True
-        if vouch:
-            self.cast.engine.sleep(15.0)
-            kind, text = self.call("failover", expected_primary=primary, **vouch)
-        return kind, text
-
-    def two_primaries(self, primaries: list[Node]) -> None:
-        """The runbook's page: keep the higher timeline, fence the other by hand."""
-        keep = max(primaries, key=lambda node: node.data.branch.timeline if node.data else 0)
-        for node in primaries:
-            if node is not keep:
-                self.world.note(f"the operator fences {node.name} by hand")
-                node.files[node.data_path + "/standby.signal"] = ""
-                self.world.stop(node, "fast")

@@ -173,6 +173,9 @@ def heal(world: World, cast: Cast) -> None:
     world.cut.clear()
     world.down.clear()
     world.noise.fence, world.noise.late_program, world.noise.lag = "truthful", {}, set()
+    world.noise.read_only = False
+    for machine in world.machines.values():
+        machine.skew = 0.0
     for node in world.nodes.values():
         node.root = node.disk = "ok"
         node.slow_promotion = node.slow_start = 0.0

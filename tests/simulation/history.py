@@ -13,6 +13,7 @@ from tests.simulation.actors import Cast
 from tests.simulation.engine import Circling, Engine
 from tests.simulation.faults import Event, apply, heal
 from tests.simulation.invariants import Monitor, Violation
+from tests.simulation.operator import Operator
 from tests.simulation.world import here
 from tests.simulation.world.site import World
 from tests.unit.site_on_disk import NOW, correct_site
@@ -136,7 +137,7 @@ def _live(plan: Plan, world: World, cast: Cast, monitor: Monitor, stop: Callable
     if monitor.found:
         return
     heal(world, cast)
-    operator = cast.operate(OPERATOR_ROUNDS)
+    operator = Operator(cast, OPERATOR_ROUNDS).actor
     engine.run(engine.now + 12 * 3600.0, lambda: operator.done or bool(monitor.found))
     if monitor.found:
         return

@@ -1,6 +1,7 @@
 """How an operation leaves: what was changed is put back, the lock is given back, and the report says what stays."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -8,11 +9,12 @@ import pytest
 from flows.machinery import operation as machinery
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
+from flows.machinery.traffic import put_back
 from tasks.errors import HarborHaError, Refused
 from tasks.observation.look import SiteLook
 from tasks.operation.record import OperationKind, OperationRecord, Phase
 from tasks.outcome import Outcome
-from tests.unit.facts_builder import primary, standby
+from tests.unit.facts_builder import primary, standby, unreached
 
 RECORD = OperationRecord("op-1", OperationKind.FAILOVER, "demo", "node-a", "node-b", 2, 1.0, "x:1", term=4)
 
@@ -22,7 +24,8 @@ class Steps:
 
     def __init__(self) -> None:
         self.done: list[tuple[str, dict[str, Any]]] = []
-        self.dry_run, self.site = False, None
+        self.dry_run = False
+        self.site: Any = None
 
     def on(self, step: Any, *nodes: str, **plain: Any) -> Outcome:
         self.done.append((step.name, plain))
@@ -116,3 +119,32 @@ def test_each_step_says_for_which_operation_and_phase_it_is_done() -> None:
     authority = work_at(Phase.PROMOTING, Steps()).authority()
     assert authority["phases"] == ["promoting"]
     assert (authority["term"], authority["operation"]) == (4, "op-1")
+
+
+class Tried(Steps):
+    """Steps of which those on a node that is not reached would fail."""
+
+    def try_each(
+        self, step: Any, nodes: list[str], **plain: Any
+    ) -> tuple[dict[str, Outcome], dict[str, str]]:
+        self.done.append((step.name, plain))
+        return {node: Outcome(True, "") for node in nodes}, {}
+
+
+def test_a_harbor_that_is_not_reached_when_all_is_put_back_is_named() -> None:
+    # Staged by a switchover that was killed, and taken over by a failover that was refused: the Harbor of the machine
+    # that was off used a standby from its next boot on, the record was closed, and the report said nothing of it.
+    steps = Tried()
+    nodes = {
+        name: SimpleNamespace(name=name, address=name, runs_harbor=True) for name in ("node-a", "node-b")
+    }
+    failover = SimpleNamespace(repoint="edit")
+    steps.site = SimpleNamespace(nodes=list(nodes.values()), node=nodes.__getitem__, failover=failover)
+    seen = SiteLook((unreached("node-a"), standby("node-b")), frozenset(nodes), 0.1)
+    work = Operation(cast(Protocol, steps), seen, record=replace(RECORD, staged=True), locked={"node-b"})
+    left = put_back(work)
+    assert steps.titles() == ["Repoint Harbor", "Restart Harbor's jobservice"]
+    assert len(left) == 1
+    assert left[0].startswith(
+        "the Harbor of node-a, which is not reached, may be set to node-b: run bootstrap"
+    )

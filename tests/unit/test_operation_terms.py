@@ -1,13 +1,16 @@
 """Which term an operation gets: above whatever is known, also when it goes on, and also when only the NAS knows."""
 
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from flows import switchover
 from flows.machinery import operation as machinery
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
+from flows.rules.resume import Entry
 from tasks.observation.look import SiteLook
 from tasks.operation.files import OPERATION, TERM
 from tasks.operation.record import OperationKind, OperationRecord, Phase
@@ -105,3 +108,25 @@ def test_whoever_takes_over_knows_what_the_one_before_has_staged_and_drained() -
     clean.open(OperationKind.FAILOVER, "node-a", "node-b", {})
     leave(clean)
     assert not clean.held.staged
+
+
+def test_a_switchover_that_begins_anew_is_closed_with_the_term_that_it_was_resumed_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Another call had claimed a term and failed. The resumed switchover claimed the next one, then wrote what it had
+    # read before with the old one: its own term had taken its lock, at every call again.
+    steps = Steps()
+    open_there = replace(OPEN, phase=Phase.STARTED)
+    work = work_on(
+        steps,
+        replace(primary("node-a"), state=holding(open_there, 5)),
+        replace(standby("node-b"), state=holding(open_there, 5)),
+    )
+    work.resume(open_there)
+    monkeypatch.setattr(switchover, "decide_entry", lambda work: SimpleNamespace(kind=Entry.OBSERVE))
+    monkeypatch.setattr(switchover, "take_back", lambda work: [])
+    monkeypatch.setattr(work, "look", lambda: None)
+    assert switchover.resumed(work) is Entry.OBSERVE
+    leave(work)
+    closed = [plain["record"] for title, plain in steps.told if title == "Close the operation"]
+    assert [(record.phase, record.term) for record in closed] == [(Phase.ABORTED, 6)]

@@ -301,7 +301,8 @@ class SimSubprocess:
 
 def lives(owner: Any) -> bool:
     """Tell whether it is a living actor of this history that acts, and not what is left of a dead one's frames."""
-    return owner is not None and owner is world().engine.current and not owner.dying and not owner.done
+    actor = world().engine.current
+    return actor is not None and owner is actor and not actor.dying and not actor.done
 
 
 class SimThreading:
@@ -334,7 +335,8 @@ class SimThreading:
 
     class Event:
         def __init__(self) -> None:
-            self.told, self.waiting = False, None
+            self.told = False
+            self.waiting: Any = None
             self.owner = world().engine.current
 
         def set(self) -> None:

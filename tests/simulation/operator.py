@@ -1,0 +1,172 @@
+"""Somebody who brings the site back by what `check`, reports and the runbook say, when every failure is gone."""
+
+import json
+from typing import Any
+
+from flows.rules.policy import policy_of
+from flows.rules.verdict import Verdict, verdict
+from tasks import clock
+from tasks.operation.record import OperationRecord, record_from
+from tests.simulation.actors import FLOW_LIMIT_S, Cast, accepted
+from tests.simulation.invariants import OPERATION
+from tests.simulation.world.looks import GUARD_VERSION, look
+from tests.simulation.world.machines import Node
+from tests.simulation.world.power import power_off, power_on
+from tests.simulation.world.site import MASK, World
+
+
+def open_operation(world: World) -> OperationRecord | None:
+    """Find the operation that was begun last and not ended."""
+    found = [
+        record_from(json.loads(node.files[OPERATION]))
+        for node in world.nodes.values()
+        if OPERATION in node.files
+    ]
+    last = max(
+        (record for record in found if record is not None), key=lambda record: record.progress, default=None
+    )
+    return last if last is not None and last.open else None
+
+
+class Operator:
+    """Somebody who does what reports and the runbook say, one thing after the other."""
+
+    def __init__(self, cast: Cast, rounds: int) -> None:
+        self.cast, self.world = cast, cast.world
+        self.actor = cast.operator = cast.engine.spawn("operator", cast.desk, lambda: self.work(rounds))
+        self.log: list[str] = []
+        self.orchestrator = "o1"
+
+    def work(self, rounds: int) -> str:
+        """Act until the site is healthy; return what is wrong with it at the end."""
+        for number in range(rounds):
+            self.cast.engine.sleep(20.0 if number else 60.0)
+            why, told = self.unhealthy(), self.check()
+            if not why:
+                return f"check still says: {told}" if told else ""
+            if not told:
+                self.cast.monitor.violated("check tells", f"it says HEALTHY, and {why}")
+            self.act(why, told)
+        return f"{self.unhealthy()} after: {'; '.join(self.log[-6:])}"
+
+    def check(self) -> str:
+        """Say what the real verdict complains of; empty when it calls the site healthy."""
+        world = self.world
+        seen = look(world.site)
+        addresses = {node.name: node.address for node in world.site.nodes}
+        served = {name: world.check_up(name) and name not in world.drained for name in world.nodes}
+        judged = verdict(
+            seen.every,
+            addresses,
+            policy_of(world.site),
+            clock.now(),
+            write_error=None if world.engine.now - world.served_at < 5.0 else "no write was accepted",
+            balancer_up=served,
+            guard_version=GUARD_VERSION,
+        )
+        if judged.kind is Verdict.HEALTHY:
+            return ""
+        world.note(f"check: {judged.kind}: {'; '.join(judged.reasons)}")
+        return "; ".join(judged.lines())
+
+    def unhealthy(self) -> str:
+        """Say what `check` would complain of."""
+        world = self.world
+        paused = any("/var/lib/harbor-ha/paused.json" in node.files for node in world.nodes.values())
+        if paused or any(path.endswith("/paused.json") for path in world.nas_files):
+            return "paused"
+        record = open_operation(world)
+        return world.healthy() or (f"{record.kind} is unfinished" if record else "")
+
+    def call(self, flow: str, **given: Any) -> tuple[str, str]:
+        """Call a flow and read what it says."""
+        actor = self.cast.call(self.orchestrator, flow, **given)
+        self.cast.engine.join(actor, FLOW_LIMIT_S)
+        if not actor.done:
+            self.cast.engine.kill(actor)
+        kind, text = actor.result or ("Crashed", str(actor.error))
+        self.log.append(f"{flow}({', '.join(map(str, given.values()))}): {kind}: {text[:160]}")
+        if "is in progress" in text:
+            # Its process is dead: the lock runs out.
+            self.cast.engine.sleep(61.0)
+        return kind, text
+
+    def act(self, why: str, told: str) -> None:
+        """Do the next thing.
+
+        Args:
+            why: what is wrong in truth.
+            told: what `check` says, with its remedies.
+        """
+        world = self.world
+        primaries = world.primaries
+        if why == "paused":
+            self.call("pause", end=True)
+            return
+        if len(primaries) > 1:
+            self.two_primaries(primaries)
+            return
+        record = open_operation(world)
+        if record is not None and self.again(record):
+            return
+        if not primaries:
+            self.fail_over()
+            return
+        for name in world.databases:
+            node = world.nodes[name]
+            if node is not primaries[0] and (
+                node.server is None or node.server.upstream != primaries[0].name or MASK in node.files
+            ):
+                if not node.on:
+                    power_on(world, node)
+                    return
+                self.call("rejoin", node=name)
+                return
+        for name in world.databases:
+            if name != primaries[0].name and name in why:
+                self.call("rejoin", node=name)
+                return
+        if "Run bootstrap: it points every Harbor at the primary" in told:
+            self.call("bootstrap")
+
+    def again(self, record: OperationRecord) -> bool:
+        """Call what was left unfinished again; tell whether it was admitted."""
+        if record.kind == "failover":
+            kind, text = self.failover(record.expected_primary)
+        elif record.kind == "switchover":
+            kind, text = self.call("switchover", to=record.target)
+        else:
+            kind, text = self.call("rejoin", node=record.target)
+        return kind == "ended" and "Nothing was done" not in text
+
+    def fail_over(self) -> None:
+        """No primary: call failover for the one that was accepted last."""
+        self.failover(accepted(self.world))
+
+    def failover(self, primary: str) -> tuple[str, str]:
+        """Call failover, and what its refusal asks for."""
+        kind, text = self.call("failover", expected_primary=primary)
+        node = self.world.nodes[primary]
+        vouch = {}
+        if "attest_fenced=True" in text or ("COOLDOWN" in text or "cooldown" in text):
+            if not self.world.ssh(self.orchestrator, primary):
+                power_off(self.world, node)
+                vouch["attest_fenced"] = True
+            elif "cooldown" in text:
+                vouch["attest_fenced"] = False
+                vouch["accept_data_loss"] = True
+        if "accept_data_loss" in text:
+            vouch["accept_data_loss"] = True
+        if vouch:
+            self.cast.engine.sleep(15.0)
+            kind, text = self.call("failover", expected_primary=primary, **vouch)
+        return kind, text
+
+    def two_primaries(self, primaries: list[Node]) -> None:
+        """The runbook's page: keep the higher timeline, fence the other by hand."""
+        keep = max(primaries, key=lambda node: node.data.branch.timeline if node.data else 0)
+        for node in primaries:
+            if node is not keep:
+                self.world.note(f"the operator fences {node.name} by hand")
+                node.files[node.data_path + "/standby.signal"] = ""
+                self.world.stop(node, "fast")
