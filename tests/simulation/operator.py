@@ -41,7 +41,10 @@ class Operator:
         """Act until the site is healthy; return what is wrong with it at the end."""
         for number in range(rounds):
             self.cast.engine.sleep(20.0 if number else 60.0)
-            why, told = self.unhealthy(), self.check()
+            why, (kind, told) = self.unhealthy(), self.check()
+            if kind is Verdict.IN_OPERATION:
+                # Of a process that is dead or stands still: its lock runs out.
+                continue
             if not why:
                 return f"check still says: {told}" if told else ""
             if not told:
@@ -49,8 +52,8 @@ class Operator:
             self.act(why, told)
         return f"{self.unhealthy()} after: {'; '.join(self.log[-6:])}"
 
-    def check(self) -> str:
-        """Say what the real verdict complains of; empty when it calls the site healthy."""
+    def check(self) -> tuple[Verdict, str]:
+        """Give the real verdict, and what it complains of; empty when it calls the site healthy."""
         world = self.world
         seen = look(world.site)
         addresses = {node.name: node.address for node in world.site.nodes}
@@ -65,9 +68,9 @@ class Operator:
             guard_version=GUARD_VERSION,
         )
         if judged.kind is Verdict.HEALTHY:
-            return ""
+            return judged.kind, ""
         world.note(f"check: {judged.kind}: {'; '.join(judged.reasons)}")
-        return "; ".join(judged.lines())
+        return judged.kind, "; ".join(judged.lines())
 
     def unhealthy(self) -> str:
         """Say what `check` would complain of."""

@@ -9,6 +9,7 @@ from tests.simulation.world.here import node, world
 from tests.simulation.world.machines import Branch, Data, Node
 
 RDWR = real_os.O_WRONLY | real_os.O_RDWR
+NO_DIRECTORY = (".json", ".signal", ".service", "/promote", "/backup_label")
 # State files that no guard looks at; a write of one need not wake it.
 UNSEEN_BY_GUARDS = (
     "/lock.json",
@@ -16,6 +17,12 @@ UNSEEN_BY_GUARDS = (
     "/term.json",
     "/last_primary.json",
     "/verdict.json",
+    "/promotion.json",
+    "/rewind.json",
+    ".commits.json",
+    "/start.conf",
+    ".conf",
+    ".service",
     "/paused.json",
 )
 
@@ -52,15 +59,16 @@ def text_of(path: str) -> str | None:
         return place.boot_id() + "-0000\n"
     if path.startswith("/proc/"):
         return of_process(place, path)
-    if path.startswith(world().nas_path):
-        return shared_text(place, path)
-    await_disk(place, path)
+    if not path.startswith(place.data_path):
+        return shared_text(place, path) if path.startswith(world().nas_path) else place.files.get(path)
+    if place.disk == "hang":
+        await_disk(place, path)
     data, server = place.data, place.server
-    if server is not None and path == place.data_path + "/postmaster.pid":
+    if server is not None and path.endswith("/postmaster.pid"):
         status = {"recovering": "starting", "primary": "ready", "standby": "standby"}[server.state]
         status = "stopping" if server.stopping else status
         return f"{server.pid}\n{place.data_path}\n0\n5432\n\n*\n1 1\n{status}\n"
-    if data is not None and path.endswith(".history") and path.startswith(place.data_path):
+    if data is not None and path.endswith(".history"):
         return history_text(data, int(path[-16:-8], 16))
     return place.files.get(path)
 
@@ -236,12 +244,14 @@ class SimPath:
     @staticmethod
     def exists(path: str) -> bool:
         place = node()
-        await_disk(place, path)
-        return (
-            path in place.files
-            or path in place.dirs
-            or any(key.startswith(path + "/") for key in place.files)
-        )
+        if place.disk == "hang":
+            await_disk(place, path)
+        if path in place.files or path in place.dirs:
+            return True
+        if path.endswith(NO_DIRECTORY):
+            return False
+        inside = path + "/"
+        return any(key.startswith(inside) for key in place.files)
 
     isdir = exists
 

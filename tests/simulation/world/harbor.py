@@ -37,7 +37,7 @@ def repoint_core(site: Any, host: SimHost, *, database_host: str, **_: Any) -> O
         changed = (harbor.configured, harbor.core, harbor.running) != (name, name, True)
         harbor.configured = harbor.core = name
         harbor.running = True
-        here.changed()
+        here.moved()
         deadline = here.engine.now + CORE_LIMIT_S
         while not (here.nodes[name].primary and here.path(host.name, name)):
             if here.engine.now > deadline:
@@ -54,7 +54,7 @@ def restart_jobservice(site: Any, host: SimHost, *, database_host: str, **_: Any
     def work() -> bool:
         harbor, name = _harbor(host), world().name_at(database_host)
         changed, harbor.jobs = harbor.jobs != name, name
-        world().changed()
+        world().moved()
         return changed
 
     return Outcome(host.do("jobservice", work, 90.0), "restarted jobservice")
@@ -68,7 +68,7 @@ def up(site: Any, host: SimHost, **_: Any) -> Outcome:
         changed = not harbor.running
         if changed:
             harbor.running, harbor.core, harbor.jobs = True, harbor.configured, harbor.configured
-            world().changed()
+            world().moved()
         return changed
 
     return Outcome(host.do("up", work, 90.0), "runs")

@@ -1,7 +1,7 @@
 """Where the running actor is: what the replaced clocks, files and processes ask."""
 
 import time as real_time
-from typing import Any, cast
+from typing import Any
 
 from tests.simulation.world.machines import Machine, Node
 from tests.simulation.world.site import World
@@ -28,14 +28,17 @@ def world() -> World:
 
 def machine() -> Machine:
     """Give the machine that the running actor is on."""
-    actor = world().engine.current
+    actor = _world[0].engine.current
     assert actor is not None, "asked by nobody"
-    return cast(Machine, actor.place)
+    place: Machine = actor.place
+    return place
 
 
 def node() -> Node:
     """Give the node that the running program is on."""
-    place = machine()
+    actor = _world[0].engine.current
+    assert actor is not None, "asked by nobody"
+    place = actor.place
     assert isinstance(place, Node), f"{place.name} is no node"
     return place
 

@@ -265,7 +265,7 @@ def _ensure_slots(here: Any, node: Node, wanted: str) -> list[list[str]]:
                 rows.append(["created", slot_of(name)])
                 data.slots[name] = False
     if rows:
-        here.changed()
+        here.moved()
     return rows
 
 
@@ -277,7 +277,7 @@ def _make_slot(here: Any, node: Node, slot: str) -> list[list[str]]:
     for name in here.databases:
         if slot_of(name) == slot and name not in data.slots:
             data.slots[name] = False
-            here.changed()
+            here.moved()
             return [[slot]]
     return []
 

@@ -122,6 +122,10 @@ class World(Links):
         """Put a line into the story."""
         self.story.append((self.engine.now, text))
 
+    def moved(self) -> None:
+        """Say that something changed that no guard looks at: clients and standbys try anew."""
+        self.changes += 1
+
     def changed(self) -> None:
         """Say that something changed that a guard may look at."""
         self.changes += 1
@@ -326,11 +330,11 @@ class World(Links):
     def write(self, by: str, origin: str, target: str, size: int = WRITE_BYTES) -> bool:
         """Write through a Harbor into the database that it uses; tell whether it was acknowledged."""
         node = self.nodes[target]
-        data = node.data
-        if not node.accepts or data is None or not self.path(origin, target):
+        data = node.dirs.get(node.data_path)
+        if data is None or not node.accepts or not self.path(origin, target):
             return False
         data.end += size
-        if node.files.get(SYNC_FILE, "").rstrip().endswith("''") is False and SYNC_FILE in node.files:
+        if not node.files.get(SYNC_FILE, "''").rstrip().endswith("''"):
             self.replicate()
             if not any(self.has_all(other, data) for other in self.standbys_of(node)):
                 return False
