@@ -290,6 +290,8 @@ class Operation:
                 f"{self.held.kind} {self.held.op_id} stays open at `{self.held.phase}`; run again, it goes on"
             ]
         try:
+            # Also who was replaced comes this way, and would put back what is another's by now.
+            self.run.on(operation.advance, *self._locked_paths(), record=self.held, required=[])
             left = [*self.stays, *(self.way_back(self) if self.way_back else [])]
             self.close(Phase.ABORTED)
         except HarborHaError as error:

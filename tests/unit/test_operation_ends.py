@@ -13,6 +13,7 @@ from flows.machinery.traffic import put_back
 from tasks.errors import HarborHaError, Refused
 from tasks.observation.look import SiteLook
 from tasks.operation.record import OperationKind, OperationRecord, Phase
+from tasks.operation.store import LockLost, NotMirrored
 from tasks.outcome import Outcome
 from tests.unit.facts_builder import primary, standby, unreached
 
@@ -22,13 +23,16 @@ RECORD = OperationRecord("op-1", OperationKind.FAILOVER, "demo", "node-a", "node
 class Steps:
     """The steps of an operation by title, with what they were told."""
 
-    def __init__(self) -> None:
+    def __init__(self, refusing: HarborHaError | None = None) -> None:
         self.done: list[tuple[str, dict[str, Any]]] = []
+        self.refusing = refusing
         self.dry_run = False
         self.site: Any = None
 
     def on(self, step: Any, *nodes: str, **plain: Any) -> Outcome:
         self.done.append((step.name, plain))
+        if step.name == "Record the operation" and self.refusing is not None:
+            raise self.refusing
         return Outcome(True, "", {"locked": list(nodes)})
 
     def titles(self) -> list[str]:
@@ -61,8 +65,8 @@ def test_any_error_before_promoting_puts_back_and_closes(reports: list[Any]) -> 
     for error in (HarborHaError("no room"), Refused("No.", ["why"]), ValueError("a defect")):
         steps = Steps()
         leave(work_at(Phase.FENCING, steps), error)
-        assert steps.titles() == ["Close the operation"]
-        assert steps.done[0][1]["record"].phase is Phase.ABORTED
+        assert steps.titles() == ["Record the operation", "Close the operation"]
+        assert steps.done[1][1]["record"].phase is Phase.ABORTED
     assert reports[0][1]["What stays changed"] == ["node-a stays fenced"]
 
 
@@ -102,8 +106,21 @@ def test_a_way_back_that_fails_leaves_the_record_open_for_the_next_run(reports: 
 
     work.way_back = fails
     leave(work, HarborHaError("late"))
-    assert steps.titles() == ["Give the site's lock back"]
+    assert steps.titles() == ["Record the operation", "Give the site's lock back"]
     assert "node-a does not start" in reports[0][1]["What stays changed"][0]
+
+
+@pytest.mark.parametrize("error", [LockLost("of another run"), NotMirrored("nobody answers")])
+def test_whoever_cannot_confirm_its_lock_puts_nothing_back(error: HarborHaError, reports: list[Any]) -> None:
+    # A failover stood still, another run promoted the standby and ended; waking up, the first one failed at its next
+    # record, and on its way out pointed every Harbor at the old primary.
+    steps = Steps(refusing=error)
+    work, touched = work_at(Phase.FENCING, steps), []
+    work.way_back = lambda _: touched.append("Harbor") or []  # type: ignore[func-returns-value]
+    leave(work, HarborHaError("late"))
+    assert touched == []
+    assert steps.titles() == ["Record the operation", "Give the site's lock back"]
+    assert str(error) in reports[0][1]["What stays changed"][0]
 
 
 def test_an_abort_must_reach_a_target_that_may_know_of_a_promotion(reports: list[Any]) -> None:
@@ -112,7 +129,7 @@ def test_an_abort_must_reach_a_target_that_may_know_of_a_promotion(reports: list
         work = work_at(Phase.STARTED, steps)
         work.promised = promised
         leave(work, HarborHaError("no"))
-        assert steps.done[0][1]["required"] == required
+        assert steps.done[1][1]["required"] == required
 
 
 def test_each_step_says_for_which_operation_and_phase_it_is_done() -> None:
