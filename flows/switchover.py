@@ -111,7 +111,7 @@ def approve(work: Operation, to: str) -> None:
         Refused: with the list.
     """
     primary = current_primary(work, to)
-    busy = live_lock(work.seen.nodes, clock.now().wall) is not None or open_record(work.seen) is not None
+    busy = live_lock(work.seen.nodes, clock.now()) is not None or open_record(work.seen) is not None
     decision = may_switch_over(
         work.seen.node(primary),
         work.seen.node(to),

@@ -237,15 +237,25 @@ def highest_term(nodes: Sequence[NodeFacts]) -> int:
     return max(terms, default=0)
 
 
-def live_lock(nodes: Sequence[NodeFacts], wall: float) -> Lock | None:
+def live_lock(nodes: Sequence[NodeFacts], now: Moment) -> Lock | None:
     """Return the lock that is alive and was taken first, if any.
 
     Raises:
         RecordDamaged: when a lock cannot be read.
     """
-    found = [lock_from(node.state.get(LOCK), node.name) for node in nodes]
-    alive = [lock for lock in found if lock is not None and lock.alive(wall)]
+    found = [(lock_from(node.state.get(LOCK), node.name), node) for node in nodes]
+    alive = [lock for lock, node in found if lock is not None and _alive(lock, node, now)]
     return min(alive, key=lambda lock: lock.taken_at, default=None)
+
+
+def _alive(lock: Lock, node: NodeFacts, now: Moment) -> bool:
+    """Judge a lock by the clocks of the node that keeps it; the wall clock may have been set since."""
+    # A container starts later than its host, whose clock the lock goes by.
+    boot, _, started = (node.boot_id or "").rpartition(":")
+    wall = now.wall + (node.clock_skew_s or 0.0)
+    if node.uptime_s is None or not started.isdigit():
+        return lock.alive(wall)
+    return lock.alive(wall, boot, node.uptime_s + float(started) + node.observed_at.age(now))
 
 
 def _view(
@@ -289,7 +299,7 @@ def _operation(
 ) -> tuple[Open, bool, bool, bool, str, bool]:
     """Return the state of the recorded operation, lock alive, lock ours, cooling down, words, past the promotion."""
     try:
-        record, lock = latest_record(nodes), live_lock(nodes, now.wall)
+        record, lock = latest_record(nodes), live_lock(nodes, now)
     except RecordDamaged as error:
         return Open.DAMAGED, False, False, False, str(error), False
     alive, ours = lock is not None, lock is not None and lock.holder == holder

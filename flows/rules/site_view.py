@@ -148,7 +148,7 @@ def _fresh(node: NodeFacts) -> bool:
 def _operations(nodes: Sequence[NodeFacts], now: Moment) -> tuple[str, str, str]:
     """Return the operation in progress, the unfinished one, and what is damaged, in words."""
     try:
-        lock, record = live_lock(nodes, now.wall), latest_record(nodes)
+        lock, record = live_lock(nodes, now), latest_record(nodes)
     except RecordDamaged as error:
         return "", "", str(error)
     words = f"{record.kind} {record.op_id} ({record.phase})" if record and record.open else ""

@@ -127,7 +127,11 @@ def why_replaced(p: Dict[str, Any]) -> Optional[str]:
 def alive(lock: Dict[str, Any]) -> bool:
     """Tell whether a lock's time is not over; by the clock that nobody sets, as long as this machine has not booted."""
     age = since(lock.get("renewed"))
-    return time.time() < lock["expires_at"] if age is None else age < float(lock["ttl_s"])
+    if age is not None:
+        return age < float(lock["ttl_s"])
+    # Renewed before this boot, so it is as old as that at the least: a clock that was ahead kept it alive for hours.
+    over = isinstance(lock.get("renewed"), dict) and uptime() >= float(lock["ttl_s"])
+    return not over and time.time() < lock["expires_at"]
 
 
 def _under_way(lock: Optional[Dict[str, Any]], record: Optional[Dict[str, Any]]) -> Optional[str]:

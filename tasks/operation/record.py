@@ -163,9 +163,20 @@ class Lock:
     renewed: Mapping[str, Any] | None = None
     written: Mapping[str, Any] | None = None
 
-    def alive(self, wall: float) -> bool:
-        """Tell whether the holder may still be working."""
-        return wall < self.expires_at
+    def alive(self, wall: float, boot: str | None = None, uptime: float | None = None) -> bool:
+        """Tell whether the holder may still be working, as the node would (`tasks.on_node.authority.alive`).
+
+        Args:
+            wall: the node's wall clock, which somebody may have set since.
+            boot: the node's boot; None: not known.
+            uptime: seconds since that boot, which nobody sets.
+        """
+        if self.renewed is None or boot is None or uptime is None:
+            return wall < self.expires_at
+        if self.renewed["boot"] == boot:
+            return uptime - float(self.renewed["uptime"]) < self.ttl_s
+        # Renewed before this boot.
+        return wall < self.expires_at and uptime < self.ttl_s
 
 
 def to_json(record: OperationRecord | Lock | LastPrimary) -> str:
@@ -209,7 +220,11 @@ def lock_from(value: Any, where: str = "") -> Lock | None:
         return None
     try:
         lock = Lock(**value)
-        return replace(lock, taken_at=float(lock.taken_at), expires_at=float(lock.expires_at))
+        moment = lock.renewed
+        renewed = moment and {"boot": str(moment["boot"]), "uptime": float(moment["uptime"])}
+        return replace(
+            lock, taken_at=float(lock.taken_at), expires_at=float(lock.expires_at), renewed=renewed
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged("lock", where, error) from error
 

@@ -53,7 +53,8 @@ class LockHeld(HarborHaError):
     def __init__(self, where: str, lock: dict[str, Any]) -> None:
         self.holder = str(lock["holder"])
         self.op_id = str(lock["op_id"])
-        left = max(0.0, float(lock["expires_at"]) - clock.now().wall)
+        # Its node's clock may be hours from ours; no lock lasts longer than this.
+        left = min(LOCK_TTL_S, max(0.0, float(lock["expires_at"]) - clock.now().wall))
         super().__init__(
             f"Operation {self.op_id} of {describe(self.holder)} is in progress.",
             where=where,

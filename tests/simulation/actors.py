@@ -16,12 +16,13 @@ from tasks.guard.install import CONFIG, node_config
 from tasks.guard.on_node import boot_guard, guard_watch
 from tasks.harbor import steps as harbor
 from tasks.operation import store
+from tasks.postgres.promote import sync_names_after
 from tests.simulation.engine import Actor, Killed
 from tests.simulation.invariants import Monitor
 from tests.simulation.seams import SimProtocol, SimSecrets, publish
 from tests.simulation.world.machines import Machine, Node
 from tests.simulation.world.remote import SimHost
-from tests.simulation.world.site import World
+from tests.simulation.world.site import DURABILITY_FILE, SYNC_FILE, World
 
 SITE = "example"
 # No flow of a site this small takes longer, a clone with a dead node in its way included.
@@ -111,8 +112,12 @@ class Cast:
                 f"guard of {node.name}", node, guard_watch.watch, 0.5
             )
 
-    def prepare(self) -> None:
-        """Put on the nodes what bootstrap and the first check leave there."""
+    def prepare(self, guard_s: float | None = None) -> None:
+        """Put on the nodes what bootstrap and the first check leave there.
+
+        Args:
+            guard_s: another self-fence than the site file's, that the guards go by.
+        """
         world = self.world
         first = world.nodes[world.databases[0]]
         accepted = json.dumps(
@@ -122,7 +127,14 @@ class Cast:
             node = world.nodes[name]
             node.files["/var/lib/harbor-ha/accepted.json"] = accepted + "\n"
             config = node_config(world.site, SimHost(name))  # type: ignore[arg-type]
+            config["self_fence_s"] = config["self_fence_s"] if guard_s is None else guard_s
             node.files[CONFIG] = json.dumps(config)
+            if world.site.postgres.durability == "required":
+                node.files[DURABILITY_FILE] = json.dumps(
+                    {"state": "SYNC", "lsn": "0/0", "at": world.wall(node)}
+                )
+                waits = sync_names_after(world.site, SimHost(name)) if node is first else ""  # type: ignore[arg-type]
+                node.files[SYNC_FILE] = f"synchronous_standby_names = '{waits}'\n"
             self.start_guard(node)
 
     def note_position(self) -> None:

@@ -132,6 +132,12 @@ def _call(world: World, cast: Cast, orchestrator: str, flow: str, given: tuple[t
         cast.call(orchestrator, flow, **dict(given))
 
 
+def _unhang(world: World, name: str) -> None:
+    server = world.nodes[name].server
+    if server is not None:
+        server.hung = False
+
+
 def _down(world: World, cast: Cast, name: str) -> None:
     world.down.add(name)
 
@@ -160,6 +166,9 @@ KINDS: dict[str, Callable[..., None]] = {
     "slow_start": lambda world, cast, name, seconds: _set(world, name, slow_start=seconds),
     "clock": lambda world, cast, name, seconds: setattr(world.machines[name], "skew", seconds),
     "down": _down,
+    "unhang": lambda world, cast, name: _unhang(world, name),
+    "no_threads": lambda world, cast, name: world.noise.no_threads.add(name),
+    "harbor_read_only": lambda world, cast: setattr(world.noise, "read_only", True),
     "harbor_stops": lambda world, cast, name: setattr(world.nodes[name].harbor, "running", False),
     "check": lambda world, cast: cast.note_position(),
     "alert": lambda world, cast, times: cast.alert(60.0, times),
@@ -174,6 +183,8 @@ def heal(world: World, cast: Cast) -> None:
     world.down.clear()
     world.noise.fence, world.noise.late_program, world.noise.lag = "truthful", {}, set()
     world.noise.read_only = False
+    world.noise.no_threads.clear()
+
     for machine in world.machines.values():
         machine.skew = 0.0
     for node in world.nodes.values():

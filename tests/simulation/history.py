@@ -25,13 +25,19 @@ OPERATOR_ROUNDS = 14
 
 @dataclass(frozen=True)
 class Setting:
-    """The site's settings that decisions depend on."""
+    """The site's settings that decisions depend on.
+
+    Attributes:
+        guard_s: the self-fence that the guards go by, where it is not the site file's.
+    """
 
     fencing: str = "confirmed"
     fence_command: bool = True
     self_fence_s: int | None = None
     nodes: int = 2
     restart_first: bool = True
+    durability: str = "async"
+    guard_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,9 @@ def site_of(setting: Setting) -> HarborSite:
             "restart_first": setting.restart_first,
         }
     )
-    return base.model_copy(update={"failover": failover, "nodes": list(base.nodes[: setting.nodes])})
+    postgres = base.postgres.model_copy(update={"durability": setting.durability})
+    nodes = list(base.nodes[: setting.nodes])
+    return base.model_copy(update={"failover": failover, "postgres": postgres, "nodes": nodes})
 
 
 def run(plan: Plan, *, stop_at_violation: bool = True) -> Outcome:
@@ -107,7 +115,7 @@ def run(plan: Plan, *, stop_at_violation: bool = True) -> Outcome:
 
     cast.on_boundary = fate
     engine.between = world.between
-    cast.prepare()
+    cast.prepare(plan.setting.guard_s)
     stop: Callable[[], bool] | None = (lambda: bool(monitor.found)) if stop_at_violation else None
     try:
         _live(plan, world, cast, monitor, stop)

@@ -72,6 +72,8 @@ class Monitor:
             self._new_line(write)
         if write.by == "proof":
             return
+        if self.world.site.postgres.durability == "required" and not self._kept_twice(write):
+            self.violated("required is kept", f"{write.node} acknowledged a write that no other node has")
         for promotion in self.promotions:
             if promotion.branch is write.branch or promotion.branch.left_at(write.branch) is None:
                 continue
@@ -88,6 +90,10 @@ class Monitor:
                 f"had left it for timeline {promotion.branch.timeline} ({promotion.rung or 'no rung'})",
             )
             return
+
+    def _kept_twice(self, write: Write) -> bool:
+        nodes = [node for node in self.world.nodes.values() if node.name != write.node]
+        return any(node.data is not None and node.data.has(write.branch, write.lsn) for node in nodes)
 
     def _new_line(self, write: Write) -> None:
         node = self.world.nodes[write.node]
@@ -110,9 +116,10 @@ class Monitor:
             return "self_fence_s: a frozen machine that wakes up"
         if promotion.rung == "SELF_FENCE" and not node.guard:
             return "self_fence_s: its guard was stopped after it had been seen"
-        if promotion.rung == "ATTESTED" and node.boot > 1 and write.by == "job":
+        switched_on = node.boot > 1 and node.booted_at > promotion.at
+        if promotion.rung == "ATTESTED" and switched_on and write.by == "job":
             return "attest_fenced: somebody switched it on before rejoin"
-        if promotion.rung == "COMMANDED" and node.boot > 1 and write.by == "job" and cut_from(world, node):
+        if promotion.rung == "COMMANDED" and switched_on and write.by == "job" and cut_from(world, node):
             return "fence_command: switched on again while it reached nobody"
         return ""
 

@@ -320,3 +320,14 @@ class TestAuthority:
     def test_a_step_without_an_operation_does_not_run_into_one(self, given: dict[str, Any]) -> None:
         alone = {"state_dir": given["state_dir"]}
         assert "op-1 is under way" in authorized(alone, lambda p: {"done": True})["outdated"]
+
+
+@pytest.mark.parametrize(("up_s", "alive"), [(59.0, True), (60.0, False)])
+def test_a_lock_from_before_a_boot_is_over_a_minute_after_it_whatever_its_wall_clock_said(
+    up_s: float, alive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The machine's clock was two hours ahead when it wrote the lock, and is right since its boot.
+    monkeypatch.setattr(authority_module, "uptime", lambda: up_s)
+    renewed = {"boot": "another", "uptime": 9000.0}
+    lock = {"expires_at": time.time() + 7200, "ttl_s": 60.0, "renewed": renewed}
+    assert authority_module.alive(lock) is alive

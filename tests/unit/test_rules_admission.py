@@ -104,6 +104,35 @@ def test_a_second_alert_while_the_first_works_is_in_progress() -> None:
     assert "op-1" in decision.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("renewed_in", "up_s", "alive"),
+    [
+        ("this boot", 1030.0, True),
+        ("this boot", 1061.0, False),
+        ("another", 30.0, True),
+        ("another", 61.0, False),
+    ],
+)
+def test_a_lock_is_over_by_the_clock_of_its_node_that_nobody_sets(
+    renewed_in: str, up_s: float, alive: bool
+) -> None:
+    # A node's clock was two hours ahead, the failover was killed and the clock was put right: nothing could begin for
+    # two hours, by the look; on the node the lock had been over after a minute.
+    ahead = NOW.wall + 7200
+    renewed = {"boot": renewed_in, "uptime": 1000.0}
+    lock = replace(LIVE, taken_at=ahead, expires_at=ahead + 60, ttl_s=60.0, renewed=renewed)
+    held = noted(deaf_standby(), operation=RECORD, lock=lock)
+    found = ask([stopped(), replace(held, boot_id="this boot:10", uptime_s=up_s - 10.0)])
+    assert found.kind is (Admission.IN_PROGRESS if alive else Admission.RESUME)
+
+
+def test_a_lock_of_the_version_before_is_judged_by_the_wall_clock_of_its_node() -> None:
+    behind = replace(noted(deaf_standby(), operation=RECORD, lock=LIVE), clock_skew_s=-300.0)
+    assert ask([stopped(), behind]).kind is Admission.IN_PROGRESS
+    ahead = replace(behind, clock_skew_s=300.0)
+    assert ask([stopped(), ahead]).kind is Admission.RESUME
+
+
 def test_a_killed_failover_goes_on_when_its_lock_has_died() -> None:
     nodes = [stopped(), noted(deaf_standby(), operation=RECORD, lock=DEAD)]
     assert ask(nodes).kind is Admission.RESUME

@@ -134,7 +134,7 @@ def facts_of(node: Node, moment: Moment, way: str) -> NodeFacts:
         shared=shared_of(node),
         guard=guard_of(node),
         clock_skew_s=here.wall(node) - moment.wall,
-        boot_id=node.boot_id(),
+        boot_id=f"{node.boot_id()}-0000:0",
         uptime_s=here.engine.now - node.booted_at,
     )
 
@@ -242,14 +242,16 @@ def server_of(node: Node) -> Server:
     if recovering and age < RECEIVER_TIMEOUT_S:
         sender = here.nodes[server.upstream].address if server.upstream else None
         receiver = Receiver("streaming", sender, slot_of(node.name), data.branch.timeline, end, max(age, 0.0))
-    senders = []
+    waits = node.files.get(SYNC_FILE, "").partition("= '")[2].strip().strip("'")
+    senders, found = [], set()
     if not recovering:
         for other in here.standbys_of(node):
             assert other.data is not None
             at = Lsn(other.data.end)
-            senders.append(
-                Sender(slot_of(other.name), other.address, "streaming", "async", at, max(0, end - at), 0.1)
-            )
+            name = slot_of(other.name)
+            how = "async" if name not in waits else "potential" if "sync" in found else "sync"
+            found.add(how)
+            senders.append(Sender(name, other.address, "streaming", how, at, max(0, end - at), 0.1))
     streaming = {sender.application_name for sender in senders}
     slots = tuple(
         Slot(
@@ -263,7 +265,6 @@ def server_of(node: Node) -> Server:
         )
         for name, lost in data.slots.items()
     )
-    text = node.files.get(SYNC_FILE, "")
     return Server(
         version_num=150018,
         system_identifier=SYSTEM,
@@ -276,7 +277,7 @@ def server_of(node: Node) -> Server:
         replay_lsn=end if recovering else None,
         replay_paused=False,
         read_only=server.read_only,
-        sync_names=text.partition("= '")[2].strip().strip("'"),
+        sync_names=waits,
         archiver=Archiver(False, 0, None, None, None),
         receiver=receiver,
         senders=tuple(senders),

@@ -316,6 +316,8 @@ class SimThreading:
 
         def start(self) -> None:
             here, place = world(), machine()
+            if place.name in here.noise.no_threads and self.owner is here.guards.get(place.name):
+                raise RuntimeError("can't start new thread")
             if isinstance(place, Node) and place.disk != "hang" and here.has_nas(place.name):
                 self.target(*self.args)
                 return

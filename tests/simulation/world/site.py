@@ -3,7 +3,6 @@
 import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from blocks import HarborSite
@@ -22,6 +21,7 @@ from tests.simulation.world.machines import (
     Node,
     Server,
 )
+from tests.simulation.world.noise import Noise, Write
 
 WALL = 1_700_000_000.0
 # How often clients and jobs write at the least while time goes on.
@@ -29,28 +29,6 @@ WRITE_EVERY_S = 1.0
 RECOVERY_S = 3.0
 MASK = "/etc/systemd/system/postgresql@15-main.service"
 RECENT_WRITES = 400
-
-
-@dataclass(eq=False)
-class Write:
-    """A write that was acknowledged: to whom, where, on which line and position, and when."""
-
-    by: str  # `client` or `job`
-    node: str
-    branch: Branch
-    lsn: int
-    at: float
-    origin: str
-
-
-@dataclass
-class Noise:
-    """What the world does badly on purpose, until it is healed."""
-
-    fence: str = "truthful"  # `truthful`, `fails`, `times out after acting`, `lies`
-    late_program: dict[str, float] = field(default_factory=dict)  # by node: the next program comes so late
-    lag: set[str] = field(default_factory=set)  # standbys that receive keep-alives and no WAL
-    read_only: bool = False  # Harbor was put into read-only mode, and refuses clients by policy
 
 
 class World(Links):
@@ -267,6 +245,18 @@ class World(Links):
         self._settled, self._written_at = self.changes, self.engine.now
         self.replicate()
         self._write()
+        if self.site.postgres.durability == "required":
+            self._record_durability()
+
+    def _record_durability(self) -> None:
+        """Note on a primary that its commits wait for a standby, as the durability service does."""
+        for node in self.primaries:
+            if node.files.get(SYNC_FILE, "''").rstrip().endswith("''") or not any(self.standbys_of(node)):
+                continue
+            if '"SYNC"' not in node.files.get(DURABILITY_FILE, "") and node.root == "ok":
+                node.files[DURABILITY_FILE] = json.dumps(
+                    {"state": "SYNC", "lsn": "0/0", "at": self.wall(node)}
+                )
 
     def upstream_of(self, node: Node) -> Node | None:
         """Find the primary that a standby can stream from: reached, of its line, with its slot."""
@@ -401,5 +391,6 @@ class World(Links):
         return ""
 
 
+DURABILITY_FILE = "/var/lib/harbor-ha/durability.json"
 SYNC_FILE = "/etc/postgresql/15/main/conf.d/20-harbor-ha-sync.conf"
 __all__ = ["SYSTEM", "World", "Write"]
