@@ -342,7 +342,7 @@ def promote(work: Operation, *, attest_fenced: bool, accept_data_loss: bool) -> 
         from_timeline=record.from_timeline or 1,
         operation=record.op_id,
         # Seen stopped and held on its own machine it cannot be heard; what the receiver tells is from before.
-        unheard=rung is not Rung.STOPPED,
+        unheard="" if rung is Rung.STOPPED else record.expected_primary,
         authority=work.authority(),
     )
     # Not written by itself: the next record, written before Harbor is repointed, says it too.

@@ -232,6 +232,7 @@ def start_following(work: Operation, node: str, primary: str) -> None:
 def stop(work: Operation, node: str) -> None:
     """Stop the server of the node that rejoins, by all means."""
     work.confirm_intent()
+    work.stays.append(f"PostgreSQL on {node} was stopped and is kept from starting, until a rejoin has ended")
     work.run.on(postgres.fence_by_ssh, node, authority=work.authority())
 
 

@@ -48,6 +48,7 @@ class Operation:
         record: what the nodes hold about it; None before the lock is taken.
         sections: what the report says before its steps, by section.
         locked: the nodes on which this process holds the lock.
+        stays: what this process has done that no way back undoes, in words.
         way_back: puts back what was changed before the promotion and returns what stays changed, in words.
         fenced_at: when this process saw the fence hold, by its monotonic clock; None: not in this process.
         promised: some node may hold that this operation has come to promoting.
@@ -63,6 +64,7 @@ class Operation:
     sections: dict[str, list[str]] = field(default_factory=dict)
     locked: set[str] = field(default_factory=set)
     before: SiteLook | None = None
+    stays: list[str] = field(default_factory=list)
     way_back: "Callable[[Operation], list[str]] | None" = None
     fenced_at: float | None = None
     promised: bool = False

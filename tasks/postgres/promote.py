@@ -8,7 +8,7 @@ from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
 from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
-from tasks.postgres.layout import peers_of, slot_of
+from tasks.postgres.layout import layout_of, peers_of, slot_of
 from tasks.postgres.on_node import pg_hold, pg_promote
 from tasks.postgres.run_on_node import Authority, run_on_node
 from tasks.postgres.sql import execute
@@ -40,7 +40,7 @@ def promote(
     from_timeline: int,
     operation: str,
     limit_s: float = PROMOTE_LIMIT_S,
-    unheard: bool = False,
+    unheard: str = "",
     authority: Authority | None = None,
 ) -> Outcome:
     """Promote the standby and prove it: no recovery, a higher timeline, standby.signal gone, a real commit.
@@ -52,7 +52,7 @@ def promote(
         from_timeline: the timeline that the standby follows.
         operation: the operation's id; it is written with the heartbeat row.
         limit_s: seconds for all of it.
-        unheard: the fence rests on silence: do nothing while this standby hears a primary.
+        unheard: the node whose fence rests on silence: do nothing while this standby has a sign of life of it.
 
     Returns:
         data: `timeline` and `lsn` (a position after the proving write).
@@ -72,7 +72,7 @@ def promote(
         from_timeline=from_timeline,
         operation=operation,
         limit_s=limit_s,
-        unheard=unheard,
+        unheard=[site.node(unheard).address, layout_of(site).port] if unheard else None,
         wait_for=sync_names_after(site, host),
         authority=authority,
     )

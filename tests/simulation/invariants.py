@@ -204,7 +204,9 @@ class Monitor:
             lock = node.files.get(LOCK)
             record = json.loads(node.files.get(OPERATION, "null"))
             if lock and record and record["phase"] in ("done", "aborted"):
-                left = json.loads(lock)["expires_at"] - self.world.wall(node)
+                held = json.loads(lock)
+                age = self.world.engine.now - node.booted_at - held["renewed"]["uptime"]
+                left = held["ttl_s"] - age if held["renewed"]["boot"].startswith(node.boot_id()) else 0.0
                 if left > 60.0:
                     self.violated(
                         "no lock outlives its operation",

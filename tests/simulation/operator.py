@@ -143,6 +143,7 @@ class Operator:
             guard = world.guards.get(node.name)
             if "The guard does not run" in told and guard is not None and guard.done and node.lives:
                 self.cast.start_guard(node)
+                world.changed()
             if "would not start at boot" in told and node.primary:
                 world.note(f"the operator lets the boot start {node.name} again")
                 node.files.pop(MASK, None)
@@ -159,11 +160,17 @@ class Operator:
         return kind == "ended" and "Nothing was done" not in text
 
     def fail_over(self) -> None:
-        """No primary: call failover for the one that was accepted last."""
-        self.failover(accepted(self.world))
+        """No primary: call failover for the one that was accepted last; or start it by hand, as the runbook does."""
+        primary = accepted(self.world)
+        _, text = self.failover(primary)
+        node = self.world.nodes[primary]
+        if "Start it as a standby and call again" in text and node.lives and node.server is None:
+            self.world.note(f"the operator starts PostgreSQL on {primary}")
+            start = self.cast.engine.spawn(f"start on {primary}", node, lambda: self.world.start(node))
+            self.world.programs.append(start)
 
     def failover(self, primary: str) -> tuple[str, str]:
-        """Call failover, and what its refusal asks for."""
+        """Call failover, and what its refusal asks for; return how the last call ended."""
         kind, text = self.call("failover", expected_primary=primary)
         node = self.world.nodes[primary]
         vouch = {}

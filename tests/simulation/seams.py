@@ -307,6 +307,7 @@ def replacements() -> dict[int, Any]:
         (pg_run.run, processes.run),
         (pg_run.as_postgres, as_postgres),
         (pg_promote.session, processes.session),
+        (pg_promote.opens, processes.opens),
         (pg_fence.listens, listens),
         (guard_look.reaches, processes.reaches),
         (pg_archive.only_archived, copies.only_archived),

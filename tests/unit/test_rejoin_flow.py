@@ -142,3 +142,15 @@ def test_after_a_copy_that_another_run_completed_only_the_kept_list_tells() -> N
     work = work_at(Phase.SETTLING, steps)
     assert flow.return_of_the_data(work, "node-a", "node-b", Rejoin.START_ONLY) is Rejoin.START_ONLY
     assert steps.done == ["List what only the old primary had"]
+
+
+def test_a_rejoin_that_ends_after_it_has_stopped_the_server_says_so() -> None:
+    # A standby that did not answer was stopped, the primary lost its power meanwhile: "Nothing was changed."
+    steps = Steps()
+    steps.dry_run = False  # type: ignore[attr-defined]
+    work = work_at(Phase.STARTED, steps)
+    flow.stop(work, "node-a")
+    assert work.abort() == [
+        "PostgreSQL on node-a was stopped and is kept from starting, until a rejoin has ended"
+    ]
+    assert steps.done[-1] == "Close the operation: aborted"

@@ -5,10 +5,11 @@ The session prints a line after each part, so that a time-out tells which part h
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from tasks.on_node.authority import authorized, moment
 from tasks.on_node.pg_disk import ENGLISH, control, text_of, write_durably
@@ -24,6 +25,8 @@ _HEARS = """
 SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'
   AND clock_timestamp() - last_msg_receipt_time < interval '8 s')
 """
+
+PORT_S = 0.5
 
 # pg_promote(false) and our own look every 10 ms: the waiting form looks every 100 ms.
 _PROMOTE = """
@@ -49,8 +52,9 @@ def promote(p: Dict[str, Any]) -> Dict[str, Any]:
         return {"state": "wrong", "why": "it is a primary on timeline %s and was never promoted" % timeline}
     if recovering == "t" and standby_timeline(p) != p["from_timeline"]:
         return {"state": "wrong", "why": "it follows timeline %d" % standby_timeline(p)}
-    if recovering == "t" and p.get("unheard") and psql(p, _HEARS, 5) == "t":
-        return {"state": "heard", "why": "it receives from a primary that was taken for fenced"}
+    alive = sign_of_life(p) if recovering == "t" and p.get("unheard") else None
+    if alive:
+        return {"state": "heard", "why": alive}
     if recovering == "t":
         note_request(p)
     # The only standby that a commit could wait for is the primary that is gone; the first one would hang. Where that
@@ -67,6 +71,29 @@ def promote(p: Dict[str, Any]) -> Dict[str, Any]:
     script.append(_WRITE)
     said = session(p, "\n".join(script))
     return judge(p, said, recovering == "t")
+
+
+def sign_of_life(p: Dict[str, Any]) -> Optional[str]:
+    """Say what this standby has of a primary that was taken for fenced; None when it has nothing.
+
+    A machine may boot between the orchestrator's last look and this program. Its server is in crash recovery then, and
+    nothing streams from it yet.
+    """
+    if psql(p, _HEARS, 5) == "t":
+        return "it receives from a primary that was taken for fenced"
+    address, port = p["unheard"]
+    if opens(address, int(port)):
+        return "port %s of %s is open, which was taken for fenced" % (port, address)
+    return None
+
+
+def opens(address: str, port: int) -> bool:
+    """Tell whether a TCP connection is accepted; clients wait for the answer, which a machine nearby gives at once."""
+    try:
+        socket.create_connection((address, port), timeout=PORT_S).close()
+        return True
+    except OSError:
+        return False
 
 
 def session(p: Dict[str, Any], script: str) -> Dict[str, str]:

@@ -258,6 +258,15 @@ def reaches(address: str, port: int) -> str:
     return seen
 
 
+def opens(address: str, port: int) -> bool:
+    """Stand for `pg_promote.opens`."""
+    place, here = node(), world()
+    seen = here.port(place.name, here.name_at(address))
+    if seen == "silent":
+        here.engine.sleep(0.5)
+    return seen == "open"
+
+
 class SimSubprocess:
     """Stands for `subprocess` in the guard, which stops and starts Harbor's containers."""
 
