@@ -9,7 +9,7 @@ from tasks.balancer import steps as balancer
 from tasks.fencing import steps as fencing
 from tasks.harbor import steps as harbor
 from tasks.harbor.proof import BY_POLICY, FAILED, OK
-from tasks.operation.record import Phase, acceptance
+from tasks.operation.record import OperationKind, Phase, acceptance
 from tasks.postgres import ha_steps as postgres
 from tasks.postgres.layout import peers_of
 
@@ -51,21 +51,45 @@ def open_traffic(work: Operation, *, follow: Callable[[Operation], None] | None 
     Args:
         follow: makes a standby of the old primary; where writes wait for one, that comes before a client's write.
     """
-    record = work.held
     # Whoever comes next must know the new primary before any client writes to it.
     work.advance(Phase.OPENING, accepted=accepted_text(work))
-    address = work.run.site.node(record.target).address
-    way: Literal["edit", "prepare"] = work.run.site.failover.repoint
-    step = harbor.repoint_core if way == "edit" else harbor.repoint_by_prepare
-    nodes = harbor_paths(work)
-    _, failed = work.run.try_each(step, nodes, database_host=address)
+    failed = repoint(work, harbor_paths(work))
     for path, error in failed.items():
         node = path.split(" ")[0]
         work.sections.setdefault("Left behind", []).append(
             f"{error} {node} is taken out of the load balancer."
         )
+        # Written before it is done: whoever goes on with a killed run has to know whom it may serve again.
+        work.advance(Phase.OPENING, drained=(*work.held.drained, node))
         work.run.try_each(fencing.drain, [node])
     see_write(work, follow)
+
+
+def repoint(work: Operation, paths: list[str]) -> dict[str, str]:
+    """Point the Harbor of these nodes at the target; return what failed, by path."""
+    site = work.run.site
+    way: Literal["edit", "prepare"] = site.failover.repoint
+    step = harbor.repoint_core if way == "edit" else harbor.repoint_by_prepare
+    return work.run.try_each(step, paths, database_host=site.node(work.held.target).address)[1]
+
+
+def serve_left_behind(work: Operation) -> None:
+    """Try once more where Harbor did not follow when traffic was opened; who follows now is served again.
+
+    The new primary's own Harbor was left out that way, and no flow is there to bring a primary's Harbor back. An old
+    primary that was fenced waits for rejoin.
+    """
+    record = work.held
+    fenced = record.expected_primary if record.kind is OperationKind.FAILOVER else ""
+    for path in harbor_paths(work):
+        node = path.split(" ")[0]
+        if node not in record.drained or node == fenced or repoint(work, [path]):
+            continue
+        _, failed = work.run.try_each(balancer.undrain, [node])
+        if not failed:
+            told = f"{node} is taken out of the load balancer."
+            left = [line for line in work.sections.pop("Left behind", []) if not line.endswith(told)]
+            work.sections.update({"Left behind": left} if left else {})
 
 
 def see_write(work: Operation, follow: Callable[[Operation], None] | None = None) -> None:
@@ -98,6 +122,7 @@ def finish(work: Operation, *, follow: Callable[[Operation], None] | None = None
         follow(work)
     run.on(postgres.ensure_slots, target, peers=[peer.name for peer in peers_of(site, target)])
     run.on(postgres.checkpoint, target)
+    serve_left_behind(work)
     restart_jobs(work, harbor_paths(work), site.node(target).address)
     for node in unreachable_harbors(work):
         # When it comes back its Harbor still knows the old primary; rejoin brings it back to clients.

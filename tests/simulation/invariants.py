@@ -119,8 +119,8 @@ class Monitor:
         switched_on = node.boot > 1 and node.booted_at > promotion.at
         if promotion.rung == "ATTESTED" and switched_on and write.by == "job":
             return "attest_fenced: somebody switched it on before rejoin"
-        if promotion.rung == "COMMANDED" and switched_on and write.by == "job" and cut_from(world, node):
-            return "fence_command: switched on again while it reached nobody"
+        if promotion.rung == "COMMANDED" and switched_on and write.by == "job" and node.unwarned:
+            return "fence_command: switched on again while nobody who knew answered"
         return ""
 
     # --- what reports say -----------------------------------------------------------------------------------------
@@ -219,8 +219,3 @@ def rung_of(node: Node) -> str:
     record = json.loads(node.files.get(OPERATION, "null"))
     fence = record.get("fence") if isinstance(record, dict) else None
     return str(fence["rung"]) if fence else ""
-
-
-def cut_from(world: World, node: Node) -> bool:
-    """Tell whether a node reaches no other database node."""
-    return all(world.port(node.name, name) == "silent" for name in world.databases if name != node.name)

@@ -89,6 +89,7 @@ class Steps:
     def __init__(self, site: Any, answer: Outcome | Exception) -> None:
         self.site, self.answer, self.dry_run = site, answer, False
         self.titles: list[str] = []
+        self.not_repointed = 0
 
     def on(self, step: Any, *nodes: str, **plain: Any) -> Outcome:
         self.titles.append(step.name)
@@ -102,6 +103,9 @@ class Steps:
         self, step: Any, nodes: Sequence[str], **plain: Any
     ) -> tuple[dict[str, Outcome], dict[str, str]]:
         self.titles += [step.name for _ in nodes]
+        if step.name == "Repoint Harbor" and self.not_repointed:
+            self.not_repointed -= 1
+            return {}, dict.fromkeys(nodes, "core did not answer.")
         return {node: Outcome(True, "") for node in nodes}, {}
 
 
@@ -161,3 +165,18 @@ def test_where_writes_wait_and_there_is_no_standby_no_client_is_waited_for(tmp_p
     traffic.open_traffic(work)
     assert "Write through the load balancer" not in steps.titles
     assert "rejoin" in work.sections["Clients"][0]
+
+
+@pytest.mark.parametrize("follows_later", [True, False])
+def test_a_harbor_that_did_not_follow_at_once_is_served_again_when_it_does(
+    follows_later: bool, tmp_path: Path
+) -> None:
+    # The new primary's own Harbor was left out of the load balancer; rejoin refuses a primary, and nothing served it.
+    work, steps = promoted(make_site(tmp_path), unchanged("accepted", answer="ok", why=""))
+    steps.not_repointed = 1 if follows_later else 2
+    traffic.open_traffic(work)
+    assert work.held.drained == ("node-b",)
+    assert "node-b is taken out of the load balancer." in work.sections["Left behind"][0]
+    traffic.finish(work)
+    served = "End the drain at the load balancer" in steps.titles
+    assert (served, "Left behind" in work.sections) == (follows_later, not follows_later)

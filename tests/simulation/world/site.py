@@ -140,6 +140,8 @@ class World(Links):
         data = node.data
         if data is None:
             return "there is no cluster"
+        peers = [name for name in self.databases if name != node.name]
+        node.unwarned = not self.has_nas(node.name) and all(self.port(node.name, p) != "open" for p in peers)
         if not self.judge_boot(node):
             return "the boot guard refused the start"
         if not node.lives or node.server is not None:
@@ -196,6 +198,8 @@ class World(Links):
             return
         if how == "fast" and data is not None and node.disk == "ok" and not server.hung:
             if server.state == "primary":
+                # Its senders go on until the standbys have all of it, the shutdown checkpoint included.
+                server.stopping = False
                 self.replicate()
                 data.checkpoint, data.control_timeline = data.end, data.branch.timeline
                 data.end += CHECKPOINT_BYTES
