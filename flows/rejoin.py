@@ -282,7 +282,7 @@ def serve_again(work: Operation, node: str, primary: str) -> None:
     way = harbor.repoint_core if site.failover.repoint == "edit" else harbor.repoint_by_prepare
     _, failed = work.run.try_each(way, [node], database_host=address)
     if not failed:
-        work.run.try_each(harbor.restart_jobservice, [node], database_host=address)
+        _, failed = work.run.try_each(harbor.restart_jobservice, [node], database_host=address)
         work.run.on(harbor.up, node)
         work.run.on(harbor.wait_healthy, node)
         work.run.on(balancer.admit, node)

@@ -96,6 +96,8 @@ class Cast:
         world.on_run = self._begun
         world.on_report = monitor.on_report
         world.on_write = monitor.on_write
+        world.on_stop = monitor.on_stop
+        world.on_lock = self._locked
         world.start_guard = self.start_guard
         world.judge_boot = judge_boot
         for name in ("o1", "o2"):
@@ -104,6 +106,27 @@ class Cast:
     def add(self, orchestrator: Orchestrator) -> None:
         """Set up an orchestrator."""
         self.orchestrators[orchestrator.name] = self.world.machines[orchestrator.name] = orchestrator
+
+    def _locked(self, node: Node, before: str | None, text: str) -> None:
+        """A lock was written on a node: was it taken from somebody who lives and holds it?"""
+        if before is None:
+            return
+        old, new = json.loads(before), json.loads(text)
+        _, pid, _, boot, _, _ = old["holder"].split(":")
+        age = self.engine.now - node.booted_at - old["renewed"]["uptime"]
+        if old["holder"] == new["holder"] or age >= old["ttl_s"]:
+            return
+        for place in self.orchestrators.values():
+            actor = place.running.get(int(pid))
+            if (
+                place.boot_id() == boot
+                and actor is not None
+                and not actor.done
+                and old["renewed"]["boot"][:8] == node.boot_id()
+            ):
+                self.monitor.violated(
+                    "a living lock is not taken", f"{new['holder']} took that of {old['holder']}"
+                )
 
     def start_guard(self, node: Node) -> None:
         """Start the guard's service on a node that has booted."""
@@ -154,6 +177,7 @@ class Cast:
     def call(self, orchestrator: str, flow: str, **given: Any) -> Actor:
         """Call a flow on an orchestrator, in a process of its own."""
         place = self.orchestrators[orchestrator]
+        self.monitor.accepted_loss = self.monitor.accepted_loss or bool(given.get("accept_data_loss"))
         pid = 1000 + len(self.flows)
         words = ", ".join(f"{name}={value}" for name, value in given.items())
         name = f"{flow} {len(self.flows) + 1} on {orchestrator}"

@@ -47,7 +47,8 @@ class Plan:
     Attributes:
         seed: for the durations of steps and the like.
         events: what befalls the site, by time.
-        fate: what becomes of the orchestrator at its n-th boundary: `kill` or seconds of a stall.
+        fates: what becomes of the orchestrator at its n-th boundary: `kill`, `stall` for so many seconds, or `late`:
+            the program that it sends is delivered so many seconds late.
         quiet_s: seconds after the last event before everything is repaired.
     """
 
@@ -112,6 +113,8 @@ def run(plan: Plan, *, stop_at_violation: bool = True) -> Outcome:
         elif kind == "stall":
             world.note(f"{actor.name} stands still for {seconds:.0f} s ({what})")
             engine.sleep(seconds)
+        elif kind == "late" and what.startswith("before ") and " on " in what:
+            world.noise.late_program[what.rpartition(" on ")[2]] = seconds
 
     cast.on_boundary = fate
     engine.between = world.between

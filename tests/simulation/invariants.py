@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.simulation.seams import Report
 from tests.simulation.world.here import isolated
-from tests.simulation.world.machines import Branch, Node
+from tests.simulation.world.machines import Branch, Node, Server
 from tests.simulation.world.site import World, Write
 
 OPERATION = "/var/lib/harbor-ha/operation.json"
@@ -34,13 +34,18 @@ class Violation:
 
 @dataclass(eq=False)
 class Promotion:
-    """A server that became a primary on a line of its own."""
+    """A server that became a primary on a line of its own.
+
+    Attributes:
+        rung: by which the old primary was fenced.
+        in_touch: some old primary lived then, and saw somebody.
+    """
 
     node: str
     branch: Branch
     at: float
     rung: str
-    accepted_loss: bool = False
+    in_touch: bool
 
 
 class Monitor:
@@ -54,7 +59,7 @@ class Monitor:
         self.reports: list[Report] = []
         self.excepted: set[str] = set()
         self.lied = False
-        self.attested_off: set[str] = set()
+        self.accepted_loss = False
         self._lines: dict[str, Branch] = {
             name: node.data.branch for name, node in world.nodes.items() if node.data is not None
         }
@@ -100,7 +105,37 @@ class Monitor:
         self._lines[write.node] = write.branch
         if write.branch in [known.branch for known in self.promotions] or write.branch.parent is None:
             return
-        self.promotions.append(Promotion(write.node, write.branch, self.world.engine.now, rung_of(node)))
+        old = [
+            other
+            for other in self.world.nodes.values()
+            if other.data and other.data.branch is write.branch.parent
+        ]
+        in_touch = any(
+            other.lives and other.server and not other.signal and not isolated(other) for other in old
+        )
+        rung = rung_of(node)
+        self.promotions.append(Promotion(write.node, write.branch, self.world.engine.now, rung, in_touch))
+        allowed = self.world.site.failover.max_lag_bytes
+        for other in old:
+            more = other.data.end - write.branch.fork if other.data else 0
+            sound = (
+                rung == "STOPPED"
+                and other.data is not None
+                and other.data.state == "shut down"
+                and other.disk == "ok"
+            )
+            if sound and more > allowed and not self.accepted_loss:
+                self.violated(
+                    "who has more goes on",
+                    f"{other.name} was sound, and had {more} bytes more than {node.name}",
+                )
+
+    def on_stop(self, node: Node, server: Server, how: str) -> None:
+        """A server ends."""
+        actor = self.world.engine.current
+        restarting = actor is not None and actor.name.startswith("pg_compensate")
+        if server.state == "recovering" and how != "lost" and restarting:
+            self.violated("a recovery is not killed", f"{node.name}'s server was stopped while it recovered")
 
     def _excepted(self, write: Write, promotion: Promotion) -> str:
         """Name the line of docs/failover.md that says that this is not excluded; empty when none does."""
@@ -110,7 +145,7 @@ class Monitor:
             return "fence_command: a command that returns 0 for a machine that runs"
         if promotion.rung == "WITNESSES" and write.by == "job":
             return "witnesses: whatever writes on the isolated node itself"
-        if promotion.rung == "SELF_FENCE" and write.by == "job" and not isolated(node):
+        if promotion.rung == "SELF_FENCE" and write.by == "job" and promotion.in_touch:
             return "self_fence_s: a primary that still sees the load balancer or Redis"
         if promotion.rung == "SELF_FENCE" and world.engine.now - thawed < WAKING_S:
             return "self_fence_s: a frozen machine that wakes up"
@@ -166,7 +201,15 @@ class Monitor:
 
     def on_end(self, name: str, run: Any, text: str) -> None:
         """A run ended, with an error or without; `text` is what the operator reads of it."""
-        if run is None or "Nothing was changed" not in text:
+        if run is None:
+            return
+        self._after_the_lock(name, run)
+        promoted = any(record.title == "Promote the standby" and record.outcome for record in run.records)
+        if promoted and text and self.world.noise.read_only:
+            self.violated(
+                "what follows a promotion", f"{name} ended after it, as Harbor is in read-only mode: {text}"
+            )
+        if "Nothing was changed" not in text:
             return
         done = [
             f"{record.title} on {record.nodes[0] if record.nodes else ''}"
@@ -184,6 +227,15 @@ class Monitor:
         )
         if done and not taken_back:
             self.violated("a report is true", f"{name} says that nothing was changed: {'; '.join(done)}")
+
+    def _after_the_lock(self, name: str, run: Any) -> None:
+        """Who has been told that its lock is another's changes nothing more."""
+        lost = False
+        for record in run.records:
+            if lost and record.outcome is not None and record.outcome.changed and "lock" not in record.title:
+                self.violated("who was replaced stops", f"{name} went on with: {record.title}")
+                return
+            lost = lost or "this one has stopped" in record.error
 
     # --- at the end ------------------------------------------------------------------------------------------------
 

@@ -137,13 +137,18 @@ class Operator:
             self.call("bootstrap")
 
     def by_hand(self, told: str) -> None:
-        """Do what `check` asks for beside flows: start a guard, let the boot start a primary again."""
+        """Do what `check` asks for beside flows: start a guard, end a drain, let the boot start a primary again."""
         world = self.world
         for node in world.nodes.values():
             guard = world.guards.get(node.name)
             if "The guard does not run" in told and guard is not None and guard.done and node.lives:
                 self.cast.start_guard(node)
                 world.changed()
+            left = any(f"{node.name} is still drained" in report.text for report in self.cast.monitor.reports)
+            if "load balancer does not serve" in told and left and world.check_up(node.name):
+                # Only where a report has said so: a drain does not outlive its operation unheard.
+                world.note(f"the operator ends the drain of {node.name}")
+                world.drained.discard(node.name)
             if "would not start at boot" in told and node.primary:
                 world.note(f"the operator lets the boot start {node.name} again")
                 node.files.pop(MASK, None)

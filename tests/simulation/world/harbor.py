@@ -49,11 +49,11 @@ def repoint_core(site: Any, host: SimHost, *, database_host: str, **_: Any) -> O
 
 
 def restart_jobservice(site: Any, host: SimHost, *, database_host: str, **_: Any) -> Outcome:
-    """Restart jobservice with the new address."""
+    """Restart jobservice: it asks core for the database when it starts, whatever it is told here."""
 
     def work() -> bool:
-        harbor, name = _harbor(host), world().name_at(database_host)
-        changed, harbor.jobs = harbor.jobs != name, name
+        harbor = _harbor(host)
+        changed, harbor.jobs = harbor.jobs != harbor.core, harbor.core
         world().moved()
         return changed
 

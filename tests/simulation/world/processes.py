@@ -298,7 +298,8 @@ class SimSubprocess:
     @staticmethod
     def act(argv: list[str]) -> None:
         text, place, here = " ".join(argv), node(), world()
-        if place.harbor is not None and "docker stop" in text:
+        # Docker writes down what it stops; without a disk it stops nothing.
+        if place.harbor is not None and "docker stop" in text and place.root == "ok":
             place.harbor.running = False
         elif place.harbor is not None and "docker start" in text:
             place.harbor.running, place.harbor.core = True, place.harbor.configured

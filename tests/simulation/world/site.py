@@ -66,6 +66,8 @@ class World(Links):
         self._written_at = -1.0
         self._settled = -1
         self.on_write: Callable[[Write], None] = lambda write: None
+        self.on_stop: Callable[[Node, Server, str], None] = lambda node, server, how: None
+        self.on_lock: Callable[[Node, str | None, str], None] = lambda node, before, text: None
         self.start_guard: Callable[[Node], None] = lambda node: None
         self.judge_boot: Callable[[Node], bool] = lambda node: True
         self.nas_path = site.nas.path.rstrip("/")
@@ -196,6 +198,7 @@ class World(Links):
         server, data = node.server, node.data
         if server is None:
             return
+        self.on_stop(node, server, how)
         if how == "fast" and data is not None and node.disk == "ok" and not server.hung:
             if server.state == "primary":
                 # Its senders go on until the standbys have all of it, the shutdown checkpoint included.

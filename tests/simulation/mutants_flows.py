@@ -1,0 +1,293 @@
+"""Cures in flows and rules that are taken out."""
+
+from dataclasses import replace
+
+from tests.simulation.mutant import (
+    CONFIRMED,
+    KILL,
+    NO_COMMAND,
+    NO_RESTART,
+    SELF_FENCE,
+    WITNESSES,
+    Mutant,
+    at_boundaries,
+    call,
+    event,
+    failover,
+    once,
+)
+from tests.simulation.mutation import Edit, Without
+from tests.simulation.schedules import A, B
+
+# A is switched off and B promoted; A's WAL is not kept any more, so that rejoin has to copy.
+REPLACED = (
+    event(3, "power_off", A),
+    failover(6),
+    event(60, "slot_lost", A),
+    event(70, "power_on", A),
+    call(100, "rejoin", node=A),
+)
+
+FLOWS: tuple[Mutant, ...] = (
+    Mutant(
+        "1",
+        "not to be reached is to be unpromoted",
+        (Without("flows.rules.resume", "RESUME_RULES", ("promoted or not", "target away")),),
+        at_boundaries(
+            56,
+            70,
+            KILL,
+            CONFIRMED,
+            call(3, "switchover", to=B),
+            event(6.2, "isolate", B),
+            call(20, "switchover", to=B),
+            event(60, "mend", B),
+        ),
+        ("two writers",),
+    ),
+    Mutant(
+        "1",
+        "what has come to promoting is aborted like anything else",
+        (
+            Edit("flows.machinery.operation:Operation.abort", "phase not in _ABORTABLE", 'phase == "no"'),
+            Edit(
+                "tasks.operation.record:OperationRecord.past_return",
+                "return self.phase in PAST_RETURN and self.kind is not OperationKind.REJOIN",
+                "return False",
+            ),
+        ),
+        at_boundaries(
+            56,
+            70,
+            KILL,
+            CONFIRMED,
+            call(3, "switchover", to=B),
+            event(6.2, "isolate", B),
+            failover(20),
+            event(60, "mend", B),
+        ),
+        ("two writers", "it becomes healthy", "a report is true"),
+    ),
+    Mutant(
+        "2",
+        "a fence is believed whoever climbed it, and for ever",
+        (
+            Edit(
+                "tasks.operation.record:OperationRecord.at",
+                "    return replace(",
+                '    changes = {k: v for k, v in changes.items() if k != "fence" or v}\n    return replace(',
+            ),
+            Edit(
+                "flows.machinery.fence:fence",
+                "    record = work.held\n",
+                "    record = work.held\n"
+                "    work.fenced_at = time.monotonic()\n"
+                "    if record.fence:\n"
+                "        return\n",
+            ),
+        ),
+        at_boundaries(
+            24,
+            40,
+            KILL,
+            CONFIRMED,
+            event(3, "power_off", A),
+            failover(6),
+            event(40, "power_on", A),
+            event(395, "check"),
+            event(400, "isolate", A),
+            failover(410),
+            quiet_s=200.0,
+        ),
+        ("two writers",),
+    ),
+    Mutant(
+        "3b",
+        "the self-fence is the site file's, whatever the guard goes by",
+        (
+            Edit(
+                "flows.machinery.fence:_next",
+                "last.self_fence_s if last is not None else None",
+                "work.run.site.failover.self_fence_s",
+            ),
+        ),
+        once(replace(SELF_FENCE, guard_s=1e5), event(3, "isolate", A), failover(20), quiet_s=200.0),
+        ("two writers",),
+    ),
+    Mutant(
+        "8b",
+        "the old primary's exact end is not weighed",
+        (
+            Edit(
+                "flows.machinery.exact_end:weigh_exact_end",
+                "    record, seen = work.held, work.seen\n",
+                '    return ""\n',
+            ),
+        ),
+        at_boundaries(
+            20,
+            50,
+            ("stall", 6.0),
+            NO_RESTART,
+            event(3, "lag", B),
+            event(4, "check"),
+            event(5, "burst", A),
+            event(7, "hang", A),
+            failover(8),
+            event(13, "unhang", A),
+            quiet_s=200.0,
+        ),
+        ("who has more goes on",),
+    ),
+    Mutant(
+        "8c",
+        "after a promotion commits wait for nobody, with `required` too",
+        (
+            Edit(
+                "tasks.postgres.promote:sync_names_after",
+                'if site.postgres.durability != "required":',
+                "if True:",
+            ),
+        ),
+        once(replace(CONFIRMED, durability="required"), event(3, "power_off", A), failover(6)),
+        ("required is kept",),
+    ),
+    Mutant(
+        "12",
+        "a server in crash recovery is stopped",
+        (
+            Without("flows.rules.restart", "RESTART_RULES", ("in recovery", "slow, and alive")),
+            Edit(
+                "tasks.postgres.on_node.pg_compensate:recovering",
+                "    status = postmaster_status(p)\n",
+                "    return False\n",
+            ),
+        ),
+        once(
+            CONFIRMED,
+            event(2, "slow_start", A, 12.0),
+            event(3, "power_off", A),
+            event(4, "power_on", A),
+            failover(27),
+        ),
+        ("a recovery is not killed",),
+    ),
+    Mutant(
+        "13",
+        "what was drained and staged is left when nothing is promoted",
+        (Edit("flows.machinery.traffic:put_back", "record, left = work.held, []", "return []"),),
+        once(WITNESSES, event(3, "isolate", A), failover(20), event(29, "hang", B), quiet_s=200.0),
+        ("a report is true", "it becomes healthy"),
+    ),
+    Mutant(
+        "14",
+        "a clone that was begun is forgotten, and positions are not compared",
+        (
+            Edit(
+                "flows.rejoin:classify",
+                "cloning=begun and record is not None and record.phase is Phase.CLONING",
+                "cloning=False",
+            ),
+            Without("flows.rules.rejoin", "REJOIN_RULES", ("WAL is gone",)),
+        ),
+        at_boundaries(95, 150, KILL, CONFIRMED, *REPLACED, call(160, "rejoin", node=A)),
+        ("it becomes healthy",),
+    ),
+    Mutant(
+        "14c",
+        "what follows a promotion depends on Harbor's answer",
+        (
+            Edit(
+                "flows.machinery.traffic:see_write",
+                '    if said.get("answer") != OK:\n',
+                '    if said.get("answer") != OK:\n        work.refuse("No write.", None)\n',
+            ),
+        ),
+        once(CONFIRMED, event(3, "power_off", A), event(4, "harbor_read_only"), failover(6), quiet_s=200.0),
+        ("what follows a promotion", "our errors only"),
+    ),
+    Mutant(
+        "S1",
+        "a term that was claimed and never used ends the operation that goes on",
+        (
+            Edit(
+                "flows.machinery.operation:Operation.resume",
+                "term = record.term if record.term and record.term == highest else highest + 1",
+                "term = record.term",
+            ),
+        ),
+        at_boundaries(
+            18, 24, KILL, CONFIRMED, call(3, "switchover", to=B), event(10, "isolate", B), failover(20)
+        ),
+        ("it becomes healthy",),
+    ),
+    Mutant(
+        "S6",
+        "who has lost its lock puts back what is another's",
+        (
+            Edit(
+                "flows.machinery.operation:Operation.abort",
+                "self.run.on(operation.advance, *self._locked_paths(), record=self.held, required=[])",
+                "pass",
+            ),
+        ),
+        at_boundaries(
+            16, 45, ("stall", 100.0), NO_RESTART, event(3, "crash", A), failover(5), failover(75, "o2")
+        ),
+        ("who was replaced stops",),
+    ),
+    Mutant(
+        "S7",
+        "a lock is over by the wall clock",
+        (
+            Edit(
+                "tasks.operation.record:Lock.alive",
+                "if self.renewed is None or boot is None or uptime is None:",
+                "if True:",
+            ),
+        ),
+        at_boundaries(
+            18, 22, KILL, CONFIRMED, event(2, "clock", B, 7200.0), call(3, "switchover", "o2", to=B)
+        ),
+        ("it becomes healthy",),
+    ),
+    Mutant(
+        "S9",
+        "a rejoin does not say what it has stopped",
+        (Edit("flows.rejoin:stop", "    work.stays.append(", "    str("),),
+        once(NO_COMMAND, event(3, "hang", B), call(5, "rejoin", node=B), event(7, "power_off", A)),
+        ("a report is true",),
+    ),
+    Mutant(
+        "S10",
+        "a switchover that begins anew writes with the term that it read before",
+        (
+            Edit(
+                "flows.switchover:admit",
+                "        work.resume(record)\n",
+                "        work.resume(record)\n"
+                "        work.record = work.held.at(work.held.phase, term=record.term)\n",
+            ),
+        ),
+        at_boundaries(
+            18, 24, KILL, CONFIRMED, call(3, "switchover", to=B), event(10, "isolate", B), failover(20)
+        ),
+        ("it becomes healthy",),
+    ),
+    Mutant(
+        "S11",
+        "a Harbor that did not follow at once stays out of the load balancer",
+        (Edit("flows.machinery.traffic:finish", "    serve_left_behind(work)\n", ""),),
+        at_boundaries(
+            64,
+            72,
+            KILL,
+            CONFIRMED,
+            call(3, "switchover", to=B),
+            event(6.2, "hang", B),
+            call(20, "switchover", to=B),
+            event(60, "unhang", B),
+        ),
+        ("it becomes healthy",),
+    ),
+)
