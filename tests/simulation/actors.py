@@ -20,6 +20,7 @@ from tasks.postgres.promote import sync_names_after
 from tests.simulation.engine import Actor, Killed
 from tests.simulation.invariants import Monitor
 from tests.simulation.seams import SimProtocol, SimSecrets, publish
+from tests.simulation.world.here import world as world_of_this
 from tests.simulation.world.machines import Machine, Node
 from tests.simulation.world.remote import SimHost
 from tests.simulation.world.site import DURABILITY_FILE, SYNC_FILE, World
@@ -30,7 +31,7 @@ FLOW_LIMIT_S = 4 * 3600.0
 
 
 def bootstrap(site: str) -> dict[str, Any]:
-    """Stand for what `bootstrap` does to a site that is built: every Harbor uses the primary, and is served.
+    """Stand for what `bootstrap` does to a site that is built: guards as the site file says, Harbors served.
 
     Raises:
         Refused: not every node is reached, or there is no one primary.
@@ -44,6 +45,10 @@ def bootstrap(site: str) -> dict[str, Any]:
     op_id = f"bootstrap-{SimSecrets.token_hex(4)}"
     store.acquire(run.site, *hosts, op_id=op_id, required=[host.name for host in hosts])  # type: ignore[arg-type]
     try:
+        for host in hosts:
+            config = json.loads(host.node.files[CONFIG])
+            host.node.files[CONFIG] = json.dumps({**config, "self_fence_s": run.site.failover.self_fence_s})
+        world_of_this().changed()
         address = run.site.node(primaries[0]).address
         for node in [node.name for node in run.site.nodes if node.runs_harbor]:
             run.on(harbor.repoint_core, node, database_host=address)
@@ -98,6 +103,7 @@ class Cast:
         world.on_write = monitor.on_write
         world.on_stop = monitor.on_stop
         world.on_lock = self._locked
+        world.on_record = monitor.on_record
         world.start_guard = self.start_guard
         world.judge_boot = judge_boot
         for name in ("o1", "o2"):

@@ -10,6 +10,7 @@ from tests.simulation.world.machines import Branch, Node, Server
 from tests.simulation.world.site import World, Write
 
 OPERATION = "/var/lib/harbor-ha/operation.json"
+PAST_RETURN = ("promoting", "promoted", "opening", "settling")
 LOCK = "/var/lib/harbor-ha/lock.json"
 # "A frozen virtual machine that wakes up may write for the second until its guard looks"; and its stop takes five.
 WAKING_S = 8.0
@@ -129,6 +130,22 @@ class Monitor:
                     "who has more goes on",
                     f"{other.name} was sound, and had {more} bytes more than {node.name}",
                 )
+
+    def on_record(self, node: Node, before: str | None, text: str) -> None:
+        """An operation's record is written: what has promoted is not taken back, aborted or forgotten."""
+        if before is None:
+            return
+        old, new = json.loads(before), json.loads(text)
+        if old["kind"] == "rejoin" or old["phase"] not in PAST_RETURN:
+            return
+        target = self.world.nodes[old["target"]]
+        promoted = target.data is not None and target.data.branch.timeline > (old["from_timeline"] or 1)
+        forward = new["op_id"] == old["op_id"] and (new["phase"] in PAST_RETURN or new["phase"] == "done")
+        if promoted and not forward:
+            self.violated(
+                "only forward",
+                f"{old['op_id']} had promoted {target.name}; now {new['op_id']} is {new['phase']}",
+            )
 
     def on_stop(self, node: Node, server: Server, how: str) -> None:
         """A server ends."""

@@ -1,5 +1,8 @@
 """Cures in programs on the nodes that are taken out."""
 
+from collections.abc import Iterator
+
+from tests.simulation.history import Plan
 from tests.simulation.mutant import (
     CONFIRMED,
     NO_RESTART,
@@ -13,7 +16,16 @@ from tests.simulation.mutant import (
 )
 from tests.simulation.mutants_flows import FLOWS, REPLACED
 from tests.simulation.mutation import Edit
-from tests.simulation.schedules import A, B
+from tests.simulation.schedules import A, B, plan
+
+
+def _booting() -> Iterator[Plan]:
+    """A boots while B is promoted, and needs a little longer each time."""
+    for seconds in (1.9, 2.1, 2.3, 2.5, 2.7, 2.9):
+        slow = event(3, "slow_start", A, seconds)
+        booting = [slow, event(3.9, "power_off", A), event(5, "power_on", A), failover(7.3, "o2")]
+        yield plan(1, WITNESSES, booting)
+
 
 NODES: tuple[Mutant, ...] = (
     Mutant(
@@ -178,7 +190,7 @@ NODES: tuple[Mutant, ...] = (
                 "tasks.postgres.on_node.pg_promote:sign_of_life", "if opens(address, int(port)):", "if False:"
             ),
         ),
-        once(WITNESSES, event(3.9, "power_off", A), event(5, "power_on", A), failover(7.3, "o2")),
+        _booting,
         ("two writers",),
     ),
 )

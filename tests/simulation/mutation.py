@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-_ROOTS = ("flows", "tasks")
+_ROOTS = ("flows.", "tasks.", "tests.simulation.")
 
 
 class Stale(Exception):
@@ -86,7 +86,7 @@ def _without(change: Without, undo: contextlib.ExitStack) -> None:
 def _swap(original: Callable[..., Any], mutant: Callable[..., Any], undo: contextlib.ExitStack) -> None:
     """Put the mutant wherever a module holds the original."""
     for path, module in list(sys.modules.items()):
-        if path.split(".")[0] not in _ROOTS or module is None:
+        if not path.startswith(_ROOTS) or module is None:
             continue
         for name, value in list(module.__dict__.items()):
             if value is original:

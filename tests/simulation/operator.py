@@ -133,7 +133,7 @@ class Operator:
                 self.call("rejoin", node=name)
                 return
         self.by_hand(told)
-        if "Run bootstrap: it points every Harbor at the primary" in told:
+        if "Run bootstrap: it points every Harbor" in told or "Run bootstrap: it gives the guards" in told:
             self.call("bootstrap")
 
     def by_hand(self, told: str) -> None:

@@ -150,6 +150,8 @@ def write_durably(path: str, text: str, mode: int = 0o600, owner: str = "root") 
     refuse(place, path, grows=True)
     if path.endswith("/lock.json"):
         world().on_lock(place, place.files.get(path), text)
+    if path.endswith("/operation.json"):
+        world().on_record(place, place.files.get(path), text)
     place.files[path] = text
     if not path.endswith(UNSEEN_BY_GUARDS):
         world().changed()

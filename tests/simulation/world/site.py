@@ -67,6 +67,7 @@ class World(Links):
         self._settled = -1
         self.on_write: Callable[[Write], None] = lambda write: None
         self.on_stop: Callable[[Node, Server, str], None] = lambda node, server, how: None
+        self.on_record: Callable[[Node, str | None, str], None] = lambda node, before, text: None
         self.on_lock: Callable[[Node, str | None, str], None] = lambda node, before, text: None
         self.start_guard: Callable[[Node], None] = lambda node: None
         self.judge_boot: Callable[[Node], bool] = lambda node: True
