@@ -10,6 +10,7 @@ from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
 from flows.machinery.sight import open_record
+from flows.machinery.traffic import jobs_left_behind
 from flows.rules.rejoin import Rejoin, classify_rejoin
 from flows.rules.table import Decision
 from tasks import clock
@@ -282,7 +283,9 @@ def serve_again(work: Operation, node: str, primary: str) -> None:
     way = harbor.repoint_core if site.failover.repoint == "edit" else harbor.repoint_by_prepare
     _, failed = work.run.try_each(way, [node], database_host=address)
     if not failed:
-        _, failed = work.run.try_each(harbor.restart_jobservice, [node], database_host=address)
+        _, jobs = work.run.try_each(harbor.restart_jobservice, [node], database_host=address)
+        if jobs:
+            work.sections.setdefault("Left behind", []).extend(jobs_left_behind(jobs))
         work.run.on(harbor.up, node)
         work.run.on(harbor.wait_healthy, node)
         work.run.on(balancer.admit, node)

@@ -1,6 +1,6 @@
 """Let Harbor's clients work with the new primary, and finish what may wait."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -160,10 +160,22 @@ def restart_jobs(work: Operation, paths: list[str], database_host: str) -> None:
     closed the site to its clients for three seconds after it had just been opened.
     """
     for path in paths:
-        done, _ = work.run.try_each(harbor.restart_jobservice, [path], database_host=database_host)
+        done, failed = work.run.try_each(harbor.restart_jobservice, [path], database_host=database_host)
+        # Nothing shows it later: jobservice has asked core for the database when it started.
+        if failed:
+            work.sections.setdefault("Left behind", []).extend(jobs_left_behind(failed))
         restarted = any(outcome.changed for outcome in done.values())
         if restarted and path != paths[-1]:
             work.run.try_each(harbor.wait_healthy, [path])
+
+
+def jobs_left_behind(failed: Mapping[str, str]) -> list[str]:
+    """Say which jobservice could not be restarted, and so still uses the old database."""
+    by_hand = "`docker restart harbor-jobservice` there"
+    return [
+        f"the jobservice of {path.split(' ')[0]} still uses the old database: {error} -> {by_hand}"
+        for path, error in failed.items()
+    ]
 
 
 def harbor_paths(work: Operation) -> list[str]:

@@ -48,6 +48,8 @@ def cluster_names(site: HarborSite, host: Host) -> dict[str, Any]:
     layout = layout_of(site)
     return {
         "node": host.name,
+        "site": site.name,
+        "nas_path": site.nas.path.rstrip("/") if site.node(host.name).runs_harbor else None,
         "address": host.address,
         "major": layout.major,
         "data": layout.data,

@@ -71,6 +71,8 @@ def _isolate(world: World, cast: Cast, name: str) -> None:
 
 def _mend(world: World, cast: Cast, name: str) -> None:
     world.cut = {pair for pair in world.cut if name not in pair}
+    if name in world.nodes:
+        world.nodes[name].back_at = world.engine.now
 
 
 def _clone(world: World, cast: Cast, name: str) -> None:
@@ -189,6 +191,7 @@ def heal(world: World, cast: Cast) -> None:
         machine.skew = 0.0
     for node in world.nodes.values():
         node.root = node.disk = "ok"
+        node.back_at = world.engine.now
         node.slow_promotion = node.slow_start = 0.0
         node.guard = True
         if node.server is not None:

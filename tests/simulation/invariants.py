@@ -40,6 +40,7 @@ class Promotion:
     Attributes:
         rung: by which the old primary was fenced.
         in_touch: some old primary lived then, and saw somebody.
+        unguarded: the guard of some old primary did not run.
     """
 
     node: str
@@ -47,6 +48,7 @@ class Promotion:
     at: float
     rung: str
     in_touch: bool
+    unguarded: bool
 
 
 class Monitor:
@@ -115,7 +117,8 @@ class Monitor:
             other.lives and other.server and not other.signal and not isolated(other) for other in old
         )
         rung = rung_of(node)
-        self.promotions.append(Promotion(write.node, write.branch, self.world.engine.now, rung, in_touch))
+        now, unguarded = self.world.engine.now, any(not other.guard for other in old)
+        self.promotions.append(Promotion(write.node, write.branch, now, rung, in_touch, unguarded))
         allowed = self.world.site.failover.max_lag_bytes
         for other in old:
             more = other.data.end - write.branch.fork if other.data else 0
@@ -141,7 +144,10 @@ class Monitor:
         target = self.world.nodes[old["target"]]
         promoted = target.data is not None and target.data.branch.timeline > (old["from_timeline"] or 1)
         forward = new["op_id"] == old["op_id"] and (new["phase"] in PAST_RETURN or new["phase"] == "done")
-        if promoted and not forward:
+        copies = [json.loads(other.files.get(OPERATION, "{}")) for other in self.world.nodes.values()]
+        # A node that was away at its end keeps an older copy.
+        ended = any(copy.get("op_id") == old["op_id"] and copy["phase"] == "done" for copy in copies)
+        if promoted and not forward and not ended:
             self.violated(
                 "only forward",
                 f"{old['op_id']} had promoted {target.name}; now {new['op_id']} is {new['phase']}",
@@ -162,11 +168,13 @@ class Monitor:
             return "fence_command: a command that returns 0 for a machine that runs"
         if promotion.rung == "WITNESSES" and write.by == "job":
             return "witnesses: whatever writes on the isolated node itself"
+        if promotion.rung == "WITNESSES" and world.engine.now - node.back_at < WAKING_S:
+            return "witnesses: an isolated primary that comes back, until its guard has looked"
         if promotion.rung == "SELF_FENCE" and write.by == "job" and promotion.in_touch:
             return "self_fence_s: a primary that still sees the load balancer or Redis"
         if promotion.rung == "SELF_FENCE" and world.engine.now - thawed < WAKING_S:
             return "self_fence_s: a frozen machine that wakes up"
-        if promotion.rung == "SELF_FENCE" and not node.guard:
+        if promotion.rung == "SELF_FENCE" and promotion.unguarded:
             return "self_fence_s: its guard was stopped after it had been seen"
         switched_on = node.boot > 1 and node.booted_at > promotion.at
         if promotion.rung == "ATTESTED" and switched_on and write.by == "job":

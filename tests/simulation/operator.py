@@ -9,6 +9,7 @@ from tasks import clock
 from tasks.operation.record import OperationRecord, record_from
 from tests.simulation.actors import FLOW_LIMIT_S, Cast, accepted
 from tests.simulation.invariants import OPERATION
+from tests.simulation.world.health import JOBS, unhealthy
 from tests.simulation.world.looks import GUARD_VERSION, look
 from tests.simulation.world.machines import Node
 from tests.simulation.world.power import power_off, power_on
@@ -50,6 +51,9 @@ class Operator:
                 continue
             if not why and (not told or number == rounds - 1):
                 return f"check still says: {told}" if told else ""
+            if why.startswith(JOBS):
+                # No look shows it, so a report must have said so.
+                told = self.restart_jobs(why.rpartition(" ")[2])
             if not told:
                 self.cast.monitor.violated("check tells", f"it says HEALTHY, and {why}")
             self.act(why, told)
@@ -82,7 +86,7 @@ class Operator:
         if paused or any(path.endswith("/paused.json") for path in world.nas_files):
             return "paused"
         record = open_operation(world)
-        return world.healthy() or (f"{record.kind} is unfinished" if record else "")
+        return unhealthy(world) or (f"{record.kind} is unfinished" if record else "")
 
     def call(self, flow: str, **given: Any) -> tuple[str, str]:
         """Call a flow and read what it says."""
@@ -162,6 +166,12 @@ class Operator:
             kind, text = self.call("switchover", to=record.target)
         else:
             kind, text = self.call("rejoin", node=record.target)
+        node = self.world.nodes[record.target]
+        if f"Bring {node.name} back and run again" in text and node.lives and node.server is None:
+            self.start(node)
+        if f"A restart of PostgreSQL on {node.name} takes it back" in text and node.server is not None:
+            self.world.stop(node, "fast")
+            self.start(node)
         return kind == "ended" and "Nothing was done" not in text
 
     def fail_over(self) -> None:
@@ -170,9 +180,21 @@ class Operator:
         _, text = self.failover(primary)
         node = self.world.nodes[primary]
         if "Start it as a standby and call again" in text and node.lives and node.server is None:
-            self.world.note(f"the operator starts PostgreSQL on {primary}")
-            start = self.cast.engine.spawn(f"start on {primary}", node, lambda: self.world.start(node))
-            self.world.programs.append(start)
+            self.start(node)
+
+    def restart_jobs(self, name: str) -> str:
+        """Do what a report says of a jobservice; return what it says, or nothing."""
+        told = [report.text for report in self.cast.monitor.reports if f"jobservice of {name}" in report.text]
+        harbor = self.world.nodes[name].harbor
+        if told and harbor is not None and harbor.running:
+            harbor.jobs = harbor.core
+        return told[-1] if told else ""
+
+    def start(self, node: Node) -> None:
+        """Start PostgreSQL by hand."""
+        self.world.note(f"the operator starts PostgreSQL on {node.name}")
+        start = self.cast.engine.spawn(f"start on {node.name}", node, lambda: self.world.start(node))
+        self.world.programs.append(start)
 
     def failover(self, primary: str) -> tuple[str, str]:
         """Call failover, and what its refusal asks for; return how the last call ended."""

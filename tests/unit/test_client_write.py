@@ -90,6 +90,7 @@ class Steps:
         self.site, self.answer, self.dry_run = site, answer, False
         self.titles: list[str] = []
         self.not_repointed = 0
+        self.failing = ""
 
     def on(self, step: Any, *nodes: str, **plain: Any) -> Outcome:
         self.titles.append(step.name)
@@ -103,6 +104,8 @@ class Steps:
         self, step: Any, nodes: Sequence[str], **plain: Any
     ) -> tuple[dict[str, Outcome], dict[str, str]]:
         self.titles += [step.name for _ in nodes]
+        if step.name == self.failing:
+            return {}, dict.fromkeys(nodes, "no answer.")
         if step.name == "Repoint Harbor" and self.not_repointed:
             self.not_repointed -= 1
             return {}, dict.fromkeys(nodes, "core did not answer.")
@@ -180,3 +183,10 @@ def test_a_harbor_that_did_not_follow_at_once_is_served_again_when_it_does(
     traffic.finish(work)
     served = "End the drain at the load balancer" in steps.titles
     assert (served, "Left behind" in work.sections) == (follows_later, not follows_later)
+
+
+def test_a_jobservice_that_was_not_restarted_is_told_since_no_look_shows_it(tmp_path: Path) -> None:
+    work, steps = promoted(make_site(tmp_path), unchanged("accepted", answer="ok", why=""))
+    steps.failing = "Restart Harbor's jobservice"
+    traffic.finish(work)
+    assert "the jobservice of node-b still uses the old database" in work.sections["Left behind"][0]

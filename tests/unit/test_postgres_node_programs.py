@@ -1,5 +1,6 @@
 """The parts of PostgreSQL's node programs that need no server, and the texts that are sent."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,15 @@ import pytest
 
 from tasks.hosts.on_node import preflight_probe
 from tasks.on_node import pg_disk
-from tasks.postgres.on_node import base_backup, pg_archive, pg_follow, pg_lost_commits, pg_rewind, pg_wal
+from tasks.postgres.on_node import (
+    base_backup,
+    pg_archive,
+    pg_follow,
+    pg_lost_commits,
+    pg_promote,
+    pg_rewind,
+    pg_wal,
+)
 
 
 def test_start_conf_keeps_its_comments_and_changes_once(tmp_path: Path) -> None:
@@ -338,3 +347,24 @@ def test_wal_that_the_server_has_dropped_is_read_out_of_the_nodes_own_archive(
     assert (found["known"], found["total"]) == (True, 1)
     segment(Path(diverged["archive"]) / gone, 8)
     assert not pg_lost_commits.found(diverged)["known"], "another database's WAL is not read"
+
+
+def test_a_promoted_node_tells_the_nas_at_once_who_is_the_primary(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The orchestrator was killed right after the promotion and all machines lost their power: the old primary booted,
+    # found itself accepted on its own disk and on the NAS, and both were primaries.
+    kept: list[tuple[str, str]] = []
+    monkeypatch.setattr(pg_promote, "control", lambda p: {"Database system identifier": "7"})
+    monkeypatch.setattr(pg_promote, "text_of", lambda path: None)
+    monkeypatch.setattr(pg_promote, "write_durably", lambda path, text: kept.append((path, text)))
+    monkeypatch.setattr(pg_promote, "keep_shared", lambda p, name, text: kept.append((name, text)))
+    p = {
+        "node": "node-b",
+        "from_timeline": 1,
+        "state_dir": "/state",
+        "data": "/data",
+        "authority": {"term": 4},
+    }
+    pg_promote.accept_here(p, 2)
+    assert [place for place, _ in kept] == ["/state/accepted.json", "accepted"]
+    assert kept[0][1] == kept[1][1]
+    assert json.loads(kept[1][1])["timeline"] == 2

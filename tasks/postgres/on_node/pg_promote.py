@@ -15,6 +15,7 @@ from tasks.on_node.authority import authorized, moment
 from tasks.on_node.pg_disk import ENGLISH, control, text_of, write_durably
 from tasks.on_node.pg_run import Failed, psql, psql_argv, standby_timeline
 from tasks.on_node.pg_sync import set_sync
+from tasks.on_node.shared_copy import keep_shared
 from tasks.postgres.on_node.pg_heartbeat import HEARTBEAT
 
 _TIMELINE = "('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
@@ -42,7 +43,7 @@ SELECT 'promoted ' || %s;
 )
 # The write that must succeed is a commit: a synchronous standby that is not there, a full disk and
 # default_transaction_read_only all let the promotion pass and stop the first one.
-_WRITE = HEARTBEAT + "SELECT 'wrote ' || pg_current_wal_lsn();\n"
+_FIRST_COMMIT = HEARTBEAT + "SELECT 'wrote ' || pg_current_wal_lsn();\n"
 
 
 def promote(p: Dict[str, Any]) -> Dict[str, Any]:
@@ -68,7 +69,7 @@ def promote(p: Dict[str, Any]) -> Dict[str, Any]:
     script += [_WAIT, "SET statement_timeout = 5000;"]
     if wait_for:
         script.append("SET synchronous_commit = local;")
-    script.append(_WRITE)
+    script.append(_FIRST_COMMIT)
     said = session(p, "\n".join(script))
     return judge(p, said, recovering == "t")
 
@@ -150,7 +151,10 @@ def note_request(p: Dict[str, Any]) -> None:
 
 
 def accept_here(p: Dict[str, Any], timeline: int) -> None:
-    """Keep on this node that it is the primary, as soon as that is so and before any client can know."""
+    """Keep here and on the NAS that this node is the primary, as soon as that is so and before any client can know.
+
+    The orchestrator may die right after it; a power cut later, the old primary has nobody else to ask.
+    """
     given = p.get("authority")
     if given is None or timeline <= p["from_timeline"]:
         return
@@ -160,6 +164,7 @@ def accept_here(p: Dict[str, Any], timeline: int) -> None:
     path = p["state_dir"] + "/accepted.json"
     if text_of(path) != text:
         write_durably(path, text)
+        keep_shared(p, "accepted", text)
 
 
 def gone(path: str) -> bool:

@@ -152,7 +152,8 @@ class Node(Machine):
         root, disk: the file systems of the system and of the data: `ok`, `full`, `read-only`; disk also `hang`.
         files: the content of files by path.
         dirs: data directories by path.
-        unwarned: when its server started, no other node's server and no NAS answered that could have known better.
+        unwarned: when its server started, no other node's server answered, and no NAS that knew better.
+        back_at: when its network was repaired last.
         guard: whether the guard's service works; the boot guard is systemd's to run.
     """
 
@@ -169,6 +170,7 @@ class Node(Machine):
         self.harbor: Harbor | None = None
         self.guard = True
         self.unwarned = False
+        self.back_at = -1e9
         self.redis_at = -1e9
         self.next_pid = 100
         self.slow_promotion = 0.0

@@ -144,7 +144,7 @@ class World(Links):
         if data is None:
             return "there is no cluster"
         peers = [name for name in self.databases if name != node.name]
-        node.unwarned = not self.has_nas(node.name) and all(self.port(node.name, p) != "open" for p in peers)
+        node.unwarned = not self.nas_warns(node) and all(self.port(node.name, p) != "open" for p in peers)
         if not self.judge_boot(node):
             return "the boot guard refused the start"
         if not node.lives or node.server is not None:
@@ -167,10 +167,17 @@ class World(Links):
             server = node.server
             wait = node.slow_start or (RECOVERY_S if crashed else 0.3)
             self.engine.at(wait, lambda: self._recovered(node, server))
-        node.files.pop(node.data_path + "/backup_label", None)
+        for name in ("/backup_label", "/promote"):
+            node.files.pop(node.data_path + name, None)
         self.write_pid_file(node)
         self.changed()
         return None
+
+    def nas_warns(self, node: Node) -> bool:
+        """Tell whether a node finds on the NAS that another one was accepted on a newer timeline."""
+        texts = [text for path, text in self.nas_files.items() if path.endswith("/accepted.json")]
+        timeline = node.data.branch.timeline if node.data else 0
+        return self.has_nas(node.name) and any(json.loads(text)["timeline"] > timeline for text in texts)
 
     def _recovered(self, node: Node, server: Server) -> None:
         if node.server is not server or server.state != "recovering":
@@ -373,30 +380,6 @@ class World(Links):
     def primaries(self) -> list[Node]:
         """The database nodes that run as primaries."""
         return [self.nodes[name] for name in self.databases if self.nodes[name].primary]
-
-    def healthy(self) -> str:
-        """Say what keeps the site from being healthy; empty when nothing does."""
-        primaries = self.primaries
-        if len(primaries) != 1:
-            return f"{len(primaries)} primaries"
-        primary = primaries[0]
-        for name in self.databases:
-            node = self.nodes[name]
-            if node is not primary and (node.server is None or node.server.upstream != primary.name):
-                return f"{name} does not follow {primary.name}"
-            if MASK in node.files:
-                return f"{name} is masked"
-        for name, node in self.nodes.items():
-            if node.harbor is not None:
-                if name in self.drained:
-                    return f"{name} is drained"
-                if (
-                    not self.check_up(name)
-                    or node.harbor.core != primary.name
-                    or node.harbor.jobs != primary.name
-                ):
-                    return f"the Harbor of {name} does not work with {primary.name}"
-        return ""
 
 
 DURABILITY_FILE = "/var/lib/harbor-ha/durability.json"
