@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 LAB_STATE := .lab
 
-.PHONY: demo test test-unit test-servers test-lab test-faults bench lint format lock clean venv
+.PHONY: demo test test-unit test-servers test-lab test-faults simulate bench lint format lock clean venv
 
 demo: venv
 	$(RUN) -m lab.demo
@@ -31,6 +31,14 @@ test-faults: venv
 	$(RUN) -m pytest tests/lab/test_bootstrap.py -m faults
 	$(RUN) -m pytest tests/unit -m "servers and faults" --numprocesses auto
 	HARBOR_HA_FAULTS_PAGE=docs/faults.md $(RUN) -m pytest tests/lab/faults tests/lab/test_disaster.py tests/lab/test_point_in_time.py -m "faults or not faults"
+
+# Whole histories of a simulated site, drawn by their numbers: docs/simulation.md. HOURS= or HISTORIES=, SEED=.
+# REPLAY=number tells one. Ends with status 1 and a story when something is violated.
+HOURS ?= 0
+HISTORIES ?= 0
+SEED ?= 1
+simulate: venv
+	$(RUN) -m tests.simulation $(if $(REPLAY),--replay $(REPLAY),--hours $(HOURS) --histories $(HISTORIES) --seed $(SEED))
 
 # The bounds of backups, measured on this machine: docs/benchmarks.md.
 bench: venv

@@ -63,6 +63,7 @@ class Monitor:
         self.excepted: set[str] = set()
         self.lied = False
         self.accepted_loss = False
+        self.ended: set[str] = set()
         self._lines: dict[str, Branch] = {
             name: node.data.branch for name, node in world.nodes.items() if node.data is not None
         }
@@ -136,18 +137,19 @@ class Monitor:
 
     def on_record(self, node: Node, before: str | None, text: str) -> None:
         """An operation's record is written: what has promoted is not taken back, aborted or forgotten."""
+        new = json.loads(text)
+        if new["phase"] == "done":
+            self.ended.add(new["op_id"])
         if before is None:
             return
-        old, new = json.loads(before), json.loads(text)
+        old = json.loads(before)
         if old["kind"] == "rejoin" or old["phase"] not in PAST_RETURN:
             return
         target = self.world.nodes[old["target"]]
         promoted = target.data is not None and target.data.branch.timeline > (old["from_timeline"] or 1)
         forward = new["op_id"] == old["op_id"] and (new["phase"] in PAST_RETURN or new["phase"] == "done")
-        copies = [json.loads(other.files.get(OPERATION, "{}")) for other in self.world.nodes.values()]
         # A node that was away at its end keeps an older copy.
-        ended = any(copy.get("op_id") == old["op_id"] and copy["phase"] == "done" for copy in copies)
-        if promoted and not forward and not ended:
+        if promoted and not forward and old["op_id"] not in self.ended:
             self.violated(
                 "only forward",
                 f"{old['op_id']} had promoted {target.name}; now {new['op_id']} is {new['phase']}",

@@ -51,7 +51,7 @@ class Operator:
                 continue
             if not why and (not told or number == rounds - 1):
                 return f"check still says: {told}" if told else ""
-            if why.startswith(JOBS):
+            if why.startswith(JOBS) and not told:
                 # No look shows it, so a report must have said so.
                 told = self.restart_jobs(why.rpartition(" ")[2])
             if not told:

@@ -56,6 +56,17 @@ def shifted(events: tuple[Any, ...], by: float) -> list[Event]:
     return [replace(event, at=event.at + by) for event in events]
 
 
+def lone(call: tuple[Any, ...]) -> Plan:
+    """Give a history of one flow that has something to do, called again when it was killed."""
+    flow = call[1]
+    events = [Event(3, "power_off", (A if flow == "failover" else B,))] if flow != "switchover" else []
+    if flow == "rejoin":
+        # A standby that was away for too long: it has to be copied.
+        call = ("o1", "rejoin", (("node", B),))
+        events += [Event(5, "slot_lost", (B,)), Event(8, "power_on", (B,))]
+    return plan(1, SETTINGS[0], [*events, Event(40, "call", call), Event(130, "call", call)])
+
+
 def small(seed: int = 1) -> Iterator[tuple[str, Plan]]:
     """Give every primary fault with every second fault: the basis of what is exhausted."""
     for first, one in PRIMARY_FAULTS.items():

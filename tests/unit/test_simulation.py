@@ -1,0 +1,103 @@
+"""Whole histories of a simulated site: small ones all, some that are drawn, and without each cure they go red."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import pytest
+
+from tests.simulation import coverage, seams
+from tests.simulation.faults import KINDS
+from tests.simulation.history import Outcome, Plan, run
+from tests.simulation.mutant import Mutant
+from tests.simulation.mutants_nodes import MUTANTS
+from tests.simulation.mutation import taken_out
+from tests.simulation.schedules import FAILOVER, REJOIN, SWITCHOVER, drawn, killed_everywhere, lone, small
+from tests.simulation.story import shrunk, told
+
+# `make simulate` goes on where these end.
+DRAWN = range(1, 151)
+# The one process that runs this file has 60 s of CPU for all of it.
+SMALL_STEP = 3
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    with seams.closed():
+        yield
+    logging.disable(logging.NOTSET)
+
+
+def holds(plan: Plan) -> None:
+    """Fail with the shortest story when a history violates something."""
+    outcome = run(plan)
+    if outcome.violations:
+        short = run(shrunk(plan, outcome.violations[0].invariant))
+        pytest.fail(f"{plan}\n{told(short)}", pytrace=False)
+
+
+@pytest.mark.parametrize("call", [FAILOVER, SWITCHOVER, REJOIN], ids=lambda call: call[1])
+def test_a_flow_that_is_killed_at_any_moment_and_run_again_ends_well(
+    call: tuple[str, str, tuple[()]],
+) -> None:
+    base = lone(call)
+    boundaries = run(base).boundaries
+    assert boundaries > 30
+    for plan in killed_everywhere(base, boundaries, (("kill", 0.0),)):
+        holds(plan)
+
+
+@pytest.mark.parametrize("part", range(SMALL_STEP))
+def test_every_fault_of_the_primary_with_every_second_fault_ends_well(part: int) -> None:
+    plans = [plan for _, plan in small()]
+    for plan in plans[part::SMALL_STEP]:
+        holds(plan)
+
+
+def test_histories_that_are_drawn_end_well() -> None:
+    for seed in DRAWN:
+        holds(drawn(seed))
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_without_a_cure_the_simulation_goes_red(mutant: Mutant) -> None:
+    for plan in mutant.plans():
+        found = {violation.invariant for violation in outcome_of(plan, mutant).violations}
+        if found:
+            assert found & set(mutant.invariants), f"violated another invariant: {found}"
+            assert run(plan).violations == []
+            return
+    pytest.fail(f"no history goes red without the cure: {mutant.name}")
+
+
+def outcome_of(plan: Plan, mutant: Mutant | None = None) -> Outcome:
+    with taken_out(*mutant.changes) if mutant else nullcontext():
+        return run(plan)
+
+
+def test_a_history_is_the_same_each_time() -> None:
+    stories = [run(drawn(7)).story for _ in range(2)]
+    assert stories[0] == stories[1]
+    assert len(stories[0]) > 10
+
+
+def test_a_failing_history_is_made_as_short_as_it_can_be() -> None:
+    mutant = next(mutant for mutant in MUTANTS if mutant.row == "3d")
+    with taken_out(*mutant.changes):
+        plan = next(mutant.plans())
+        longer = Plan(plan.seed, plan.setting, (*plan.events, drawn(3).events[0]), quiet_s=plan.quiet_s)
+        short = shrunk(longer, "two writers")
+    assert len(short.events) <= len(plan.events)
+
+
+def test_every_kind_of_event_has_a_table_of_rules_that_it_can_reach() -> None:
+    taken: coverage.Taken = set()
+    with coverage.counted(taken):
+        for seed in range(1, 40):
+            run(drawn(seed))
+    missing, unused = coverage.untaken(taken)
+    assert "PRIMARY_RULES" not in unused
+    assert "FENCE_RULES" not in unused
+    assert sum(map(len, missing.values())) < sum(len(rows) for rows in coverage.tables().values())
+    assert len(KINDS) > 20
