@@ -54,7 +54,6 @@ class Operation:
         promised: some node may hold that this operation has come to promoting.
         written_at: when this process wrote the record last, by its monotonic clock.
         before: the look before the newest one at a suspect; None when there was one only.
-        stays: what this process has done that no way back undoes, in words.
     """
 
     run: Protocol
@@ -69,7 +68,6 @@ class Operation:
     fenced_at: float | None = None
     promised: bool = False
     written_at: float | None = None
-    stays: list[str] = field(default_factory=list)
     _renewal: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @classmethod

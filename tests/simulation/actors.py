@@ -10,6 +10,7 @@ import flows.pause
 import flows.rejoin
 import flows.switchover
 from flows.machinery.operation import Operation
+from flows.machinery.vision import remember, sightings
 from tasks.balancer import steps as balancer
 from tasks.errors import HarborHaError, Refused
 from tasks.guard.install import CONFIG, node_config
@@ -21,6 +22,7 @@ from tests.simulation.engine import Actor, Killed
 from tests.simulation.invariants import Monitor
 from tests.simulation.seams import SimProtocol, SimSecrets, publish
 from tests.simulation.world.here import world as world_of_this
+from tests.simulation.world.looks import ask_witnesses
 from tests.simulation.world.machines import Machine, Node
 from tests.simulation.world.remote import SimHost
 from tests.simulation.world.site import DURABILITY_FILE, SYNC_FILE, World
@@ -167,12 +169,15 @@ class Cast:
             self.start_guard(node)
 
     def note_position(self) -> None:
-        """Let `check` keep the primary's position."""
+        """Let `check` keep the primary's position, and who sees whom."""
 
         def work() -> None:
             try:
                 run = SimProtocol.begin("check", SITE)
-                flows.check.record_position(Operation.begin(run))
+                began = Operation.begin(run)
+                flows.check.record_position(began)
+                answers = ask_witnesses(self.world.site, [node.name for node in self.world.site.nodes])
+                remember(began, sightings(self.world.site, began.seen, answers))
             except HarborHaError as error:
                 self.world.note(f"check: {error}")
 

@@ -33,7 +33,7 @@ from tasks.balancer import balancer
 from tasks.errors import HarborHaError
 from tasks.guard.on_node import boot_guard, guard_look, guard_note, guard_watch
 from tasks.hosts import connection, local
-from tasks.observation import look
+from tasks.observation import look, witnesses
 from tasks.on_node import files as node_files
 from tasks.on_node import pg_disk, pg_log, pg_run, shared_copy
 from tasks.operation import holder
@@ -75,7 +75,9 @@ class Report:
         return "\n".join([self.headline, *(line for lines in self.sections.values() for line in lines)])
 
 
-def publish(run: Any, headline: str, sections: dict[str, list[str]] | None = None) -> dict[str, Any]:
+def publish(
+    run: Any, headline: str, sections: dict[str, list[str]] | None = None, *, state: str = ""
+) -> dict[str, Any]:
     """Stand for `flows.machinery.report.publish`."""
     told = Report(run, headline, {name: list(lines) for name, lines in (sections or {}).items()})
     world().on_report(told)
@@ -276,6 +278,7 @@ def replacements() -> dict[int, Any]:
         (report.publish, publish),
         (look.look, looks.look),
         (look.look_with_witnesses, looks.look_with_witnesses),
+        (witnesses.ask_witnesses, looks.ask_witnesses),
         (connection.connect, remote.sim_connect),
         (sql.execute, remote.execute),
         (balancer.balancer_of, remote.balancer_of),

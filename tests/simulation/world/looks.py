@@ -4,9 +4,12 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from tasks.balancer.states import NodeState, Served
 from tasks.clock import Moment
 from tasks.guard.on_node.heard import SILENT_S
-from tasks.observation.look import SiteLook, with_pause, with_views
+from tasks.observation.look import SiteLook, with_pause
+from tasks.observation.redis import Client, address_of
+from tasks.observation.witnesses import Answers, witnesses_of
 from tasks.operation.files import HEARD, LOCK, PAUSED, shared_path
 from tasks.operation.holder import known_dead
 from tasks.operation.witnesses import Witnesses
@@ -36,10 +39,9 @@ SSH_LIMIT_S = 3.0
 GB = 1 << 30
 # A receiver ends when its primary has said nothing for wal_receiver_timeout.
 RECEIVER_TIMEOUT_S = 10.0
-REDIS_IDLE_S = 5.0
 
 
-def look(site: Any) -> SiteLook:
+def look(site: Any, budget_s: float = 0.0) -> SiteLook:
     """Stand for `tasks.observation.look.look`."""
     here = world()
     origin, began = machine().name, SIM_TIME.monotonic()
@@ -57,28 +59,36 @@ def look(site: Any) -> SiteLook:
 
 def look_with_witnesses(site: Any, node: str) -> tuple[SiteLook, Witnesses]:
     """Stand for `tasks.observation.look.look_with_witnesses`."""
-    asked = witnesses_of(node)
+    answers = ask_witnesses(site, [node])
     seen = look(site)
-    return seen, with_views(asked, seen.others(node))
+    return seen, witnesses_of(site, node, answers, seen.every)
 
 
-def witnesses_of(name: str) -> Witnesses:
-    """Ask everybody about a node."""
-    here = world()
-    origin, node = machine().name, here.nodes[name]
-    kind = here.site.balancer.kind
-    answers = kind != "none" and here.service(origin, "balancer") == "open"
-    drained = name in here.drained
+def ask_witnesses(site: Any, nodes: list[str], limit_s: float = 0.0) -> Answers:
+    """Stand for `tasks.observation.witnesses.ask_witnesses`."""
+    here, origin = world(), machine().name
+    asked = here.site.balancer.kind != "none" and here.service(origin, "balancer") == "open"
     redis = here.service(origin, "redis") == "open"
-    return Witnesses(
-        node=name,
+    return Answers(
         observed_at=Moment(SIM_TIME.monotonic(), SIM_TIME.time()),
-        tcp={"the orchestrator": here.port(origin, name)},
-        balancer_up=(here.check_up(name) and not drained) if answers else None,
-        balancer_drained=drained if answers else None,
-        redis_connected=here.engine.now - node.redis_at <= REDIS_IDLE_S if redis else None,
-        has_balancer=kind != "none",
+        ports={name: here.port(origin, name) for name in nodes if name in here.databases},
+        balancer={name: _served(name) for name in nodes} if asked else None,
+        clients=tuple(_client(node) for node in here.nodes.values()) if redis else None,
+        resolved={name: frozenset([here.nodes[name].address]) for name in nodes},
+        problems={} if asked and redis else {"balancer": "timed out"},
     )
+
+
+def _served(name: str) -> NodeState:
+    here = world()
+    if name in here.drained:
+        return NodeState(Served.DRAINED)
+    up = here.check_up(name)
+    return NodeState(Served.UP if up else Served.DOWN, alive=up)
+
+
+def _client(node: Node) -> Client:
+    return Client(address_of(node.address), int(world().engine.now - node.redis_at))
 
 
 def _without_dead_lock(facts: NodeFacts) -> NodeFacts:

@@ -309,7 +309,7 @@ class SimBalancer:
             raise BalancerError("The load balancer does not answer.", where="load balancer")
         here.engine.sleep(0.05)
 
-    def status(self) -> dict[str, NodeState]:
+    def status(self, nodes: Sequence[str] = (), limit_s: float | None = None) -> dict[str, NodeState]:
         self._asked()
         here = world()
         return {
