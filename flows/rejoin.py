@@ -63,8 +63,10 @@ def rejoin(site: str, node: str, dry_run: bool = False) -> dict[str, Any]:
         way = return_of_the_data(work, node, primary, decision.kind)
         way = follow(work, node, primary, way)
         serve_again(work, node, primary)
+        # Told before the end is recorded: killed between the two it is run again, and tells again what was lost.
+        told = publish(run, headline(work, node, primary, way), work.sections)
         work.close()
-        return publish(run, headline(work, node, primary, way), work.sections)
+        return told
 
 
 def find_primary(work: Operation, node: str) -> str:

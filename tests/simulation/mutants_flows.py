@@ -59,13 +59,15 @@ FLOWS: tuple[Mutant, ...] = (
             ),
         ),
         at_boundaries(
-            56,
-            70,
+            34,
+            50,
             KILL,
             CONFIRMED,
-            call(3, "switchover", to=B),
-            *UNSEEN,
-            failover(20),
+            event(3, "power_off", A),
+            failover(6),
+            event(27, "hang", B),
+            failover(60),
+            event(100, "unhang", B),
         ),
         ("only forward",),
     ),
@@ -183,7 +185,7 @@ FLOWS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "14",
-        "a clone that was begun is forgotten, and positions are not compared",
+        "what the attempt before has erased is looked at: WAL that is gone leads to no copy",
         (
             Edit(
                 "flows.rejoin:classify",
@@ -191,8 +193,9 @@ FLOWS: tuple[Mutant, ...] = (
                 "cloning=False",
             ),
             Without("flows.rules.rejoin", "REJOIN_RULES", ("clone begun", "needed WAL is gone")),
+            Edit("flows.rejoin:follow", "if way is Rejoin.CLONE:", "if True:"),
         ),
-        at_boundaries(95, 150, KILL, CONFIRMED, *REPLACED, call(160, "rejoin", node=A)),
+        once(NO_COMMAND, event(3, "power_off", B), event(5, "slot_lost", B), event(8, "power_on", B)),
         ("it becomes healthy",),
     ),
     Mutant(

@@ -178,9 +178,10 @@ class Operator:
         """No primary: call failover for the one that was accepted last; or start it by hand, as the runbook does."""
         primary = accepted(self.world)
         _, text = self.failover(primary)
-        node = self.world.nodes[primary]
-        if "Start it as a standby and call again" in text and node.lives and node.server is None:
-            self.start(node)
+        for node in self.world.nodes.values():
+            named = node.name == primary or f"PostgreSQL on {node.name} does not answer" in text
+            if "Start it as a standby and call again" in text and named and node.lives and not node.server:
+                self.start(node)
 
     def restart_jobs(self, name: str) -> str:
         """Do what a report says of a jobservice; return what it says, or nothing."""

@@ -1,6 +1,7 @@
 """The rejoin flow over scripted steps: what it does after the attempt before it, and what it says of losses."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -154,3 +155,20 @@ def test_a_rejoin_that_ends_after_it_has_stopped_the_server_says_so() -> None:
         "PostgreSQL on node-a was stopped and is kept from starting, until a rejoin has ended"
     ]
     assert steps.done[-1] == "Close the operation: aborted"
+
+
+def test_what_was_lost_is_told_before_the_rejoin_is_recorded_as_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Killed between the record's end and the report, it was never told: the next rejoin found nothing to do.
+    steps = Steps()
+    work = work_at(Phase.SETTLING, steps)
+    monkeypatch.setattr(flow.Protocol, "begin", lambda *_: steps)
+    monkeypatch.setattr(flow.Operation, "begin", lambda run: work)
+    monkeypatch.setattr(flow, "find_primary", lambda *_: "node-b")
+    monkeypatch.setattr(flow, "classify", lambda *_: SimpleNamespace(kind=Rejoin.NOTHING))
+    monkeypatch.setattr(flow, "begin", lambda *_: False)
+    monkeypatch.setattr(flow, "serve_again", lambda *_: None)
+    monkeypatch.setattr(flow, "publish", lambda *_: steps.done.append("the report") or {"report": ""})
+    flow.rejoin.fn("demo", "node-a")
+    assert steps.done[-2:] == ["the report", "Close the operation: done"]
