@@ -18,6 +18,8 @@ SETTINGS = (
     Setting(restart_first=False),
     Setting(nodes=3),
     Setting(nodes=3, fence_command=False, self_fence_s=20),
+    Setting(durability="required"),
+    Setting(fence_command=False, self_fence_s=20, guard_s=60.0),
 )
 FAILOVER = ("o1", "failover", (("expected_primary", A),))
 SWITCHOVER = ("o1", "switchover", (("to", B),))
@@ -108,7 +110,7 @@ def drawn(seed: int) -> Plan:
     fates = tuple(
         (
             rng.randrange(1, 120),
-            rng.choice(("kill", "kill", "stall")),
+            rng.choice(("kill", "kill", "stall", "stall", "late")),
             rng.choice((3.0, 20.0, 45.0, 200.0, 1000.0)),
         )
         for _ in range(rng.choice((0, 0, 1, 1, 2)))
@@ -119,7 +121,7 @@ def drawn(seed: int) -> Plan:
 def _fault(rng: random.Random, at: float, nodes: list[str]) -> list[Event]:
     node = A if rng.random() < 0.7 else rng.choice(nodes)
     other = rng.choice([name for name in nodes if name != node])
-    place = rng.choice([other, "o1", "o2", "balancer", "redis"])
+    place = rng.choice([other, "o1", "o2", "balancer", "redis", "nas"])
     later = at + rng.choice((1.0, 5.0, 15.0, 60.0, 250.0)) * rng.uniform(0.5, 1.5)
     choices: list[list[Event]] = [
         [Event(at, "power_off", (node,))],
@@ -132,6 +134,9 @@ def _fault(rng: random.Random, at: float, nodes: list[str]) -> list[Event]:
         [Event(at, "freeze", (node, rng.choice((2.0, 12.0, 60.0, 300.0))))],
         [Event(at, "crash", (node,))],
         [Event(at, "hang", (node,))],
+        [Event(at, "hang", (node,)), Event(later, "unhang", (node,))],
+        [Event(at, "no_threads", (node,))],
+        [Event(at, "harbor_read_only")],
         [Event(at, "disk", (node, rng.choice(("root", "disk")), rng.choice(("full", "read-only"))))],
         [Event(at, "disk", (node, "disk", "hang"))],
         [Event(at, "cut", (node, place))],
@@ -158,7 +163,7 @@ def _fault(rng: random.Random, at: float, nodes: list[str]) -> list[Event]:
         [Event(at, "slow_start", (node, rng.choice((12.0, 50.0))))],
         [Event(at, "slot_lost", (node,))],
         [Event(at, "harbor_stops", (node,))],
-        [Event(at, "down", (rng.choice(("balancer", "redis")),))],
+        [Event(at, "down", (rng.choice(("balancer", "redis", "nas")),))],
         [Event(at, "guard", (node, False))],
     ]
     return rng.choice(choices)

@@ -1,8 +1,10 @@
 """Whole histories of a simulated site: small ones all, some that are drawn, and without each cure they go red."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from tests.simulation.mutation import taken_out
 from tests.simulation.schedules import FAILOVER, REJOIN, SWITCHOVER, drawn, killed_everywhere, lone, small
 from tests.simulation.story import shrunk, told
 
+ROOT = Path(__file__).parents[2]
 # `make simulate` goes on where these end.
 DRAWN = range(1, 151)
 # The one process that runs this file has 60 s of CPU for all of it.
@@ -101,3 +104,12 @@ def test_every_kind_of_event_has_a_table_of_rules_that_it_can_reach() -> None:
     assert "FENCE_RULES" not in unused
     assert sum(map(len, missing.values())) < sum(len(rows) for rows in coverage.tables().values())
     assert len(KINDS) > 20
+
+
+def test_the_page_has_a_line_for_each_mutant_and_names_tests_that_exist() -> None:
+    page = (ROOT / "docs/simulation.md").read_text(encoding="utf-8")
+    for mutant in MUTANTS:
+        assert f"| {mutant.row} | {mutant.without} | {', '.join(mutant.invariants)} |" in page
+    named = set(re.findall(r"`(tests/\S+\.py)`", page))
+    assert len(named) > 20
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
