@@ -82,11 +82,11 @@ FLOWS: tuple[Mutant, ...] = (
             ),
             Edit(
                 "flows.machinery.fence:fence",
-                "    record = work.held\n",
-                "    record = work.held\n"
+                "    climb = Climb(work)\n",
                 "    work.fenced_at = time.monotonic()\n"
-                "    if record.fence:\n"
-                "        return\n",
+                "    if work.held.fence:\n"
+                "        return\n"
+                "    climb = Climb(work)\n",
             ),
         ),
         at_boundaries(
@@ -109,7 +109,7 @@ FLOWS: tuple[Mutant, ...] = (
         "the self-fence is the site file's, whatever the guard goes by",
         (
             Edit(
-                "flows.machinery.fence:_next",
+                "flows.machinery.fence:Climb.next",
                 "last.self_fence_s if last is not None else None",
                 "work.run.site.failover.self_fence_s",
             ),

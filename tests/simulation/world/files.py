@@ -261,7 +261,7 @@ class SimPath:
 
     @staticmethod
     def ismount(path: str) -> bool:
-        return world().has_nas(node().name)
+        return path == world().nas_path and world().has_nas(node().name)
 
     @staticmethod
     def getsize(path: str) -> int:
