@@ -65,7 +65,7 @@ FLOWS: tuple[Mutant, ...] = (
             CONFIRMED,
             event(3, "power_off", A),
             failover(6),
-            event(27, "hang", B),
+            event(33, "hang", B),
             failover(60),
             event(100, "unhang", B),
         ),
