@@ -145,14 +145,14 @@ class Monitor:
         old = json.loads(before)
         if old["kind"] == "rejoin" or old["phase"] not in PAST_RETURN:
             return
-        target = self.world.nodes[old["target"]]
-        promoted = target.data is not None and target.data.branch.timeline > (old["from_timeline"] or 1)
+        before_it = old["from_timeline"] or 1
+        promoted = any(p.node == old["target"] and p.branch.timeline > before_it for p in self.promotions)
         forward = new["op_id"] == old["op_id"] and (new["phase"] in PAST_RETURN or new["phase"] == "done")
         # A node that was away at its end keeps an older copy.
         if promoted and not forward and old["op_id"] not in self.ended:
             self.violated(
                 "only forward",
-                f"{old['op_id']} had promoted {target.name}; now {new['op_id']} is {new['phase']}",
+                f"{old['op_id']} had promoted {old['target']}; now {new['op_id']} is {new['phase']}",
             )
 
     def on_stop(self, node: Node, server: Server, how: str) -> None:
