@@ -37,7 +37,7 @@ def write_lock(p: Dict[str, Any], taken_at: float, written: Optional[Dict[str, A
         written: the moment of the newest record, which is how old an intent is; None before the first.
     """
     lock = {"op_id": p["op_id"], "holder": p["holder"], "taken_at": taken_at, "ttl_s": p["ttl_s"]}
-    lock.update(expires_at=time.time() + p["ttl_s"], renewed=moment(), written=written)
+    lock.update(expires_at=time.time() + p["ttl_s"], renewed=moment(), written=written, sent=p.get("sent"))
     write_durably(path(p, "lock"), json.dumps(lock, sort_keys=True) + "\n")
 
 
@@ -92,6 +92,8 @@ def write(p: Dict[str, Any]) -> Answer:
     lock = current_lock(p)
     if lock is None or (lock["holder"], lock["op_id"]) != (p["holder"], p["op_id"]):
         return {"state": "lost", "lock": lock}
+    if behind(p, lock):
+        return {"state": "late", "why": "what its holder sent later is here already"}
     record = json.loads(p["record"])
     known = known_term(p)
     if known["term"] > int(record.get("term") or 0):
@@ -101,6 +103,15 @@ def write(p: Dict[str, Any]) -> Answer:
     write_durably(path(p, "operation"), p["record"])
     write_lock(p, lock["taken_at"], moment())
     return {"state": "written"}
+
+
+def behind(p: Dict[str, Any], lock: Dict[str, Any]) -> bool:
+    """Tell whether the lock's holder has sent something else since, by its own clock, that is here already.
+
+    A program may be delivered a minute late: a node's record went back from `promoting` to a phase that may be aborted.
+    """
+    before, sent = lock.get("sent"), p.get("sent")
+    return before is not None and sent is not None and float(sent) < float(before)
 
 
 def accept(p: Dict[str, Any]) -> Answer:
@@ -138,6 +149,8 @@ def renew(p: Dict[str, Any]) -> Answer:
     lock = current_lock(p)
     if lock is None or (lock["holder"], lock["op_id"]) != (p["holder"], p["op_id"]):
         return {"state": "lost", "lock": lock}
+    if behind(p, lock):
+        return {"state": "late", "why": "what its holder sent later is here already"}
     write_lock(p, lock["taken_at"], lock.get("written"))
     return {"state": "renewed"}
 
@@ -152,7 +165,7 @@ def release(p: Dict[str, Any]) -> Answer:
 def close(p: Dict[str, Any]) -> Answer:
     """Write the last record, then give the lock back."""
     answer = write(p)
-    return answer if answer["state"] == "lost" else release(p)
+    return release(p) if answer["state"] == "written" else answer
 
 
 def put(p: Dict[str, Any]) -> Answer:

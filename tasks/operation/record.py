@@ -153,6 +153,7 @@ class Lock:
         ttl_s: seconds from one renewal to the end.
         renewed: when it was renewed last, by the node's clock since its boot, which judges it there.
         written: when the newest record was written, likewise; an intent is as old as that.
+        sent: when its holder sent the newest of what is here, by the holder's own clock since boot.
     """
 
     op_id: str
@@ -162,6 +163,7 @@ class Lock:
     ttl_s: float = 0.0
     renewed: Mapping[str, Any] | None = None
     written: Mapping[str, Any] | None = None
+    sent: float | None = None
 
     def alive(self, wall: float, boot: str | None = None, uptime: float | None = None) -> bool:
         """Tell whether the holder may still be working, as the node would (`tasks.on_node.authority.alive`).

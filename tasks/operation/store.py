@@ -9,6 +9,7 @@ not get past it. An operation must hold the lock on the node that it promotes (`
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -314,7 +315,7 @@ def _acquire_on(site: HarborSite, host: Host, op_id: str, term: int | None) -> d
 
 def _act(site: HarborSite, host: Host, action: str, **given: Any) -> dict[str, Any]:
     payload = {"action": action, "state_dir": STATE_DIR, "holder": holder(), "ttl_s": LOCK_TTL_S, **given}
-    payload.update(site=site.name, nas_path=nas_path_of(site, host.name))
+    payload.update(site=site.name, nas_path=nas_path_of(site, host.name), sent=time.monotonic())
     answer: dict[str, Any] = host.python(_OPERATION_FILE, payload, timeout=_LIMIT_S)
     if answer["state"] == "damaged":
         raise RecordDamaged(
@@ -323,7 +324,7 @@ def _act(site: HarborSite, host: Host, action: str, **given: Any) -> dict[str, A
             meaning="An operation may be half done; it is not taken for absent.",
             remedy=f"Look at the files in {STATE_DIR}; move the damaged one aside when you know the state.",
         )
-    if answer["state"] in ("unwritable", "busy"):
+    if answer["state"] in ("unwritable", "busy", "late"):
         raise Unwritable(f"Nothing can be recorded there: {answer['why']}.", where=host.name)
     if answer["state"] == "outdated":
         raise Superseded(

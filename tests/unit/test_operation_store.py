@@ -331,3 +331,18 @@ def test_a_lock_from_before_a_boot_is_over_a_minute_after_it_whatever_its_wall_c
     renewed = {"boot": "another", "uptime": 9000.0}
     lock = {"expires_at": time.time() + 7200, "ttl_s": 60.0, "renewed": renewed}
     assert authority_module.alive(lock) is alive
+
+
+def test_a_record_that_was_sent_before_another_does_not_replace_it(nodes: list[Node]) -> None:
+    # The program of `fencing` was delivered 45 s late, when the standby had been promoted: a node's copy went back to
+    # a phase after which everything may be taken back.
+    store.acquire(SITE, *hosts(nodes), op_id="op-1", term=1)
+    sent: list[dict[str, Any]] = []
+    late = nodes[1].python
+    nodes[1].python = lambda source, payload, **_: sent.append(payload) or {"state": "written"}  # type: ignore
+    store.advance(SITE, *hosts(nodes), record=replace(record(Phase.FENCING), term=1))
+    nodes[1].python = late  # type: ignore[method-assign]
+    store.advance(SITE, *hosts(nodes), record=replace(record(Phase.PROMOTING), term=1))
+    answer = late("", sent[0], timeout=1.0)
+    assert answer["state"] == "late"
+    assert nodes[1].state("operation")["phase"] == "promoting"
