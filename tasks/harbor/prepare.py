@@ -23,7 +23,7 @@ PREPARE_TIMEOUT_S = 240.0
 
 
 class PrepareFailed(HarborHaError):
-    """Harbor's prepare refused the configuration; the files it had deleted were put back."""
+    """Harbor's prepare refused the configuration, or compose its result; the files from before were put back."""
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,15 @@ def prepare(site: HarborSite, host: Host, *, force: bool = False) -> Outcome:
     answer = host.python(_PROGRAM, given, timeout=PREPARE_TIMEOUT_S + 60)
     if answer["state"] == "failed":
         raise PrepareFailed(
-            f"./prepare ended with status {answer['status']}: {answer['output'].strip()}",
+            answer["why"],
             where=host.name,
             meaning="The configuration from before it was put back; the running Harbor is as it was.",
-            remedy="Correct what it complains about in the site file and run the flow again.",
+            remedy="Correct what it complains about, in the site file or in the override, and run the flow again.",
         )
     if answer["state"] == "unchanged":
         return unchanged("prepared already with this harbor.yml")
+    if answer["state"] == "aligned":
+        return changed("gave docker-compose.yml and its override what this node's compose asks for")
     return changed(f"ran ./prepare {' '.join(flags)}".rstrip())
 
 

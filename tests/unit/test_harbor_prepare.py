@@ -40,14 +40,47 @@ def site(tmp_path: Path) -> HarborSite:
     )
 
 
+# Compose 2, which takes every file; and 1.25 of Debian 11, for which a file without `version` is one of 2014.
+PLUGIN = """
+case "$*" in
+  "compose version") echo 'Docker Compose version 2.26.1' ;;
+  "compose version --short") echo 2.26.1 ;;
+  "compose config -q")
+    [ ! -e refuse ] || { echo "services.core.environment.X: invalid '$(cat refuse)'" >&2; exit 15; } ;;
+  *) exit 1 ;;
+esac
+"""
+COMPOSE_1_25 = """
+echo "$*" >> compose-calls
+case "$*" in
+  "version --short") echo 1.25.0 ;;
+  "config -q")
+    for file in docker-compose.yml docker-compose.override.yml; do
+      [ ! -e $file ] || grep -q "^version: '*2.3" $file || { echo "Unsupported config option in $file" >&2; exit 1; }
+    done ;;
+  *) exit 1 ;;
+esac
+"""
+
+
 @pytest.fixture
-def home(site: HarborSite) -> Path:
-    """An unpacked installer."""
+def home(site: HarborSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An unpacked installer, on a node with compose 2."""
     directory = Path(site.harbor.install_dir)
     directory.mkdir()
     (directory / "harbor.yml.tmpl").write_text(TEMPLATE)
     program(directory, "prepare", PREPARE)
+    program(tmp_path / "compose", "docker", PLUGIN)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'compose'}:/usr/bin:/bin")
     return directory
+
+
+@pytest.fixture
+def old_compose(tmp_path: Path, home: Path) -> None:
+    """The node has docker-compose 1.25, and its Harbor writes no `version`, as from 2.12 on."""
+    program(tmp_path / "compose", "docker", "exit 1")
+    program(tmp_path / "compose", "docker-compose", COMPOSE_1_25)
+    program(home, "prepare", PREPARE.replace("version: '2.3'\\n", ""))
 
 
 @pytest.fixture
@@ -174,6 +207,72 @@ def test_the_override_gets_the_version_line_that_prepare_wrote(
     configured(site, node)
     prepared(site, node)
     assert "version: '2.3'" in (home / "docker-compose.override.yml").read_text()
+
+
+@pytest.mark.usefixtures("old_compose")
+def test_an_old_compose_gets_the_version_line_that_a_new_harbor_does_not_write(
+    site: HarborSite, home: Path, node: NodeInDirectory
+) -> None:
+    (home / "docker-compose.override.yml").write_text("services: {}\n")
+    configured(site, node)
+    assert prepared(site, node)
+    assert (home / "docker-compose.yml").read_text() == "version: '2.3'\nservices: {}\n"
+    assert "version: '2.3'" in (home / "docker-compose.override.yml").read_text()
+    assert not prepared(site, node)
+
+
+@pytest.mark.usefixtures("old_compose")
+def test_a_prepare_that_an_operator_ran_by_hand_does_not_leave_an_old_compose_without_its_line(
+    site: HarborSite, home: Path, node: NodeInDirectory
+) -> None:
+    configured(site, node)
+    prepared(site, node)
+    (home / "docker-compose.yml").write_text("services: {}\n")
+    assert prepared(site, node)
+    assert (home / "docker-compose.yml").read_text().startswith("version: '2.3'\n")
+    assert len((home / "calls").read_text().splitlines()) == 1
+
+
+def test_a_new_compose_is_left_with_the_file_that_prepare_wrote(
+    site: HarborSite, home: Path, node: NodeInDirectory
+) -> None:
+    program(home, "prepare", PREPARE.replace("version: '2.3'\\n", ""))
+    configured(site, node)
+    prepared(site, node)
+    assert (home / "docker-compose.yml").read_text() == "services: {}\n"
+
+
+def test_files_that_compose_does_not_take_are_replaced_by_those_from_before(
+    site: HarborSite, home: Path, node: NodeInDirectory
+) -> None:
+    override = home / "docker-compose.override.yml"
+    override.write_text("services: {}\n")
+    configured(site, node)
+    prepared(site, node)
+    before = (home / "common/config/core/env").read_bytes()
+    # The operator's entry, which only compose can judge; its words may quote a password.
+    override.write_text("services: {core: {environment: {X: hunter2-hunter2$}}}\nversion: '3'\n")
+    mine = override.read_bytes()
+    (home / "refuse").write_text("hunter2-hunter2$")
+    configured(site, node, "10.20.0.12")
+    with pytest.raises(prepare.PrepareFailed, match=r"docker compose 2.26.1 .*services.core") as failed:
+        prepared(site, node)
+    assert "hunter2" not in str(failed.value)
+    assert (home / "common/config/core/env").read_bytes() == before
+    assert override.read_bytes() == mine
+    (home / "refuse").unlink()
+    assert prepared(site, node)
+
+
+def test_prepare_is_not_run_where_there_is_no_compose(
+    site: HarborSite, home: Path, node: NodeInDirectory, tmp_path: Path
+) -> None:
+    program(tmp_path / "compose", "docker", "exit 1")
+    program(tmp_path / "compose", "docker-compose", "exit 127")
+    configured(site, node)
+    with pytest.raises(HarborHaError, match="neither"):
+        prepared(site, node)
+    assert not (home / "calls").exists()
 
 
 class Docker:
