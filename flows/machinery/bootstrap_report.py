@@ -61,9 +61,8 @@ def _node(node: NodeSeen) -> Sequence[str]:
 def _docker(node: NodeSeen) -> str:
     if node.docker is None or node.docker.engine is None:
         return "no Docker"
-    return (
-        f"Docker {node.docker.engine or 'not answering'} with {' '.join(node.docker.compose) or 'no compose'}"
-    )
+    silent = "not answering" if node.docker.client else "without its client"
+    return f"Docker {node.docker.engine or silent} with {' '.join(node.docker.compose) or 'no compose'}"
 
 
 def _database(database: DatabaseSeen | None) -> str:

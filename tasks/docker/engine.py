@@ -19,6 +19,8 @@ OLDEST_ENGINE = (17, 6)
 # Debian's and Ubuntu's own; Docker's repository has another one, which only an operator chooses.
 ENGINE = "docker.io"
 _OF_DOCKER = "docker-ce"
+# From Debian 13 on the client is a package of its own, which docker.io only recommends; before, it is in docker.io.
+CLIENT_CHOICES = ("docker-cli", ENGINE)
 # The plugin first; Debian 12 has only compose 1. Docker's own repository calls it docker-compose-plugin.
 COMPOSE_CHOICES = ("docker-compose-v2", "docker-compose-plugin", "docker-compose")
 
@@ -28,16 +30,19 @@ class EngineFacts:
     """The Docker engine of a node.
 
     Attributes:
-        engine: the server's version; "" when it is installed but does not answer; None when there is none.
+        engine: the server's version; "" when it is installed but does not answer, or cannot be asked for want of
+            a client; None when there is none.
+        client: there is a program `docker`.
         compose_plugin: version of `docker compose`, if there is one.
-        compose_v1: there is a program `docker-compose`.
+        compose_v1: version of `docker-compose`, if there is that program; it may be a 2, too.
         enabled: the engine starts at boot.
         half_installed: packages of these whose installation did not come to its end.
     """
 
     engine: str | None
+    client: bool
     compose_plugin: str | None
-    compose_v1: bool
+    compose_v1: str | None
     enabled: bool
     half_installed: Sequence[str] = ()
 
@@ -51,7 +56,13 @@ class EngineFacts:
     @property
     def complete(self) -> bool:
         """Whether nothing has to be installed or started."""
-        return bool(self.engine) and bool(self.compose) and self.enabled and not self.half_installed
+        return bool(self.engine) and not self.lacks_packages and self.enabled
+
+    @property
+    def lacks_packages(self) -> bool:
+        """Whether something has to be installed."""
+        there = self.engine is not None and self.client and bool(self.compose)
+        return not there or bool(self.half_installed)
 
     @property
     def too_old(self) -> bool:
@@ -61,10 +72,8 @@ class EngineFacts:
 
 def observe(host: Host) -> EngineFacts:
     """Look at a node's engine and compose, in one round trip."""
-    program = _ENGINE_FACTS
-    return EngineFacts(
-        **host.python(program, {"packages": [ENGINE, _OF_DOCKER, *COMPOSE_CHOICES]}, timeout=60)
-    )
+    packages = [ENGINE, _OF_DOCKER, *CLIENT_CHOICES, *COMPOSE_CHOICES]
+    return EngineFacts(**host.python(_ENGINE_FACTS, {"packages": packages}, timeout=120))
 
 
 def install(site: HarborSite, host: Host) -> Outcome:
@@ -91,31 +100,36 @@ def install(site: HarborSite, host: Host) -> Outcome:
 
 
 def _install_missing(host: Host, facts: EngineFacts) -> None:
-    if facts.engine is not None and facts.compose and not facts.half_installed:
+    if not facts.lacks_packages:
         return
     packages.refresh(host)
     wanted = list(facts.half_installed)
     if facts.engine is None and ENGINE not in wanted:
         wanted.append(ENGINE)
+    if not facts.client:
+        # docker.io has it where there is no such package.
+        wanted.append(_first_available(host, CLIENT_CHOICES))
     if not facts.compose and not set(wanted) & set(COMPOSE_CHOICES):
-        wanted.append(_compose_package(host))
-    packages.install(host, wanted)
+        wanted.append(_first_available(host, COMPOSE_CHOICES))
+    packages.install(host, list(dict.fromkeys(wanted)))
 
 
-def _compose_package(host: Host) -> str:
-    for package in COMPOSE_CHOICES:
+def _first_available(host: Host, choices: Sequence[str]) -> str:
+    for package in choices:
         if packages.has_candidate(host, package):
             return package
     raise packages.NotPackaged(
-        f"None of {', '.join(COMPOSE_CHOICES)} is in a package repository that this machine reaches.",
+        f"None of {', '.join(choices)} is in a package repository that this machine reaches.",
         where=host.name,
         meaning="Harbor's containers cannot be started.",
-        remedy="Make the distribution's repository reachable, or install docker compose by hand.",
+        remedy=f"Make the distribution's repository reachable, or install {choices[0]} by hand.",
     )
 
 
 def _described(facts: EngineFacts) -> str:
-    compose = f"compose {facts.compose_plugin}" if facts.compose_plugin else "docker-compose"
+    compose = (
+        f"compose {facts.compose_plugin}" if facts.compose_plugin else f"docker-compose {facts.compose_v1}"
+    )
     return f"Docker {facts.engine}, {compose}"
 
 

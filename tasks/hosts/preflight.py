@@ -182,6 +182,8 @@ def missing_packages(site: HarborSite, seen: NodeSeen) -> dict[str, list[str]]:
     wanted: dict[str, list[str]] = {}
     if seen.docker is not None and seen.docker.engine is None:
         wanted["Docker"] = [engine.ENGINE]
+    elif seen.docker is not None and not seen.docker.client:
+        wanted["Docker's client"] = list(engine.CLIENT_CHOICES)
     if seen.docker is not None and not seen.docker.compose:
         wanted["compose"] = list(engine.COMPOSE_CHOICES)
     return wanted | {package: [package] for package in seen.lacking}

@@ -36,7 +36,7 @@ def with_bucket(site: HarborSite, server: OssServer, **changes: Any) -> HarborSi
 
 
 def node(sha256: str | None, *, harbor: bool = True) -> Any:
-    docker = EngineFacts("20.10", None, True, True) if harbor else None
+    docker = EngineFacts("20.10", True, None, "1.29.2", True) if harbor else None
     return SimpleNamespace(docker=docker, harbor_sha256=sha256)
 
 

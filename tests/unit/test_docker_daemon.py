@@ -1,7 +1,8 @@
 """daemon.json belongs to the operator; we add to it."""
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,9 +10,12 @@ import pytest
 
 from tasks.docker import daemon, engine
 from tasks.docker.daemon import merged
-from tasks.errors import HarborHaError, Refused
+from tasks.docker.on_node import engine_start
+from tasks.errors import HarborHaError, Refused, RemoteCommandFailed
 from tasks.hosts.connection import Completed, Host
-from tests.unit.harbor_site import make_site
+from tasks.node_program import node_program
+from tests.unit.harbor_site import make_site, program
+from tests.unit.local_host import LocalHost
 
 
 class Node:
@@ -104,7 +108,14 @@ def test_a_node_with_everything_in_force_is_unchanged(tmp_path: Path) -> None:
 
 def facts(**changes: Any) -> dict[str, Any]:
     """Facts of a node with everything installed."""
-    return {"engine": "24.0.7", "compose_plugin": "2.24.5", "compose_v1": False, "enabled": True, **changes}
+    whole = {
+        "engine": "24.0.7",
+        "client": True,
+        "compose_plugin": "2.24.5",
+        "compose_v1": None,
+        "enabled": True,
+    }
+    return {**whole, **changes}
 
 
 def test_an_engine_that_the_operator_installed_is_kept(tmp_path: Path) -> None:
@@ -119,6 +130,8 @@ def test_an_engine_that_the_operator_installed_is_kept(tmp_path: Path) -> None:
     ("lacking", "installed"),
     [
         ({"engine": None}, ["docker.io"]),
+        ({"engine": None, "client": False}, ["docker.io", "docker-cli"]),
+        ({"engine": "", "client": False}, ["docker-cli"]),
         ({"engine": ""}, []),
         ({"compose_plugin": None}, ["docker-compose"]),
         ({"enabled": False}, []),
@@ -137,10 +150,56 @@ def test_whatever_is_missing_or_half_there_is_installed_or_started(
 
 
 def test_compose_1_is_taken_where_the_plugin_is_missing() -> None:
-    assert engine.EngineFacts("20.10.24+dfsg1", None, True, True).compose == ("docker-compose",)
-    assert engine.EngineFacts("24.0.7", "2.24.5", True, True).compose == ("docker", "compose")
+    assert engine.EngineFacts("20.10.24+dfsg1", True, None, "1.29.2", True).compose == ("docker-compose",)
+    assert engine.EngineFacts("24.0.7", True, "2.24.5", "1.29.2", True).compose == ("docker", "compose")
 
 
 def test_an_engine_that_harbor_cannot_use_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HarborHaError, match="too old"):
         engine.install(make_site(tmp_path), cast(Host, Node(facts(engine="1.13.1"))))
+
+
+@pytest.fixture
+def look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., engine.EngineFacts]:
+    """Run the program that looks, on a node whose programs are those that the test gives."""
+    tools = tmp_path / "bin"
+    program(tools, "systemctl", "exit 0")
+    (tools / "python3").symlink_to(sys.executable)
+    monkeypatch.setenv("PATH", str(tools))
+
+    def with_programs(**bodies: str) -> engine.EngineFacts:
+        for name, body in bodies.items():
+            program(tools, name.replace("_", "-"), body)
+        return engine.observe(cast(Host, LocalHost()))
+
+    return with_programs
+
+
+ANSWERS = 'case "$1" in version) echo 26.1.5 ;; *) exit 1 ;; esac'
+
+
+def test_an_engine_without_a_client_is_told_from_one_that_does_not_answer(
+    look: Callable[..., engine.EngineFacts],
+) -> None:
+    assert (found := look(dockerd="exit 0")).engine == ""
+    assert (found.client, found.lacks_packages) == (False, True)
+    found = look(docker="exit 1", docker_compose="echo 1.25.0")
+    assert (found.engine, found.client, found.lacks_packages) == ("", True, False)
+    assert look(docker=ANSWERS).engine == "26.1.5"
+
+
+def test_a_client_alone_is_no_engine(look: Callable[..., engine.EngineFacts]) -> None:
+    assert look(docker="exit 1").engine is None
+
+
+def test_docker_compose_is_there_when_it_says_its_version(look: Callable[..., engine.EngineFacts]) -> None:
+    assert look(docker=ANSWERS, docker_compose="echo 1.25.0").compose_v1 == "1.25.0"
+    assert look(docker_compose="exit 1").compose == ()
+
+
+def test_without_a_client_the_start_does_not_say_that_the_engine_is_silent(
+    look: Callable[..., engine.EngineFacts],
+) -> None:
+    look(dockerd="exit 0")
+    with pytest.raises(RemoteCommandFailed, match="no program `docker`"):
+        LocalHost().python(node_program(engine_start), {})

@@ -13,7 +13,7 @@ from flows.rules.preflight import Plan, plan_bootstrap
 from tasks.docker.engine import EngineFacts
 from tasks.errors import Refused
 from tasks.hosts.observation import SiteSeen
-from tasks.hosts.preflight import DatabaseSeen, NodeSeen, OperationSeen
+from tasks.hosts.preflight import DatabaseSeen, NodeSeen, OperationSeen, missing_packages
 from tests.unit.site_on_disk import NOW, correct_site
 
 EMPTY = DatabaseSeen(False, None, None, None, False, False)
@@ -45,7 +45,7 @@ def node(name: str, **changes: Any) -> NodeSeen:
         database=EMPTY,
         secretkey=None,
         tools={"apt-get": True},
-        docker=EngineFacts(None, None, False, False),
+        docker=EngineFacts(None, False, None, None, False),
         bundled_database=None,
         images_beside=False,
         wal_repository=False,
@@ -119,7 +119,10 @@ OBJECTIONS: list[tuple[str, Callable[[], list[NodeSeen]]]] = [
         lambda: [node("node-a", packages={"postgresql-19": "postgresql-19 is in no package repository"})],
     ),
     (r"cannot be fetched: 404", lambda: [node("node-a", installer="404")]),
-    (r"Docker 1\.13\.1 is too old", lambda: [node("node-a", docker=EngineFacts("1.13.1", None, True, True))]),
+    (
+        r"Docker 1\.13\.1 is too old",
+        lambda: [node("node-a", docker=EngineFacts("1.13.1", True, None, "1.8.0", True))],
+    ),
     (r"daemon\.json: It is not valid JSON", lambda: [node("node-a", daemon_json="{mirrors:")]),
     (r"failover failover-1 is open \(promoting\)", lambda: [node("node-a", operation=failover("promoting"))]),
     (
@@ -253,3 +256,19 @@ def test_two_bundled_databases_are_refused_since_only_one_can_be_taken_over(site
             node("node-a", bundled_database="running"),
             node("node-b", bundled_database="running"),
         )
+
+
+@pytest.mark.parametrize(
+    ("docker", "wanted"),
+    [
+        (EngineFacts(None, False, None, None, False), {"Docker": ["docker.io"]}),
+        (EngineFacts("", False, "2.26.1", None, True), {"Docker's client": ["docker-cli", "docker.io"]}),
+        (EngineFacts("", True, "2.26.1", None, True), {}),
+    ],
+    ids=["nothing", "no client", "an engine that does not answer"],
+)
+def test_what_must_be_installable_is_what_the_node_lacks(
+    site: HarborSite, docker: EngineFacts, wanted: dict[str, list[str]]
+) -> None:
+    found = missing_packages(site, node("node-a", docker=docker, lacking=[]))
+    assert {name: choices for name, choices in found.items() if name != "compose"} == wanted

@@ -8,23 +8,30 @@ from tasks.on_node.package_states import half_installed
 
 
 def observe(packages: List[str]) -> Dict[str, Any]:
-    """Find the engine, compose in both its forms, and whether the engine answers and starts at boot.
+    """Find the engine, its client, compose in both its forms, and whether the engine answers and starts at boot.
 
     Args:
-        packages: those that either may have come with.
+        packages: those that any of them may have come with.
     """
-    engine: Optional[str] = None
-    if shutil.which("docker"):
-        status, out, _ = run(["docker", "version", "--format", "{{.Server.Version}}"], 20)
-        engine = out.strip() if status == 0 else ""
-    plugin = run(["docker", "compose", "version", "--short"], 20) if engine is not None else (127, "", "")
+    client = shutil.which("docker")
+    engine = said(["docker", "version", "--format", "{{.Server.Version}}"])
+    # The client alone is no engine; a snap shows no other program than the client.
+    if engine is None and (shutil.which("dockerd") or (client or "").startswith("/snap/")):
+        engine = ""
     return {
         "engine": engine,
-        "compose_plugin": plugin[1].strip() if plugin[0] == 0 else None,
-        "compose_v1": bool(shutil.which("docker-compose")),
+        "client": client is not None,
+        "compose_plugin": said(["docker", "compose", "version", "--short"]),
+        "compose_v1": said(["docker-compose", "version", "--short"]),
         "enabled": run(["systemctl", "is-enabled", "--quiet", "docker"], 20)[0] == 0,
         "half_installed": half_installed(packages),
     }
+
+
+def said(argv: List[str]) -> Optional[str]:
+    """Read what a program says of its version; None when it is not there or does not end well."""
+    status, out, _ = run(argv, 20)
+    return out.strip() if status == 0 else None
 
 
 if __name__ == "__main__":
