@@ -1,12 +1,14 @@
 """Catalogue, prefect.yaml, command line and shipped files agree with each other and with the flows."""
 
 import configparser
+import contextlib
 import inspect
 import io
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -83,6 +85,32 @@ def test_prefect_yaml_and_the_catalogue_agree() -> None:
         assert item["description"] == known.description
         assert item["tags"] == [TAG, *known.tags]
         assert item.get("parameters", {}) == known.parameters
+
+
+def prefect_yaml_commands() -> list[list[str]]:
+    """The commands that prefect.yaml gives on its top, in their order."""
+    lines = (FOLDER / "prefect.yaml").read_text().splitlines()
+    return [line.removeprefix("#   ").split() for line in lines if line.startswith("#   prefect ")]
+
+
+@contextlib.contextmanager
+def running(argv: list[str], environment: dict[str, str], directory: Path) -> Iterator[None]:
+    """Run a program in the background, in its own process group, and end it."""
+    with (directory / "output").open("ab") as log:
+        process = subprocess.Popen(
+            argv, cwd=directory, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(20)
+
+
+def test_the_page_gives_the_commands_of_prefect_yaml() -> None:
+    page = (FOLDER.parent / "docs" / "operations.md").read_text().splitlines()
+    for command in prefect_yaml_commands():
+        assert " ".join(command) in page
 
 
 def test_an_entry_is_found_with_dash_or_underscore() -> None:
@@ -230,6 +258,42 @@ class TestAgainstAServer:
         EXAMPLE.deployment().apply()
         assert cli.main(["run", "nothing", "--site", "a"]) == cli.REFUSED
         assert "example" in capsys.readouterr().err
+
+    def test_the_commands_on_top_of_prefect_yaml_lead_from_nothing_to_runs_on_two_workers(
+        self, prefect_server: str, tmp_path: Path
+    ) -> None:
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PREFECT_API_URL": prefect_server,
+            "PREFECT_HOME": str(tmp_path / "prefect"),
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "HARBOR_HA_HOME": str(tmp_path / "home"),
+        }
+        *once, worker = prefect_yaml_commands()
+        for command in once:
+            done = subprocess.run(
+                ["env", *command],
+                cwd=FOLDER.parent,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=180,
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+        with prefect_api(timeout=30) as api, contextlib.ExitStack() as ends:
+            for number in (1, 2):
+                ends.enter_context(
+                    running(["env", *worker, "--name", f"worker-{number}"], environment, tmp_path)
+                )
+            deployment = runs.find_deployment(api, "pause")
+            started = [runs.start(api, deployment, {"site": "unknown"}, key=key) for key in ("w1", "w2")]
+            # Two starts of the interpreter on two slow cores; the runs say why they end.
+            ended = [runs.wait(api, run, 120, lambda run: None, interval=0.5) for run in started]
+            assert {run.state for run in ended} == {"FAILED"}
+            assert all("unknown" in run.message for run in ended)
+            workers = api.post("work_pools/harbor-ha/workers/filter", json={}).json()
+        assert {found["name"] for found in workers} == {"worker-1", "worker-2"}
 
     def test_apply_saves_the_site(
         self,
