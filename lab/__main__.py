@@ -6,10 +6,11 @@ import sys
 import time
 from collections.abc import Sequence
 
+from lab.apt import DEFAULT_RELEASE, RELEASES
 from lab.shell import LabError
 from lab.site_lab import Lab
 from lab.state import known_labs
-from lab.topology import HOSTNAME, NODES, ORCHESTRATOR, SERVICES
+from lab.topology import HOSTNAME, NODES, ORCHESTRATOR, SERVICES, read_releases
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        return _run(options, Lab(options.name, options.subnet))
+        releases = read_releases(getattr(options, "release", []))
+        return _run(options, Lab(options.name, options.subnet, releases))
     except (LabError, ValueError) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
@@ -107,8 +109,17 @@ def _parser() -> argparse.ArgumentParser:
         _add_common(added, name=argparse.SUPPRESS, subnet=argparse.SUPPRESS)
         return added
 
-    command("prepare", "install the Docker engine and build the images; `up` does it, too")
-    command("up", "bring the lab up and write its site file; what stands already stays")
+    for name, help in (
+        ("prepare", "install the Docker engine and build the images; `up` does it, too"),
+        ("up", "bring the lab up and write its site file; what stands already stays"),
+    ):
+        command(name, help).add_argument(
+            "--release",
+            action="append",
+            default=[],
+            metavar="[NODE=]RELEASE",
+            help=f"what the nodes run: {', '.join(RELEASES)} (default: {DEFAULT_RELEASE}); again for one of them",
+        )
     down = command("down", "remove the lab's containers, volumes, network and keys")
     down.add_argument("--images", action="store_true", help="remove the images as well")
     command("clean", "take down every lab of this repository and remove the images")

@@ -12,6 +12,10 @@ from pathlib import Path
 
 from lab.shell import LabError, run
 
+# The releases of Debian that nodes may run, whichever of them the machine itself runs.
+RELEASES = {"bullseye": "11", "bookworm": "12", "trixie": "13"}
+DEFAULT_RELEASE = "bookworm"
+
 # Settings of apt that decide whether a download works at all; the rest is the machine's own business.
 _SETTINGS = re.compile(r'^Acquire::(Check-\S+|http\S*|https\S*|Retries|ForceIPv4|Languages) ".*";$')
 
@@ -86,6 +90,48 @@ def own_sources(distribution: Distribution, etc_apt: Path = Path("/etc/apt")) ->
             remedy="Add the distribution's own to sources.list, as `apt-get update` needs it too.",
         )
     return list(dict.fromkeys(found))
+
+
+def chosen(release: str, own: Distribution) -> Distribution:
+    """The distribution of a node.
+
+    Args:
+        release: the code name of its release.
+        own: what the machine runs.
+
+    Raises:
+        LabError: the places of the machine's packages do not have that release.
+    """
+    if release == own.codename:
+        return own
+    known = list(RELEASES) if own.id == "debian" else [own.codename]
+    if release not in known:
+        raise LabError(
+            f"Nodes cannot run {release!r}; on this machine they can run {', '.join(known)}.",
+            remedy="Choose one of these.",
+        )
+    return Distribution(own.id, release, RELEASES[release])
+
+
+def default_release(own: Distribution) -> str:
+    """The release of nodes for which none is chosen: the same on every Debian, so that results compare."""
+    return DEFAULT_RELEASE if own.codename in RELEASES else own.codename
+
+
+def sources_of(wanted: Distribution, own: Distribution, etc_apt: Path = Path("/etc/apt")) -> list[Source]:
+    """The sources of a release of the distribution, from the machine's own places.
+
+    Raises:
+        LabError: the machine has none itself.
+    """
+    found = own_sources(own, etc_apt)
+    if wanted == own:
+        return found
+    # Not every release has each component: non-free-firmware came with Debian 12.
+    return [
+        Source(source.uri, source.suite.replace(own.codename, wanted.codename, 1), ("main",))
+        for source in found
+    ]
 
 
 def settings() -> str:

@@ -18,15 +18,18 @@ def create_machines(topology: Topology, missing: Sequence[str], built: Images) -
     Raises:
         LabError: the engine refuses one, or this machine gives a container too few rights to be a host.
     """
-    powers = machines.find_powers(built.node) if NODES.keys() & set(missing) else None
+    powers = {
+        image: machines.find_powers(image)
+        for image in {built.nodes[node] for node in NODES if node in missing}
+    }
     disks = [f"{node}-{part}" for node in NODES for part in ("docker", "containerd")]
     for purpose in ("nas", "redis", "oss", *disks):
         docker("volume", "create", *topology.labels, topology.volume(purpose))
 
     def create(machine: str) -> None:
         if machine in NODES:
-            assert powers is not None
-            docker("create", *machines.node_arguments(topology, machine, built.node, powers))
+            image = built.nodes[machine]
+            docker("create", *machines.node_arguments(topology, machine, image, powers[image]))
             identity = keys.ssh_pair(topology, f"{machine}-host-key"), keys.ssh_pair(topology, "ssh-key")
             docker("cp", "-", f"{topology.container(machine)}:/", stdin=_identity(*identity))
         elif machine == "redis":

@@ -1,4 +1,4 @@
-"""The images of the lab: a base of the machine's own distribution, hosts, and services.
+"""The images of the lab: a base of each release that is wanted, hosts, and services of the machine's own release.
 
 An image is tagged with a hash of its recipe: what stands is used again at once, what changed is built anew.
 """
@@ -6,13 +6,14 @@ An image is tagged with a hash of its recipe: what stands is used again at once,
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab import apt
 from lab.shell import LabError, alone, docker, run, step
-from lab.topology import STATE
+from lab.topology import NODES, STATE
 
 REPOSITORY_PREFIX = "harbor-ha-lab"
 
@@ -37,8 +38,12 @@ _MASKED = (
     " apt-daily.timer apt-daily-upgrade.timer"
 )
 
-# Which PostgreSQL the distribution ships; asked at build time, while apt's lists are there.
-_POSTGRES_NOTE = "/etc/postgresql-major"
+# Which PostgreSQL the release ships; asked at build time, while apt's lists are there.
+_POSTGRES_NOTE = "/usr/share/lab-postgresql-major"
+
+# From version 26 on the engine writes below /proc/sys to switch IPv6 off in a container's network, and starts no
+# container where it cannot; in a node that is not privileged that place is read-only.
+_DOCKER_DROP_IN = "/etc/systemd/system/docker.service.d"
 
 _APT = "apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends"
 
@@ -50,10 +55,12 @@ COPY 90lab /etc/apt/apt.conf.d/90lab
 
 _NODE_RECIPE = f"""
 RUN {_APT} {_NODE_PACKAGES} \\
+ && apt-cache depends postgresql | sed -n 's/.*Depends: postgresql-\\([0-9]*\\)$/\\1/p' >{_POSTGRES_NOTE} \\
  && rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_* /usr/sbin/policy-rc.d \\
  && : >/etc/machine-id \\
  && systemctl mask {_MASKED} && systemctl enable ssh.service \\
- && mkdir -p /var/log/journal /root/.ssh && chmod 700 /root/.ssh
+ && mkdir -p /var/log/journal /root/.ssh {_DOCKER_DROP_IN} && chmod 700 /root/.ssh \\
+ && printf '[Service]\\nEnvironment=DOCKER_ALLOW_IPV6_ON_IPV4_INTERFACE=1\\n' >{_DOCKER_DROP_IN}/lab.conf
 ENV container=docker
 STOPSIGNAL SIGRTMIN+3
 CMD ["/sbin/init"]
@@ -61,49 +68,77 @@ CMD ["/sbin/init"]
 
 _SERVICES_RECIPE = f"""
 RUN {_APT} {_SERVICE_PACKAGES} \\
- && apt-cache depends postgresql | sed -n 's/.*Depends: postgresql-\\([0-9]*\\)$/\\1/p' >{_POSTGRES_NOTE} \\
  && rm -rf /var/lib/apt/lists/*
 """
 
 
+# Directories that are links in every Debian since 10 as its installer makes it, and are none in mmdebstrap's tree of
+# Debian 11, whose own hook for that fails there. From Debian 12 on it makes them by itself.
+_MERGED_USR = (
+    'set -e; for part in bin sbin lib lib64; do mkdir -p "$1/usr/$part"; ln -s "usr/$part" "$1/$part"; done'
+)
+_NOT_MERGED = ("bullseye",)
+
+
 @dataclass(frozen=True)
 class Images:
-    """The images that the containers of a lab are made of."""
+    """The images that the containers of a lab are made of.
 
-    node: str
+    Attributes:
+        nodes: of each node, by its name.
+        services: of the services, which run the machine's own release.
+    """
+
+    nodes: Mapping[str, str]
     services: str
 
 
-def ensure_images() -> Images:
+def ensure_images(releases: Mapping[str, str]) -> Images:
     """Build the images that are missing.
 
+    Args:
+        releases: the release of each node; one that is not in it gets the usual one.
+
     Raises:
-        LabError: a build failed; the error shows the end of its output.
+        LabError: a build failed; the error shows the end of its output. Or a release cannot be had.
     """
-    base = ensure_base()
-    return Images(
-        node=_ensure("node", base, _NODE_RECIPE), services=_ensure("services", base, _SERVICES_RECIPE)
-    )
+    usual = apt.default_release(apt.this_distribution())
+    wanted = {node: releases.get(node, usual) for node in NODES}
+    built = {
+        release: _ensure("node", ensure_base(release), _NODE_RECIPE)
+        for release in sorted(set(wanted.values()))
+    }
+    services = _ensure("services", ensure_base(), _SERVICES_RECIPE)
+    return Images({node: built[release] for node, release in wanted.items()}, services)
 
 
-def ensure_base() -> str:
+def ensure_base(release: str | None = None) -> str:
     """The image of the bare distribution with its package sources, built when it is missing.
+
+    Args:
+        release: its code name; without one, the machine's own.
 
     Returns:
         its tag. It has what apt needs and little more, and installs from the same places as this machine.
     """
-    distribution = apt.this_distribution()
-    tag = _tag("base", f"{distribution} {apt.settings()} {apt.own_sources(distribution)} {_BASE_RECIPE}")
+    own = apt.this_distribution()
+    distribution = apt.chosen(release or own.codename, own)
+    sources = apt.sources_of(distribution, own)
+    merged = _MERGED_USR if distribution.codename in _NOT_MERGED else ""
+    tag = _tag("base", f"{distribution} {apt.settings()} {sources} {_BASE_RECIPE}{merged}")
     with _one_builder():
         if not _exists(tag):
-            _build_base(tag, distribution)
+            _build_base(tag, distribution, sources)
     return tag
 
 
-def postgres_major(images: Images) -> int:
-    """The major version of PostgreSQL that the distribution of the nodes ships."""
-    argv = ["run", "--rm", "--network", "none", images.services, "cat", _POSTGRES_NOTE]
-    return int(docker(*argv).strip())
+def postgres_majors(images: Images) -> dict[str, int]:
+    """The major version of PostgreSQL that the release of each node ships."""
+    argv = ["run", "--rm", "--network", "none"]
+    found = {
+        tag: int(docker(*argv, tag, "cat", _POSTGRES_NOTE)) for tag in sorted(set(images.nodes.values()))
+    }
+    return {node: found[tag] for node, tag in images.nodes.items()}
 
 
 def remove_images() -> list[str]:
@@ -122,20 +157,22 @@ def remove_images() -> list[str]:
     return removed
 
 
-def _build_base(tag: str, distribution: apt.Distribution) -> None:
+def _build_base(tag: str, distribution: apt.Distribution, sources: Sequence[apt.Source]) -> None:
     raw = f"{tag}-raw"
     pulled = f"{distribution.id}:{distribution.codename}"
-    with step(f"Ask a registry for {pulled}"):
-        answered = _pull(pulled)
+    answered = False
+    if distribution.codename not in _NOT_MERGED:
+        with step(f"Ask a registry for {pulled}"):
+            answered = _pull(pulled)
     if answered:
         docker("tag", pulled, raw)
     else:
-        with step(f"No registry answers: build {pulled} from its packages"):
-            _bootstrap(raw, distribution)
+        with step(f"Build {pulled} from its packages"):
+            _bootstrap(raw, distribution, sources)
     keyring = distribution.keyring
     with tempfile.TemporaryDirectory() as context:
-        sources = "\n".join(source.deb822(keyring) for source in apt.own_sources(distribution))
-        (Path(context) / "lab.sources").write_text(sources)
+        text = "\n".join(source.deb822(keyring) for source in sources)
+        (Path(context) / "lab.sources").write_text(text)
         (Path(context) / "90lab").write_text(apt.settings())
         # A pulled image trusts no certificate yet, and could not install those from a mirror behind https.
         authorities = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -153,19 +190,22 @@ def _pull(image: str) -> bool:
         return False
 
 
-def _bootstrap(tag: str, distribution: apt.Distribution) -> None:
+def _bootstrap(tag: str, distribution: apt.Distribution, sources: Sequence[apt.Source]) -> None:
     log = STATE / "images.log"
     if shutil.which("mmdebstrap") is None:
         apt.install(["mmdebstrap"], log)
     with tempfile.TemporaryDirectory() as scratch:
-        sources = Path(scratch) / "host.sources"
-        sources.write_text("\n".join(s.deb822(distribution.keyring) for s in apt.own_sources(distribution)))
+        places = Path(scratch) / "host.sources"
+        places.write_text("\n".join(source.deb822(distribution.keyring) for source in sources))
         settings = Path(scratch) / "apt.conf"
         settings.write_text(apt.settings())
         tree = Path(scratch) / "tree.tar"
         argv = ["mmdebstrap", "--quiet", "--variant=minbase", f"--aptopt={settings}"]
         # ca-certificates belongs to the base: behind an https mirror nothing else could be installed later.
-        argv += ["--include=ca-certificates", distribution.codename, str(tree), str(sources)]
+        argv += ["--include=ca-certificates"]
+        if distribution.codename in _NOT_MERGED:
+            argv += [f"--setup-hook={_MERGED_USR}"]
+        argv += [distribution.codename, str(tree), str(places)]
         run(argv, timeout=_BUILD_LIMIT_S, log=log)
         run(["docker", "import", str(tree), tag], timeout=120)
 

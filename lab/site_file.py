@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,7 @@ import yaml
 from lab import keys
 from lab.services import ADMIN_PORT, BACKEND
 from lab.shell import LabError, step
-from lab.topology import BUCKET, HOSTNAME, REGION, REPOSITORY, S3_HOST, S3_PORT, STATE, Topology
-
-PAIR = ("node-a", "node-b")
+from lab.topology import BUCKET, HOSTNAME, PAIR, REGION, REPOSITORY, S3_HOST, S3_PORT, STATE, Topology
 
 
 @dataclass(frozen=True)
@@ -100,10 +99,16 @@ def fence_command(lab: Topology) -> list[str]:
     return ["env", path, sys.executable, "-m", "lab", "--name", lab.name, "fence", "{node}"]
 
 
-def write_site(lab: Topology, installer: Installer, postgres_major: int) -> None:
-    """Write the lab's site file; and beside its state one for the disaster, the third node alone."""
-    _write(lab.site_file, site(lab, PAIR, installer, postgres_major))
-    _write(lab.directory / "site-disaster.yml", site(lab, ("node-c",), installer, postgres_major))
+def write_site(lab: Topology, installer: Installer, majors: Mapping[str, int]) -> None:
+    """Write the lab's site file; and beside its state one for the disaster, the third node alone.
+
+    Args:
+        lab: the lab.
+        installer: Harbor's.
+        majors: the major version of PostgreSQL that each node's release ships.
+    """
+    _write(lab.site_file, site(lab, PAIR, installer, majors[PAIR[0]]))
+    _write(lab.directory / "site-disaster.yml", site(lab, ("node-c",), installer, majors["node-c"]))
 
 
 def _node(lab: Topology, node: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import secrets
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -26,11 +26,15 @@ class Lab:
     Args:
         name: the lab's name.
         subnet: its network; when it is not given, the network it has, else the first free one.
+        releases: the release of each node; when none is given, those they have, else the usual one.
     """
 
-    def __init__(self, name: str = "demo", subnet: str | None = None) -> None:
+    def __init__(
+        self, name: str = "demo", subnet: str | None = None, releases: Mapping[str, str] | None = None
+    ) -> None:
         check_name(name)
         self.name = name
+        self._wanted_releases = releases or {}
         self._wanted_subnet = ipaddress.IPv4Network(subnet) if subnet else None
 
     @property
@@ -68,7 +72,7 @@ class Lab:
 
         STATE.mkdir(exist_ok=True)
         engine.ensure_engine(STATE)
-        images.ensure_images()
+        images.ensure_images(self._wanted_releases)
         site_file.find_installer()
 
     def up(self) -> Topology:
@@ -85,7 +89,7 @@ class Lab:
             engine.ensure_engine(logs)
             with alone(STATE / "subnets.lock"):
                 topology = self._settle()
-            built = images.ensure_images()
+            built = images.ensure_images(topology.releases)
             installer = site_file.find_installer()
             keys.ensure_keys(topology)
             changed = services.write_settings(topology, keys.secret(topology, "redis-password"))
@@ -94,7 +98,7 @@ class Lab:
                 # It is started again below and reads its new settings; one that does not exist yet is no error.
                 docker("kill", topology.container(service), check=False)
             self._ensure_machines(topology, built)
-            site_file.write_site(topology, installer, images.postgres_major(built))
+            site_file.write_site(topology, installer, images.postgres_majors(built))
         return topology
 
     def down(self) -> None:
@@ -205,7 +209,7 @@ class Lab:
                     "-f",
                     *(topology.volume(f"{node}-{part}") for part in ("docker", "containerd")),
                 )
-            self._ensure_machines(topology, images.ensure_images())
+            self._ensure_machines(topology, images.ensure_images(topology.releases))
 
     def empty_shared(self) -> None:
         """Empty what the nodes share: NAS, Redis and the bucket."""
@@ -228,7 +232,7 @@ class Lab:
         from lab import images, snapshot
 
         with self._alone(), step(f"Save the nodes as {tag}"):
-            snapshot.save(self.topology, tag, images.ensure_images())
+            snapshot.save(self.topology, tag, images.ensure_images(self.topology.releases))
         self._boot()
 
     def restore_nodes(self, tag: str) -> None:
@@ -241,7 +245,7 @@ class Lab:
 
         self.heal()
         with self._alone(), step(f"Restore the nodes as they were saved as {tag}"):
-            snapshot.restore(self.topology, tag, images.ensure_images())
+            snapshot.restore(self.topology, tag, images.ensure_images(self.topology.releases))
         self._boot()
 
     def has_saved(self, tag: str) -> bool:
@@ -263,12 +267,20 @@ class Lab:
                 f"The lab {self.name!r} stands on {mine.subnet}.",
                 remedy="Take it down first, or leave --subnet out.",
             )
+        if mine and self._wanted_releases and mine.releases != self._wanted_releases:
+            raise LabError(
+                f"The nodes of the lab {self.name!r} run another release.",
+                remedy="Take it down first, or leave --release out.",
+            )
         self._clear_away(mine)
         if mine:
             return mine
         taken = [lab.subnet for lab in known.values()]
         made = Topology(
-            self.name, self._wanted_subnet or free_subnet([*taken, *docker_subnets()]), secrets.token_hex(8)
+            self.name,
+            self._wanted_subnet or free_subnet([*taken, *docker_subnets()]),
+            secrets.token_hex(8),
+            self._wanted_releases,
         )
         for other in known.values():
             if other.subnet.overlaps(made.subnet):

@@ -71,7 +71,7 @@ def _commit(lab: Topology, node: str, tag: str) -> None:
 
 def _replace(lab: Topology, node: str, tag: str, built: Images) -> None:
     docker("rm", "-f", lab.container(node))
-    create_machines(lab, [node], Images(node=_image(lab, node, tag), services=built.services))
+    create_machines(lab, [node], Images({node: _image(lab, node, tag)}, built.services))
 
 
 def _copy(lab: Topology, built: Images, source: str, target: str) -> None:

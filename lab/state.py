@@ -14,12 +14,13 @@ def known_labs() -> dict[str, Topology]:
         with suppress(OSError, ValueError, KeyError):
             note = json.loads(file.read_text())
             network = ipaddress.IPv4Network(note["subnet"])
-            known[file.parent.name] = Topology(file.parent.name, network, str(note["mark"]))
+            releases = note.get("releases", {})
+            known[file.parent.name] = Topology(file.parent.name, network, str(note["mark"]), releases)
     return known
 
 
 def remember(lab: Topology) -> None:
     """Write a lab down, before the first part of it exists."""
     lab.directory.mkdir(parents=True, exist_ok=True)
-    note = {"subnet": str(lab.subnet), "mark": lab.mark}
+    note = {"subnet": str(lab.subnet), "mark": lab.mark, "releases": dict(lab.releases)}
     (lab.directory / "lab.json").write_text(json.dumps(note) + "\n")

@@ -2,7 +2,8 @@
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.shell import LabError
@@ -19,6 +20,7 @@ S3_PORT = 9443
 ORCHESTRATOR = "orchestrator"
 
 NODES = {"node-a": 11, "node-b": 12, "node-c": 13}
+PAIR = ("node-a", "node-b")
 SERVICES = {"redis": 21, "lb": 22, "oss": 23}
 
 FIRST_SUBNET = ipaddress.IPv4Network("172.30.90.0/24")
@@ -34,14 +36,22 @@ class Topology:
         name: its name.
         subnet: its network.
         mark: drawn when it was first brought up; what was made for it is known by that.
+        releases: code name of the release that each node runs; a node that is not in it runs the usual one.
     """
 
     name: str
     subnet: ipaddress.IPv4Network
     mark: str
+    releases: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        if len({self.releases.get(node) for node in PAIR}) > 1:
+            raise LabError(
+                f"{' and '.join(PAIR)} replicate to each other and must run one release: WAL is of one major version "
+                "of PostgreSQL.",
+                remedy="Give node-c alone another one: --release node-c=…",
+            )
         if self.subnet.prefixlen > 27:
             raise LabError(
                 f"The subnet {self.subnet} is too small.", remedy="Give a /27 or larger, e.g. a /24."
@@ -116,6 +126,19 @@ def check_name(name: str) -> None:
             f"{name!r} cannot be the name of a lab.",
             remedy="Use at most 21 lower-case letters, digits and dashes, with a letter first.",
         )
+
+
+def read_releases(words: Sequence[str]) -> dict[str, str]:
+    """Read what `--release` was given: a release for all nodes, or `NODE=RELEASE`, which comes before that.
+
+    Raises:
+        LabError: there is no such node.
+    """
+    single = dict(word.split("=", 1) for word in words if "=" in word)
+    for node in single.keys() - NODES.keys():
+        raise LabError(f"The lab has no node {node!r}.", remedy=f"It has: {', '.join(NODES)}.")
+    for_all = [word for word in words if "=" not in word]
+    return {**(dict.fromkeys(NODES, for_all[-1]) if for_all else {}), **single}
 
 
 def free_subnet(taken: list[ipaddress.IPv4Network]) -> ipaddress.IPv4Network:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.apt import Distribution, Source, own_sources, this_distribution
+from lab.apt import Distribution, Source, chosen, default_release, own_sources, sources_of, this_distribution
 from lab.shell import LabError
 
 _BOOKWORM = Distribution("debian", "bookworm", "12")
@@ -70,3 +70,36 @@ def test_another_system_is_refused_by_its_name(tmp_path: Path) -> None:
     release.write_text('ID="fedora"\nPRETTY_NAME="Fedora Linux 42"\n')
     with pytest.raises(LabError, match="runs Fedora Linux 42"):
         this_distribution(release)
+
+
+def test_another_release_of_debian_comes_from_the_same_places(tmp_path: Path) -> None:
+    etc = _etc_apt(
+        tmp_path,
+        debian="deb http://mirror.test/debian bookworm main non-free-firmware\n"
+        "deb http://mirror.test/debian bookworm-updates main\n",
+        security="deb http://mirror.test/sec bookworm-security main\n",
+    )
+    assert sources_of(chosen("bullseye", _BOOKWORM), _BOOKWORM, etc) == [
+        # Of all components only main is in every release.
+        Source("http://mirror.test/debian", "bullseye", ("main",)),
+        Source("http://mirror.test/debian", "bullseye-updates", ("main",)),
+        Source("http://mirror.test/sec", "bullseye-security", ("main",)),
+    ]
+    assert sources_of(_BOOKWORM, _BOOKWORM, etc) == own_sources(_BOOKWORM, etc)
+
+
+def test_a_release_that_this_machines_places_do_not_have_is_refused_with_those_that_they_have() -> None:
+    assert chosen("trixie", _BOOKWORM) == Distribution("debian", "trixie", "13")
+    assert chosen("bookworm", _BOOKWORM) is _BOOKWORM
+    ubuntu = Distribution("ubuntu", "noble", "24.04")
+    assert chosen("noble", ubuntu) is ubuntu
+    with pytest.raises(LabError, match=r"buster.*bullseye, bookworm, trixie"):
+        chosen("buster", _BOOKWORM)
+    with pytest.raises(LabError, match=r"trixie.*noble"):
+        chosen("trixie", ubuntu)
+
+
+def test_nodes_run_the_release_before_the_newest_unless_the_machine_is_another_system() -> None:
+    assert default_release(Distribution("debian", "trixie", "13")) == "bookworm"
+    assert default_release(Distribution("ubuntu", "noble", "24.04")) == "noble"
+    assert default_release(Distribution("debian", "forky", "14")) == "forky"

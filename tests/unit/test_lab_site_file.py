@@ -35,7 +35,7 @@ def installer(tmp_path: Path) -> site_file.Installer:
 
 
 def test_the_schema_accepts_the_labs_site_file(lab: Topology, installer: site_file.Installer) -> None:
-    site_file.write_site(lab, installer, 15)
+    site_file.write_site(lab, installer, {"node-a": 13, "node-b": 13, "node-c": 17})
 
     site = read_site_file(lab.site_file)
 
@@ -43,6 +43,9 @@ def test_the_schema_accepts_the_labs_site_file(lab: Topology, installer: site_fi
         ("node-a", "172.30.95.11"),
         ("node-b", "172.30.95.12"),
     ]
+    assert site.postgres.major == 13
+    # The third node may run another release, with another PostgreSQL.
+    assert read_site_file(lab.directory / "site-disaster.yml").postgres.major == 17
     assert site.redis.password.get_secret_value() == keys.secret(lab, "redis-password")
     assert (site.balancer.kind, site.balancer.admin_host) == ("haproxy", "172.30.95.22")
 

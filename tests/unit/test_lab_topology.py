@@ -2,14 +2,15 @@
 
 import ipaddress
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lab import machines, partition
+from lab import machines, partition, state, topology
 from lab.services import haproxy_cfg, redis_conf
 from lab.shell import LabError
-from lab.topology import Topology, free_subnet
+from lab.topology import NODES, Topology, free_subnet, read_releases
 
 _LAB = Topology("demo", ipaddress.IPv4Network("172.30.90.0/24"), "mark")
 
@@ -101,3 +102,33 @@ def test_the_third_node_waits_disabled_behind_the_balancer() -> None:
 
 def test_redis_asks_for_its_password() -> None:
     assert "requirepass geheim\n" in redis_conf("geheim")
+
+
+def test_a_release_is_chosen_for_all_nodes_or_for_one() -> None:
+    assert read_releases([]) == {}
+    assert read_releases(["trixie"]) == dict.fromkeys(NODES, "trixie")
+    assert read_releases(["node-c=trixie", "bullseye"]) == {
+        "node-a": "bullseye",
+        "node-b": "bullseye",
+        "node-c": "trixie",
+    }
+    with pytest.raises(LabError, match="no node 'redis'"):
+        read_releases(["redis=trixie"])
+
+
+def test_a_pair_of_two_releases_is_refused() -> None:
+    """WAL of one major version of PostgreSQL cannot be replayed by another."""
+    with pytest.raises(LabError, match="node-a and node-b"):
+        replace(_LAB, releases={"node-a": "bullseye", "node-b": "trixie"})
+    replace(_LAB, releases={"node-a": "bullseye", "node-b": "bullseye", "node-c": "trixie"})
+
+
+def test_a_lab_remembers_the_releases_of_its_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (state, topology):
+        monkeypatch.setattr(module, "STATE", tmp_path)
+    made = replace(_LAB, releases=read_releases(["bullseye", "node-c=trixie"]))
+    state.remember(made)
+    assert state.known_labs() == {"demo": made}
+    # Of a clone from before there was a choice.
+    (tmp_path / "demo" / "lab.json").write_text('{"subnet": "172.30.90.0/24", "mark": "mark"}')
+    assert state.known_labs() == {"demo": _LAB}
