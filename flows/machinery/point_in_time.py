@@ -52,7 +52,7 @@ def decide_point(run: Protocol, target: str, to_time: str) -> Point:
     bucket_of(run.site)
     store, time = store_of(run.site), parse_time(to_time, datetime.now(UTC))
     reaches = reach_of(store, stanza_of(run.site))
-    chosen = choose_base(time, reaches)
+    chosen = choose_base(time, reaches, run.site.postgres.major)
     nightly, why = choose_nightly(time, [entry.backup for entry in list_backups(store) if entry.complete])
     found = standing(run.site, connect(run.site.node(target)))
     require_free(found, target, time.isoformat())

@@ -28,8 +28,13 @@ def parse_time(text: str, now: datetime) -> datetime:
     return time
 
 
-def choose_base(time: datetime, reaches: Sequence[Reach]) -> Reach:
+def choose_base(time: datetime, reaches: Sequence[Reach], major: int) -> Reach:
     """Choose the newest base backup from which the WAL in the bucket leads to the time.
+
+    Args:
+        time: with its zone.
+        reaches: of all base backups, oldest first.
+        major: of the PostgreSQL that the site is to have; files of another one it cannot read.
 
     Raises:
         Refused: none does; with the times that can be reached.
@@ -41,7 +46,8 @@ def choose_base(time: datetime, reaches: Sequence[Reach]) -> Reach:
         )
     fitting = [reach for reach in reaches if reach.first <= time <= reach.last]
     if fitting:
-        return fitting[-1]
+        # After a restore of a dump onto a newer PostgreSQL the bucket has both; what fits none is refused by admission.
+        return ([reach for reach in fitting if reach.base.major == major] or fitting)[-1]
     if time < reaches[0].first:
         raise _refused(f"{time.isoformat()} is before the oldest base backup. {ranges(reaches)}")
     if time > max(reach.last for reach in reaches):

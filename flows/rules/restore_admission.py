@@ -71,7 +71,8 @@ def objections(facts: RestoreFacts) -> list[str]:
     if facts.physical and facts.site_major != facts.backup_major:
         found.append(
             f"The base backup is of PostgreSQL {facts.backup_major}, the site file names {facts.site_major}; a data "
-            "directory fits its own version only."
+            f"directory fits its own version only. Name {facts.backup_major}, for a machine that has it, or leave "
+            "`to_time` out: then the dump of the nightly backup is loaded, which a newer version takes."
         )
     elif facts.site_major < facts.backup_major:
         found.append(

@@ -1,5 +1,6 @@
 """Which base backup and which nightly one lead to a moment, and every moment that none leads to."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -61,8 +62,8 @@ def test_a_time_counts_in_its_own_zone() -> None:
 
 def test_the_newest_base_backup_before_the_time_is_the_shortest_way() -> None:
     reaches = [reaching("old", 1, 10), reaching("new", 5, 10)]
-    assert choose_base(at(7), reaches).base.label == "new"
-    assert choose_base(at(4), reaches).base.label == "old"
+    assert choose_base(at(7), reaches, 15).base.label == "new"
+    assert choose_base(at(4), reaches, 15).base.label == "old"
 
 
 @pytest.mark.parametrize(
@@ -71,15 +72,24 @@ def test_the_newest_base_backup_before_the_time_is_the_shortest_way() -> None:
 )
 def test_a_time_out_of_reach_is_refused_with_the_times_that_can_be_reached(hour: float, said: str) -> None:
     with pytest.raises(Refused) as raised:
-        choose_base(at(hour), [reaching("a", 1, 3), reaching("b", 5, 10)])
+        choose_base(at(hour), [reaching("a", 1, 3), reaching("b", 5, 10)], 15)
     assert said in reason(raised)
     assert "from 2026-11-22T01:00:00+00:00 to 2026-11-22T03:00:00+00:00 and from" in reason(raised)
 
 
 def test_without_a_base_backup_the_way_of_the_nightly_one_is_shown() -> None:
     with pytest.raises(Refused, match="cannot be restored") as raised:
-        choose_base(at(1), [])
+        choose_base(at(1), [], 15)
     assert "Without `to_time`" in reason(raised)
+
+
+def test_of_two_databases_of_the_site_the_one_that_its_postgresql_can_read_is_taken() -> None:
+    """A dump of 13 was restored onto 17, and the base backups of both are in the bucket."""
+    old, new = reaching("old", 1, 10), Reach(replace(base("new", 5), major=17), at(5), at(10), False)
+    assert choose_base(at(7), [old, new], 17).base.label == "new"
+    assert choose_base(at(7), [old, new], 15).base.label == "old"
+    # Admission says with all other reasons why it cannot be.
+    assert choose_base(at(7), [old], 17).base.label == "old"
 
 
 def test_spans_that_overlap_are_one() -> None:
