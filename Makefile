@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 LAB_STATE := .lab
 
-.PHONY: demo test test-unit test-servers test-lab test-faults simulate bench lint format lock clean venv
+.PHONY: demo test test-unit test-servers test-lab test-faults test-matrix simulate bench lint format lock clean venv
 
 demo: venv
 	$(RUN) -m lab.demo
@@ -39,6 +39,10 @@ HISTORIES ?= 0
 SEED ?= 1
 simulate: venv
 	$(RUN) -m tests.simulation $(if $(REPLAY),--replay $(REPLAY),--hours $(HOURS) --histories $(HISTORIES) --seed $(SEED))
+
+# The whole road on nodes of Debian 11, 12 and 13, one after the other, with the table in docs/versions.md.
+test-matrix: venv
+	$(RUN) -m lab.matrix
 
 # The bounds of backups, measured on this machine: docs/benchmarks.md.
 bench: venv

@@ -6,7 +6,7 @@ Every flow is started through its deployment, as the UI, a schedule or an alert 
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,21 +43,33 @@ class Stage:
 class Demo:
     """A lab, its orchestrator, and what was done so far."""
 
-    def __init__(self) -> None:
-        self.lab = Lab(NAME)
-        self.orchestrator = Orchestrator(NAME)
+    def __init__(self, name: str = NAME, releases: Mapping[str, str] | None = None) -> None:
+        self.name = name
+        self.lab = Lab(name, releases=releases)
+        self.orchestrator = Orchestrator(name)
         self.stages: list[Stage] = []
         self.pushed: list[str] = []
         self.site_file: Path | None = None
 
     def run(self) -> None:
         """Tell the story from two bare hosts on."""
+        self.build()
+        self.change_roles()
+        self.back_up()
+        self.lose_and_restore()
+        self._summary()
+
+    def build(self) -> None:
+        """Two bare hosts become a site."""
         self._stage("Lab: three bare hosts, Redis, load balancer, OSS", self._bring_up)
         self._stage("Prefect: server, flows served, site saved", self._serve)
         self._stage("bootstrap: two bare hosts become a site", lambda: self._flow("bootstrap"))
-        self._stage("bootstrap again: nothing to do", lambda: self._flow("bootstrap"))
+        self._stage("bootstrap again: nothing to do", self._bootstrap_again)
         self._stage("a client pushes and pulls", self._use)
         self._stage("check: the position by which a failover knows its cost", self._check)
+
+    def change_roles(self) -> None:
+        """The primary is lost, comes back, and takes its role again."""
         self._stage("node-a, the primary, loses its power", self._cut_power)
         self._stage("failover: node-b takes over", lambda: self._flow("failover", expected_primary="node-a"))
         self._stage("a client pushes and pulls", self._use)
@@ -67,13 +79,18 @@ class Demo:
         self._stage("switchover: back to node-a, nothing lost", lambda: self._flow("switchover", to="node-a"))
         self._stage("a client pushes and pulls", self._use)
         self._stage("check: all is well", self._check)
+
+    def back_up(self) -> None:
+        """Everything into the bucket."""
         self._stage(
             "nightly-backup: databases, configuration, images to OSS", lambda: self._flow("nightly-backup")
         )
+
+    def lose_and_restore(self) -> None:
+        """Everything is lost but the bucket."""
         self._stage("both machines and the NAS are lost", self._lose_everything)
         self._stage("disaster-restore: node-c from the bucket alone", self._restore)
         self._stage("a client pulls what was pushed before, and pushes", self._use)
-        self._summary()
 
     @property
     def site(self) -> HarborSite:
@@ -100,19 +117,25 @@ class Demo:
         return self.lab.exec(node, ["test", "-e", "/var/lib/harbor-ha"], check=False).returncode == 0
 
     def _serve(self) -> str:
-        self.orchestrator.up(self.lab.site_file, NAME)
+        self.orchestrator.up(self.site_file or self.lab.site_file, self.name)
         return f"UI at {self.orchestrator.url}"
 
     def _flow(self, name: str, **parameters: object) -> str:
         options = [word for key, value in parameters.items() for word in ("--param", f"{key}={value}")]
-        self.orchestrator.command("run", name, "--site", NAME, "--watch", *options)
-        return self.orchestrator.headline(name, NAME)
+        self.orchestrator.command("run", name, "--site", self.name, "--watch", *options)
+        return self.orchestrator.headline(name, self.name)
+
+    def _bootstrap_again(self) -> str:
+        said = self._flow("bootstrap")
+        if "nothing was changed" not in said:
+            raise LabError(f"A second bootstrap had something to do: {said}", where="orchestrator")
+        return said
 
     def _check(self) -> str:
         """Run check; one that the schedule began in the same second cancels this one."""
         for _ in range(10):
-            if self.orchestrator.command("run", "check", "--site", NAME, "--watch", check=False) == 0:
-                return self.orchestrator.headline("check", NAME)
+            if self.orchestrator.command("run", "check", "--site", self.name, "--watch", check=False) == 0:
+                return self.orchestrator.headline("check", self.name)
         raise LabError("No check came to its end in ten attempts.", where="orchestrator")
 
     def _use(self) -> str:
@@ -143,11 +166,16 @@ class Demo:
 
     def _restore(self) -> str:
         """Apply the site file that has node-c alone, and restore on it."""
-        directory = self.lab.topology.directory
-        self.site_file = directory / "site-disaster.yml"
+        self._apply_disaster()
+        return self._flow("disaster-restore", **self._disaster())
+
+    def _apply_disaster(self) -> None:
+        self.site_file = self.lab.topology.directory / "site-disaster.yml"
         self.orchestrator.command("apply", str(self.site_file))
-        identity = directory / "secrets" / "age-identity"
-        return self._flow("disaster-restore", target="node-c", images="oss", identity_file=identity)
+
+    def _disaster(self) -> dict[str, object]:
+        identity = self.lab.topology.secrets / "age-identity"
+        return {"target": "node-c", "images": "oss", "identity_file": identity}
 
     def _restore_power(self) -> str:
         self.lab.start("node-a")
@@ -161,16 +189,16 @@ class Demo:
         site = self.site
         print(f"\nPrefect UI  {self.orchestrator.url}")
         print(
-            f"Harbor      https://{site.balancer.address}/ (certificate for {HOSTNAME}, CA in .lab/{NAME}/ca.pem)"
+            f"Harbor      https://{site.balancer.address}/ (certificate for {HOSTNAME}, CA in .lab/{self.name}/ca.pem)"
         )
         print(f"            user admin, password {site.harbor.admin_password.get_secret_value()}")
         print("\n`make clean` takes it all away again.")
 
 
-def clean() -> None:
+def clean(name: str = NAME) -> None:
     """Stop the demo's processes and remove its lab."""
-    Orchestrator(NAME).down()
-    Lab(NAME).down()
+    Orchestrator(name).down()
+    Lab(name).down()
 
 
 if __name__ == "__main__":

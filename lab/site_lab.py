@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from lab import machines, partition
@@ -195,12 +196,21 @@ class Lab:
         command = ["docker", "exec", "-i", self.topology.container(machine), *argv]
         return run(command, stdin=stdin, timeout=timeout, check=check)
 
-    def recreate(self, *nodes: str) -> None:
-        """Make nodes bare again, as they came from the factory; same addresses and host keys."""
-        from lab import images
+    def recreate(self, *nodes: str, release: str | None = None) -> None:
+        """Make nodes bare again, as they came from the factory; same addresses and host keys.
+
+        Args:
+            nodes: their names.
+            release: install this one instead of the one that they have; the site files follow.
+        """
+        from lab import images, site_file
 
         topology = self.topology
         with self._alone():
+            if release is not None:
+                releases = {**topology.releases, **dict.fromkeys(nodes, release)}
+                topology = replace(topology, releases=releases)
+                remember(topology)
             for node in nodes:
                 docker("rm", "-f", "-v", topology.container(node))
                 docker(
@@ -209,7 +219,10 @@ class Lab:
                     "-f",
                     *(topology.volume(f"{node}-{part}") for part in ("docker", "containerd")),
                 )
-            self._ensure_machines(topology, images.ensure_images(topology.releases))
+            built = images.ensure_images(topology.releases)
+            self._ensure_machines(topology, built)
+            if release is not None:
+                site_file.write_site(topology, site_file.find_installer(), images.postgres_majors(built))
 
     def empty_shared(self) -> None:
         """Empty what the nodes share: NAS, Redis and the bucket."""

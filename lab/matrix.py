@@ -1,0 +1,289 @@
+"""`make test-matrix`: the road of the demo, and more, on nodes of every release; the table in docs/versions.md.
+
+    python -m lab.matrix                 # all of them, and the page is written
+    python -m lab.matrix trixie          # one of them, for the eye
+
+Each release gets a lab of its own, one after the other. What went well is taken away again, what failed stays.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab import apt
+from lab.demo import NAME, Demo, clean
+from lab.shell import LabError
+from lab.topology import NODES, REPOSITORY
+from tasks.errors import HarborHaError
+from tasks.harbor.api import HarborApi
+from tasks.harbor.web import through_balancer
+from tasks.hosts.connection import Host, connect
+from tasks.postgres.sql import execute, value
+
+PAGE = REPOSITORY / "docs" / "versions.md"
+BEGIN, END = "<!-- BEGIN results -->\n", "<!-- END results -->"
+NOT_RUN = "not run"
+
+# A base backup of the oldest cannot be read by the newest's PostgreSQL; a dump can.
+OLDEST, NEWEST = "bullseye", "trixie"
+
+_ARRIVAL_S = 120.0
+
+# What a node says of itself: a line for each thing, `name|version`.
+_VERSIONS = r"""
+say() { printf '%s|%s\n' "$1" "$2"; }
+. /etc/os-release
+say Debian "$(cat /etc/debian_version) ($VERSION_CODENAME)"
+say PostgreSQL "$(dpkg-query -W -f '${Version}' "postgresql-$1")"
+say pgBackRest "$(pgbackrest version | cut -d' ' -f2)"
+say Docker "$(docker version --format '{{.Server.Version}}')"
+if plugin=$(docker compose version --short 2>/dev/null); then say compose "$plugin, as \`docker compose\`"
+else say compose "$(docker-compose version --short), as \`docker-compose\`"; fi
+say 'Python on the node' "$(python3 --version | cut -d' ' -f2)"
+say systemd "$(systemctl --version | sed -n '1s/^systemd [0-9]* (\(.*\))$/\1/p')"
+say OpenSSH "$(ssh -V 2>&1 | sed 's/^OpenSSH_\([^ ,]*\).*/\1/')"
+"""
+
+
+@dataclass
+class Column:
+    """What was run on one release.
+
+    Attributes:
+        release: its code name.
+        versions: what ran, by its name.
+        results: seconds of each step that came to its end, by its title.
+        problem: why the road ended before its end; "" when it did not.
+    """
+
+    release: str
+    versions: dict[str, str] = field(default_factory=dict)
+    results: dict[str, float] = field(default_factory=dict)
+    problem: str = ""
+
+
+class Road(Demo):
+    """The road of the demo on one release, with a drill, a base backup and a moment to come back to.
+
+    Args:
+        name: of the lab.
+        release: of all nodes.
+        newer: a release onto whose PostgreSQL the backup is restored in the end.
+    """
+
+    def __init__(self, name: str, release: str, newer: str | None = None) -> None:
+        super().__init__(name, dict.fromkeys(NODES, release))
+        self.column = Column(release)
+        self.newer = newer
+        self.moment: datetime | None = None
+
+    def run(self) -> None:
+        """Go the whole road; where it ends is in the column."""
+        try:
+            self._go()
+        except (HarborHaError, subprocess.SubprocessError, OSError) as error:
+            self.column.problem = str(error)
+            print(f"\n{self.column.release} failed: {error}", flush=True)
+        finally:
+            self.column.results = {stage.title: stage.seconds for stage in self.stages}
+
+    def _go(self) -> None:
+        self.build()
+        self.column.versions = self._versions("node-a")
+        self._stage("base-backup: the primary into the bucket", lambda: self._flow("base-backup"))
+        self.change_roles()
+        self.back_up()
+        self._stage(
+            "restore-drill: the newest backup, compared and thrown away", lambda: self._flow("restore-drill")
+        )
+        self._stage("a moment, and what came after it", self._live_on)
+        self._stage("both machines and the NAS are lost", self._lose_everything)
+        self._stage(
+            "disaster-restore: node-c at that moment, from base backup and WAL", self._return_to_moment
+        )
+        self._stage("a client pulls what was pushed before, and pushes", self._use)
+        self._stage("node-c and the NAS are lost", self._lose_again)
+        self._stage("disaster-restore: node-c from the nightly dump", self._restore)
+        self._stage("a client pulls what was pushed before, and pushes", self._use)
+        if self.newer:
+            self._stage(f"node-c is installed anew as {self.newer}", lambda: self._lose_again(self.newer))
+            self._stage("disaster-restore: the moment is refused, with the other way", self._refuse_moment)
+            self._stage("disaster-restore: node-c from the nightly dump of the older", self._restore)
+            self._stage("a client pulls what was pushed before, and pushes", self._use)
+            onto = self._versions("node-c")
+            self.column.versions["restored onto"] = f"PostgreSQL {onto['PostgreSQL']}"
+
+    def _bring_up(self) -> str:
+        result = super()._bring_up()
+        self.site_file = self._with_wal(self.lab.site_file)
+        return result
+
+    def _apply_disaster(self) -> None:
+        self.site_file = self._with_wal(self.lab.topology.directory / "site-disaster.yml")
+        self.orchestrator.command("apply", str(self.site_file))
+
+    def _with_wal(self, site_file: Path) -> Path:
+        """Write the site file once more, with the WAL in the bucket."""
+        document = yaml.safe_load(site_file.read_text())
+        document["backup"]["wal_archive"] = "oss"
+        file = self.lab.topology.directory / f"matrix-{site_file.name}"
+        file.write_text(yaml.safe_dump(document, sort_keys=False))
+        return file
+
+    def _versions(self, node: str) -> dict[str, str]:
+        major = str(self.site.postgres.major)
+        said = self.lab.exec(node, ["sh", "-c", _VERSIONS, "sh", major]).stdout
+        return dict(line.split("|", 1) for line in said.splitlines())
+
+    def _live_on(self) -> str:
+        """Make a project, remember the moment, and make another one; both are in the WAL in the bucket."""
+        primary = connect(self.site.node("node-a"))
+        with HarborApi(through_balancer(self.site)) as api:
+            api.ensure_project("before")
+            self.moment = self._clock(primary)
+            deadline = time.monotonic() + 5
+            # The bucket tells times in whole seconds: the moment's own second must be over.
+            while self._clock(primary) <= self.moment + timedelta(seconds=1):
+                if time.monotonic() > deadline:
+                    raise LabError("The primary's clock stands still.", where="node-a")
+                time.sleep(0.1)
+            api.ensure_project("after")
+        self._ship(primary)
+        return f"the moment is {self.moment.isoformat()}"
+
+    def _clock(self, primary: Host) -> datetime:
+        text = value(self.site, primary, "SELECT clock_timestamp() AT TIME ZONE 'UTC'")
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+    def _ship(self, primary: Host) -> None:
+        """Close the WAL segment and wait until it is in the bucket."""
+        name = value(self.site, primary, "SELECT pg_walfile_name(pg_current_wal_lsn())")
+        execute(self.site, primary, "SELECT pg_switch_wal()")
+        archived = "SELECT coalesce(max(last_archived_wal), '') FROM pg_stat_archiver"
+        deadline = time.monotonic() + _ARRIVAL_S
+        while value(self.site, primary, archived) < name:
+            if time.monotonic() > deadline:
+                raise LabError(f"{name} is not in the bucket after {_ARRIVAL_S:.0f} s.", where="node-a")
+            time.sleep(0.5)
+
+    def _to_moment(self) -> dict[str, object]:
+        assert self.moment is not None
+        return {**self._disaster(), "to_time": self.moment.isoformat()}
+
+    def _return_to_moment(self) -> str:
+        self._apply_disaster()
+        said = self._flow("disaster-restore", **self._to_moment())
+        with HarborApi(through_balancer(self.site)) as api:
+            projects = api.projects()
+        if "before" not in projects or "after" in projects:
+            raise LabError(f"This is not that moment: Harbor has the projects {projects}.", where="node-c")
+        return said
+
+    def _refuse_moment(self) -> str:
+        self._apply_disaster()
+        options = [word for key, given in self._to_moment().items() for word in ("--param", f"{key}={given}")]
+        argv = [
+            sys.executable,
+            "-m",
+            "deployments.cli",
+            "run",
+            "disaster-restore",
+            "--site",
+            self.name,
+            "--watch",
+        ]
+        done = subprocess.run(
+            [*argv, *options],
+            env=self.orchestrator.environment,
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        said = done.stdout + done.stderr
+        if not done.returncode or "directory fits its own version only" not in said:
+            raise LabError(
+                f"A base backup of another PostgreSQL was not refused: {said}", where="orchestrator"
+            )
+        if self._used("node-c"):
+            raise LabError("The refusal came after node-c was changed.", where="node-c")
+        return "refused before anything was changed"
+
+    def _lose_again(self, release: str | None = None) -> str:
+        self.lab.exec("node-c", ["find", "/mnt/nas", "-mindepth", "1", "-delete"])
+        self.lab.recreate("node-c", release=release)
+        return "bare"
+
+
+def main(wanted: Sequence[str]) -> int:
+    """Run the road on the releases that are wanted, or on all, and show the table; after all of them, keep it.
+
+    Returns:
+        the exit status: 0 when every road was gone to its end.
+    """
+    columns = []
+    for release in wanted or apt.RELEASES:
+        print(f"\n##### nodes of {release}", flush=True)
+        name = f"{'matrix' if NAME == 'demo' else NAME}-{release}"
+        clean(name)
+        road = Road(name, release, NEWEST if release == OLDEST else None)
+        road.run()
+        columns.append(road.column)
+        if not road.column.problem:
+            clean(name)
+    text = render(columns)
+    print(f"\n{text}")
+    failed = [column for column in columns if column.problem]
+    for column in failed:
+        print(f"{column.release}: {column.problem}", file=sys.stderr)
+    if not wanted and not failed:
+        write_page(PAGE, text)
+    return 1 if failed else 0
+
+
+def render(columns: Sequence[Column]) -> str:
+    """Render what ran, and how long each step took, as two Markdown tables."""
+    names = [column.release for column in columns]
+    versions = _merged([column.versions for column in columns])
+    # A step by a flow has a colon in its title; between them a client pushes and pulls.
+    steps = [title for title in _merged([column.results for column in columns]) if ": " in title]
+    ran = _table("what ran", names, {v: [c.versions.get(v, "") for c in columns] for v in versions})
+    took = _table("seconds", names, {step: [_cell(c, step) for c in columns] for step in steps}, right=True)
+    return f"{ran}\n\n{took}"
+
+
+def _cell(column: Column, step: str) -> str:
+    return f"{column.results[step]:.1f}" if step in column.results else NOT_RUN
+
+
+def _merged(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys of all, in their order; what only a later one has comes behind."""
+    return list(dict.fromkeys(key for part in parts for key in part))
+
+
+def _table(
+    title: str, names: Sequence[str], rows: Mapping[str, Sequence[str]], *, right: bool = False
+) -> str:
+    rule = "---:" if right else "---"
+    lines = [f"| {title} | {' | '.join(names)} |", f"|---|{'|'.join([rule] * len(names))}|"]
+    lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
+    return "\n".join(lines)
+
+
+def write_page(page: Path, text: str) -> None:
+    """Put the tables into the page between its marks; the rest of the page is left alone."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    note = f"`make test-matrix` on {datetime.now(UTC):%Y-%m-%d}:"
+    page.write_text(f"{before}{BEGIN}{note}\n\n{text}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
