@@ -1,14 +1,19 @@
 """A page of a listing, in the usual shape and in any other that OSS may choose."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import oss2
 import pytest
+from pydantic import SecretStr
 
+from blocks import OssBucket
 from tasks.storage.errors import AnswerUnreadable, explain
 from tasks.storage.objects import ListedObject
 from tasks.storage.retry import Patience, persistently
-from tasks.storage.wire import parse_page
+from tasks.storage.wire import open_bucket, parse_page
+from tests.unit.changed_store import outlasting, store_for
+from tests.unit.local_oss import running_oss
 
 USUAL = (
     "<Contents><Key>a%2Fb%20c</Key><LastModified>2026-11-22T01:00:00.000Z</LastModified>"
@@ -97,3 +102,35 @@ def test_of_a_refusal_osss_own_sentence_is_told_and_no_key() -> None:
     told = str(explain(403, details, "7", "oss://bucket"))
     assert "OSS says: Request has expired for (left out) by bucket policy." in told
     assert "LTAI5t" not in told
+
+
+@pytest.mark.servers
+def test_a_password_that_somebody_keeps_for_the_host_does_not_replace_our_signature(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "netrc"
+    file.write_text("machine 127.0.0.1 login me password mine\n")
+    file.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(file))
+    with running_oss(tmp_path / "oss") as server:
+        assert store_for(server, patience=outlasting(1)).put_bytes("key", b"content").size == 7
+
+
+def test_the_environment_is_asked_once_and_not_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/our-ca.pem")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    settings = OssBucket(
+        endpoint="https://oss-cn-lab.example.com",
+        region="cn-lab",
+        bucket="a-bucket",
+        access_key_id="id",
+        access_key_secret=SecretStr("secret"),
+    )
+    session = open_bucket(settings, 1).session.session
+    assert session.proxies["https"] == "http://proxy.example:3128"
+    assert session.verify == "/etc/our-ca.pem"
+    assert not session.trust_env
+    monkeypatch.setenv("NO_PROXY", "example.com")
+    assert not open_bucket(settings, 1).session.session.proxies
