@@ -68,6 +68,7 @@ def rebuild_database(run: Protocol, target: str, point: Point) -> Outcome:
     recovered = run.on(pitr.recover, target, to_time=point.given["to_time"])
     run.on(postgres.create_roles, target)
     run.on(postgres.set_passwords, target)
+    run.on(pitr.check, target)
     run.on(pitr.create_stanza, target)
     return recovered
 

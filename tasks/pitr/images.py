@@ -22,6 +22,7 @@ from tasks.backup.format.blobs import (
 from tasks.backup.format.layout import BLOBS, digest_of
 from tasks.backup.night.links import REGISTRY_ROOT
 from tasks.backup.night.snapshot import open_snapshot
+from tasks.backup.restore.application import as_application
 from tasks.backup.restore.on_node import make_links
 from tasks.backup.restore.restore_blobs import blobs_on_node, bring_blobs
 from tasks.backup.restore.revive import harbor_runs
@@ -62,10 +63,10 @@ def restore_links(site: HarborSite, host: Host) -> Outcome:
     """Make the links that the restored database refers to and that the NAS lacks; what is there stays."""
     if harbor_runs(host):
         return unchanged("Harbor runs already, on links that were restored")
-    server = server_of(layout_of(site))
-    psql = ["runuser", "-u", server.user, "--", *server.psql(site.postgres.database)]
-    given = {"root": f"{site.nas.registry}/{REGISTRY_ROOT}", "psql": psql}
-    answer = host.python(_MAKE_LINKS, given, timeout=_TIMEOUT_S)
+    with as_application(site, host) as server:
+        psql = ["runuser", "-u", server.user, "--", *server.psql(site.postgres.database)]
+        given = {"root": f"{site.nas.registry}/{REGISTRY_ROOT}", "psql": psql}
+        answer = host.python(_MAKE_LINKS, given, timeout=_TIMEOUT_S)
     text = f"{answer['made']} of {answer['links']} links were missing"
     return changed(text) if answer["made"] else unchanged(text)
 
@@ -99,7 +100,8 @@ def restore_images(
             progress=lambda count, size: progress(count, total, size),
         )
     detail = f"{total - lost.count - result.restored} of {total} blobs were there, {result.restored} restored"
-    names = images_of(host, server, database, [*lost.digests, *result.digests])
+    with as_application(site, host) as login:
+        names = images_of(host, login, database, [*lost.digests, *result.digests])
     if lost.count:
         detail += (
             f"; {lost.count} are neither on the NAS nor in the bucket: pushed after the last nightly backup"

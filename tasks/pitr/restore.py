@@ -7,7 +7,7 @@ from typing import Any
 
 from blocks import HarborSite
 from tasks.backup.drill.invariants import broken_invariants
-from tasks.backup.server import server_of
+from tasks.backup.restore.application import as_application
 from tasks.errors import HarborHaError, Refused
 from tasks.hosts.connection import Host
 from tasks.node_program import node_program
@@ -121,14 +121,14 @@ def restore_base(site: HarborSite, host: Host, *, to_time: str, base: str, sysid
 
 
 def recover(site: HarborSite, host: Host, *, to_time: str) -> Outcome:
-    """Replay WAL up to the time, become a primary, and check what must be true of a database of Harbor's.
+    """Replay WAL up to the time, and become a primary.
 
     Returns:
         data: `replayed`, the commit time of the last transaction that is in it.
 
     Raises:
         TargetNotReached: the WAL in the bucket ends before; choose an earlier time.
-        HarborHaError: the server did not start, or the database is not consistent in itself.
+        HarborHaError: the server did not start.
     """
     given = {"marker": MARKER, "limit_s": _RECOVER_S}
     answer = run_on_node(site, host, _PITR_RECOVER, limit=_RECOVER_S, **given)
@@ -141,16 +141,23 @@ def recover(site: HarborSite, host: Host, *, to_time: str) -> Outcome:
         )
     if "problem" in answer:
         raise HarborHaError(f"PostgreSQL did not recover: {answer['problem']}", where=host.name)
-    broken = broken_invariants(host, server_of(layout_of(site)), site.postgres.database)
+    replayed = answer["replayed"] or "none after the base backup"
+    text = f"recovered to {to_time}; last transaction: {replayed}; timeline {answer['timeline']}"
+    return (changed if answer["changed"] else unchanged)(text, replayed=replayed)
+
+
+def check(site: HarborSite, host: Host) -> Outcome:
+    """Check what must be true of a database of Harbor's, as Harbor: what stands in it was written by others.
+
+    Raises:
+        HarborHaError: it is not consistent in itself.
+    """
+    with as_application(site, host) as server:
+        broken = broken_invariants(host, server, site.postgres.database)
     if broken:
         raise HarborHaError(
             f"The restored database is not consistent in itself: {'; '.join(broken)}.",
             where=host.name,
             remedy="Choose another time, or look whether these statements were true before.",
         )
-    replayed = answer["replayed"] or "none after the base backup"
-    text = (
-        f"recovered to {to_time}; last transaction: {replayed}; timeline {answer['timeline']}; "
-        "Harbor's invariants hold"
-    )
-    return (changed if answer["changed"] else unchanged)(text, replayed=replayed)
+    return unchanged("Harbor's invariants hold")

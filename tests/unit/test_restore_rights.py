@@ -12,6 +12,7 @@ from tasks.backup.format.manifest import Manifest
 from tasks.backup.restore import application, recovery, revive, whole
 from tasks.backup.server import Server, query
 from tasks.errors import RemoteCommandFailed
+from tasks.pitr import images, restore
 from tasks.postgres.settings import host_based_authentication, merged_hba
 from tests.unit.local_host import local_host
 from tests.unit.local_oss import running_oss
@@ -42,9 +43,17 @@ ALTER TABLE properties ENABLE ALWAYS TRIGGER ambush;
 CREATE FUNCTION joined(varchar, text) RETURNS text LANGUAGE plpgsql AS
   $$ BEGIN PERFORM public.grab(); RETURN 'ambushed'; END $$;
 CREATE OPERATOR || (LEFTARG = varchar, RIGHTARG = text, FUNCTION = joined);
+CREATE FUNCTION same(varchar, varchar) RETURNS boolean LANGUAGE plpgsql AS
+  $$ BEGIN PERFORM public.grab(); RETURN $1::text OPERATOR(pg_catalog.=) $2::text; END $$;
+CREATE OPERATOR = (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = same);
 """
-# As Harbor has it; the operator above is the better one for it.
-NAMES = "ALTER TABLE repository ALTER COLUMN name TYPE varchar(255);"
+# As Harbor has it; the operators above are the better ones for it.
+NAMES = """
+ALTER TABLE repository ALTER COLUMN name TYPE varchar(255);
+ALTER TABLE blob ALTER COLUMN digest TYPE varchar(255);
+ALTER TABLE artifact ALTER COLUMN digest TYPE varchar(255);
+ALTER TABLE artifact_blob ALTER COLUMN digest_af TYPE varchar(255), ALTER COLUMN digest_blob TYPE varchar(255);
+"""
 
 
 @pytest.fixture
@@ -118,6 +127,25 @@ def test_a_whole_restore_runs_nothing_of_the_database_as_a_superuser(
     assert "1 read_only" in settled.detail
     assert named == ["ambushed"]
     assert Path(target.sockets, "log").read_text().count("Harbor-secret.1") == 0
+
+
+def test_after_a_point_in_time_nothing_of_the_database_is_run_as_a_superuser(
+    night: Night, target: Server, believed: dict[str, str]
+) -> None:
+    site, host = night.site, local_host()
+    recovery.restore_databases(site, host, **believed)
+    before = superusers(target)
+    with (
+        patch.object(images, "server_of", lambda _: target),
+        patch.object(images, "harbor_runs", lambda _: False),
+    ):
+        assert "hold" in restore.check(site, host).detail
+        assert images.restore_links(site, host).changed
+        lost = "SELECT digest, 'sha256:' || repeat('a', 64) FROM public.artifact"
+        query(host, target, "registry", f"INSERT INTO public.artifact_blob (digest_af, digest_blob) {lost};")
+        found = images.restore_images(site, host)
+    assert (found.data["lost_count"], found.data["lost"]) == (1, ["ambushed"])
+    assert superusers(target) == before
 
 
 def test_no_password_is_left_on_the_node(night: Night, target: Server, believed: dict[str, str]) -> None:

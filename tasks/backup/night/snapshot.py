@@ -13,9 +13,26 @@ from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host, RemoteProcess
 
 # A recovery conflict on a standby cancels the oldest readers first; waiting for locks only makes us older.
-_BEGIN = """
+# We are a superuser in a database of Harbor's, and whoever got into it as Harbor waits for one: with an operator that
+# fits better than the system's, so nothing but pg_catalog is searched; with a view in the place of a table, so names
+# are locked before it is looked what they stand for. That a transaction is read-only keeps nobody from COPY TO PROGRAM.
+_BEGIN = r"""
 SET statement_timeout = 0; SET lock_timeout = '60s'; SET idle_in_transaction_session_timeout = 0;
+SET search_path = pg_catalog;
 BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY;
+SELECT format('LOCK TABLE %I.%I IN ACCESS SHARE MODE', n.nspname, c.relname)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+  AND (c.relkind = 'r' OR n.nspname = 'public' AND c.relname IN ('blob', 'artifact_blob', 'artifact', 'project',
+                                                               'schema_migrations'))
+\gexec
+"""
+
+# What has no file of its own runs when it is read. Asked of what the name stands for now; a query of the catalog would
+# tell of the instant of the snapshot.
+_NO_TABLES = """
+SELECT name FROM unnest(ARRAY['blob', 'artifact_blob', 'artifact', 'project', 'schema_migrations']) AS name
+WHERE pg_relation_filenode(to_regclass('public.' || name)) IS NULL AND to_regclass('public.' || name) IS NOT NULL;
 """
 
 _FACTS = """
@@ -44,9 +61,9 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
   AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                   AND d.deptype = 'e')
+  AND c.oid = to_regclass(format('%I.%I', n.nspname, c.relname))
 ORDER BY 1
 \gexec
-RESET search_path;
 """
 
 _COLUMNS = """
@@ -55,6 +72,10 @@ WHERE table_schema = 'public' AND table_name IN ('blob', 'artifact', 'project', 
 """
 
 _END = "harbor-ha: end of answer"
+
+
+class NoTable(HarborHaError):
+    """What should be a table of Harbor's is something that runs when it is read."""
 
 
 class SnapshotLost(HarborHaError):
@@ -93,6 +114,7 @@ class Snapshot:
         self._process = process
         self._database = database
         self._ask(_BEGIN)
+        self._require_tables()
         self._columns = frozenset(self._ask(_COLUMNS))
         self.facts = self._read_facts()
 
@@ -102,11 +124,19 @@ class Snapshot:
             for line in self._answer(blobs_query(self._columns)):
                 yield parse_needed(line)
 
+    def _require_tables(self) -> None:
+        for name in self._ask(_NO_TABLES):
+            raise NoTable(
+                f"public.{name} in the database {self._database} is no table.",
+                meaning="It is a view or the like: to read it is to run what somebody wrote, as a superuser.",
+                remedy=f"Look who put it there (\\d+ public.{name} in psql), and make it a table again.",
+            )
+
     def _read_facts(self) -> SnapshotFacts:
         raw = json.loads(self._ask(_FACTS)[0])
         version: list[str] = []
         if "schema_migrations.dirty" in self._columns:
-            version = self._ask("SELECT version, dirty FROM schema_migrations LIMIT 1;")
+            version = self._ask("SELECT version, dirty FROM public.schema_migrations LIMIT 1;")
         number, dirty = version[0].split("\t") if version else (None, "f")
         tables = dict(line.split("\t") for line in self._ask(COUNTS))
         return SnapshotFacts(
@@ -165,16 +195,16 @@ def blobs_query(columns: frozenset[str]) -> str:
     pulled = "extract(epoch FROM a.pull_time)::bigint" if "artifact.pull_time" in columns else "0"
     proxied = "coalesce(p.registry_id, 0) <> 0" if "project.registry_id" in columns else "false"
     of_artifact = f"{proxied} AS proxied, {pulled} AS pulled"
-    join = "LEFT JOIN project p ON p.project_id = a.project_id"
+    join = "LEFT JOIN public.project p ON p.project_id = a.project_id"
     return f"""
 COPY (
   SELECT coalesce(b.digest, r.digest) AS digest, b.size, coalesce(b.content_type, ''), coalesce({status}, ''),
          coalesce(r.proxied, false)::int, (r.digest IS NOT NULL)::int, greatest(coalesce(r.pulled, 0), 0)
-  FROM blob b FULL JOIN (
+  FROM public.blob b FULL JOIN (
     SELECT digest, bool_and(proxied) AS proxied, max(pulled) AS pulled FROM (
       SELECT ab.digest_blob AS digest, {of_artifact}
-      FROM artifact_blob ab LEFT JOIN artifact a ON a.digest = ab.digest_af {join}
-      UNION ALL SELECT a.digest, {of_artifact} FROM artifact a {join}
+      FROM public.artifact_blob ab LEFT JOIN public.artifact a ON a.digest = ab.digest_af {join}
+      UNION ALL SELECT a.digest, {of_artifact} FROM public.artifact a {join}
     ) uses GROUP BY digest
   ) r ON r.digest = b.digest
   ORDER BY coalesce(b.digest, r.digest) COLLATE "C"
