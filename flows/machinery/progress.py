@@ -28,7 +28,8 @@ class Progress:
 
     def __init__(self, key: str, what: str) -> None:
         self._key, self._what = key, what
-        self._share = 0.0
+        self._share, self._text = 0.0, what
+        self._begun = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -41,21 +42,62 @@ class Progress:
         # The bar is not worth waiting for: without its server, one call takes over a minute.
         self._thread.join(2 * _EVERY_S)
 
-    def at(self, done: int, total: int, size: int) -> None:
-        """Say how far it is; cheap."""
-        self._share = 100.0 * done / total if total else 100.0
+    def at(self, done: int, total: int, size: int, of: int) -> None:
+        """Say how far it is: blobs and bytes, done and to be done; cheap."""
+        self._share = share(done, total, size, of)
+        self._text = f"{self._what}: {how_far(done, total, size, of, time.monotonic() - self._begun)}"
 
     def _run(self) -> None:
         artifact: Any = None
         while not self._stop.wait(_EVERY_S):
             try:
                 if artifact is None:
-                    artifact = create_progress_artifact(self._share, key=self._key, description=self._what)
+                    artifact = create_progress_artifact(self._share, key=self._key, description=self._text)
                 else:
-                    update_progress_artifact(artifact, self._share)
+                    update_progress_artifact(artifact, self._share, self._text)
             except Exception as error:
                 _LOG.debug("No progress is shown: %s", error)
                 time.sleep(_EVERY_S)
+
+
+def share(done: int, total: int, size: int, of: int) -> float:
+    """Per cent, by bytes where these are known: of 1 TB, the small half of the blobs is nothing."""
+    if size <= of and of:
+        return 100.0 * size / of
+    return 100.0 * done / total if total else 100.0
+
+
+def how_far(done: int, total: int, size: int, of: int, seconds: float) -> str:
+    """Say how far it is and how long the rest takes at this pace.
+
+    Args:
+        done, total: blobs.
+        size, of: bytes; `of` is zero or too small where not all sizes are known.
+        seconds: that it took so far.
+    """
+    text = f"{done:,} of {total:,} blobs, {_bytes(size)}"
+    left = (of - size) / size if size and of > size else (total - done) / done if done else 0.0
+    if of > size:
+        text += f" of about {_bytes(of)}"
+    if seconds < 1 or not size:
+        return text
+    text += f", {_bytes(size / seconds)}/s"
+    return f"{text}, {_duration(left * seconds)} left at this pace" if done < total else text
+
+
+def _bytes(size: float) -> str:
+    units = ["bytes", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size /= 1000
+        del units[0]
+    return f"{size:.0f} {units[0]}" if units[0] == "bytes" or size >= 100 else f"{size:.1f} {units[0]}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def copy_images_with_progress(

@@ -75,7 +75,7 @@ def restore_images(
     site: HarborSite,
     host: Host,
     *,
-    progress: Callable[[int, int, int], None] = lambda done, total, size: None,
+    progress: Callable[[int, int, int, int], None] = lambda done, total, size, of: None,
 ) -> Outcome:
     """Make every blob present that the restored database refers to, as far as NAS and bucket have it.
 
@@ -90,14 +90,15 @@ def restore_images(
             total = file.write(needed_line(blob) for blob in snapshot.blobs() if _counts(blob))
         index = BlobFile(Path(work) / "index.zst")
         found = obtainable(file.needed(), stored_blobs(store), present, lost)
-        index.write(indexed_line(blob) for blob in found)
+        wanted = index.write(indexed_line(blob) for blob in found)
+        size = sum(blob.size for blob in index.indexed())
         result = bring_blobs(
             site,
             host,
             store,
             index,
             timeout=_TIMEOUT_S,
-            progress=lambda count, size: progress(count, total, size),
+            progress=lambda so_far: progress(*so_far.of(wanted, size)),
         )
     detail = f"{total - lost.count - result.restored} of {total} blobs were there, {result.restored} restored"
     with as_application(site, host) as login:

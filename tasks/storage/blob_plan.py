@@ -22,6 +22,7 @@ class BlobPlan:
         unreferenced: how many it does not.
         missing: needed, but neither at the source nor in the bucket; at most 1,000 names.
         missing_count: how many there are.
+        size: bytes of those that the database knows the size of.
     """
 
     packed: bytes
@@ -29,6 +30,7 @@ class BlobPlan:
     unreferenced: int
     missing: tuple[str, ...]
     missing_count: int
+    size: int = 0
 
     def __len__(self) -> int:
         return len(self.packed) // SIZE
@@ -60,7 +62,7 @@ def plan_blobs(
     ranked: list[bytes] = []
     rest = bytearray()
     missing: list[str] = []
-    missing_count = 0
+    missing_count = size = 0
     by_shard = _by_shard(referenced or ())
     group = next(by_shard, None)
     for shard in range(256):
@@ -70,6 +72,7 @@ def plan_blobs(
             for digest, blob in group[1]:
                 if digest in todo:
                     todo.discard(digest)
+                    size += max(0, blob.size or 0)
                     ranked.append((_NEVER - blob.pulled).to_bytes(8, "big") + digest)
                 elif digest not in there and digest not in here:
                     missing_count += 1
@@ -81,7 +84,7 @@ def plan_blobs(
     count = len(ranked)
     packed = _packed(ranked)
     packed += rest
-    return BlobPlan(bytes(packed), count, len(rest) // SIZE, tuple(missing), missing_count)
+    return BlobPlan(bytes(packed), count, len(rest) // SIZE, tuple(missing), missing_count, size)
 
 
 def _packed(ranked: list[bytes]) -> bytearray:

@@ -25,15 +25,26 @@ from tasks.storage.blobs import CopyResult, Lanes
 _TURN = 64
 WORKER = (sys.executable, "-m", "tasks.storage.blob_worker")
 
-# Below this a second process costs more (two seconds of imports) than it gains.
+# Below these a second process costs more (two seconds of imports) than it gains.
 _ENOUGH_BLOBS = 2000
+_ENOUGH_BYTES = 2 << 30
 # SSH's ciphers, OSS's TLS and the copy itself share the cores: on two of them, two processes were slower.
-_ENOUGH_CORES = 4
+_CORES_A_PROCESS = 2
+# Each has an SSH connection to the node, up to 100 MB of memory, and its share of what the NAS can give.
+_MOST = 4
 
 
-def worth_it(blobs: int, cores: int | None = None) -> bool:
-    """Whether processes of their own copy so many blobs faster than one does; `cores` is this machine's."""
-    return blobs >= _ENOUGH_BLOBS and (cores or os.cpu_count() or 1) >= _ENOUGH_CORES
+def processes_for(blobs: int, size: int, cores: int | None = None) -> int:
+    """How many processes copy so much fastest: one SSH connection, one process's hashing fill no more than two cores.
+
+    Args:
+        blobs: how many.
+        size: their bytes, as far as they are known.
+        cores: of this machine.
+    """
+    if blobs < _ENOUGH_BLOBS and size < _ENOUGH_BYTES:
+        return 1
+    return max(1, min(_MOST, (cores or os.cpu_count() or 1) // _CORES_A_PROCESS, blobs))
 
 
 class WorkerLost(HarborHaError):

@@ -12,7 +12,7 @@ from lab.oss.server import OssServer
 from tasks.backup.format.blobs import KnownBlob
 from tasks.storage import errors
 from tasks.storage.blob_plan import BlobPlan
-from tasks.storage.blob_processes import WorkerLost, copy_in_processes, worth_it
+from tasks.storage.blob_processes import WorkerLost, copy_in_processes, processes_for
 from tasks.storage.blobs import CopyResult
 from tasks.storage.inventory import blob_root, bucket_inventory
 from tests.unit.local_oss import ACCESS_KEY_ID, ACCESS_KEY_SECRET, BUCKET, REGION, running_oss
@@ -103,7 +103,21 @@ def test_a_process_that_dies_is_noticed(nas: Path, server: OssServer) -> None:
         copy(nas, server, plan, [], dying)
 
 
-def test_processes_are_used_where_there_are_blobs_and_cores_enough() -> None:
-    assert worth_it(2000, cores=4)
-    assert not worth_it(1999, cores=16)
-    assert not worth_it(1_000_000, cores=2)
+@pytest.mark.parametrize(
+    ("blobs", "size", "cores", "processes"),
+    [
+        (2000, 0, 4, 2),
+        (1999, 1 << 30, 16, 1),
+        (1_000_000, 1 << 40, 2, 1),
+        (1_000_000, 1 << 40, 8, 4),
+        (1_000_000, 1 << 40, 64, 4),
+        # A terabyte of a few hundred layers.
+        (300, 1 << 40, 8, 4),
+        (3, 1 << 40, 8, 3),
+        (0, 0, 8, 1),
+    ],
+)
+def test_so_many_processes_as_there_are_blobs_or_bytes_and_cores_for(
+    blobs: int, size: int, cores: int, processes: int
+) -> None:
+    assert processes_for(blobs, size, cores) == processes

@@ -11,7 +11,7 @@ from tasks.backup.settings import store_of
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.storage.blob_plan import BlobPlan, plan_blobs
-from tasks.storage.blob_processes import copy_in_processes, worth_it
+from tasks.storage.blob_processes import copy_in_processes, processes_for
 from tasks.storage.blobs import CopyResult, copy_blobs
 from tasks.storage.digests import digests_of
 from tasks.storage.inventory import blob_root, bucket_inventory, node_inventory
@@ -27,7 +27,7 @@ def copy_images(
     *,
     work: str,
     again: list[str] | None = None,
-    progress: Callable[[int, int, int], None] = lambda done, total, size: None,
+    progress: Callable[[int, int, int, int], None] = lambda done, total, size, of: None,
 ) -> Outcome:
     """Copy every blob that the NAS has and the bucket lacks; what the database needs comes first.
 
@@ -36,7 +36,8 @@ def copy_images(
         host: a node with the NAS mounted.
         work: directory on the orchestrator with the list of needed blobs of this run.
         again: digests to send although the bucket has something under their name.
-        progress: called with blobs done, blobs planned and bytes done, now and then.
+        progress: called with blobs done, blobs planned, bytes done and bytes planned, as far as these are known, now
+            and then.
 
     Returns:
         data: counts, and what could not be copied; the copied ones are listed in `work`.
@@ -47,9 +48,11 @@ def copy_images(
     plan = plan_blobs(local.digests, remote, needed.needed())
     if again:
         packed = b"".join(bytes.fromhex(digest.removeprefix("sha256:")) for digest in again)
-        plan = BlobPlan(packed + plan.packed, plan.referenced + len(again), plan.unreferenced, (), 0)
+        plan = BlobPlan(
+            packed + plan.packed, plan.referenced + len(again), plan.unreferenced, (), 0, plan.size
+        )
     uploaded = _earlier(Path(work) / UPLOADED)
-    meter = _Meter(uploaded, progress, len(plan))
+    meter = _Meter(uploaded, progress, len(plan), plan.size)
     budget = site.backup.time_budget_s
     deadline = None if budget is None else time.monotonic() + budget
     result = _copy(site, host, store, plan, meter.stored, deadline)
@@ -81,19 +84,30 @@ def _copy(
     """Copy here, or in processes of their own when there is enough to do."""
     root = blob_root(site.nas.path)
     node = next((node for node in site.nodes if node.name == host.name), None)
-    if node is None or site.oss is None or not worth_it(len(plan)):
+    processes = processes_for(len(plan), plan.size)
+    if node is None or site.oss is None or processes == 1:
         return copy_blobs(host, root, store, plan, on_stored=stored, deadline=deadline)
     limit = site.backup.traffic_limit_bytes_s
     return copy_in_processes(
-        node, site.oss, site.name, root, plan, bytes_per_s=limit, on_stored=stored, deadline=deadline
+        node,
+        site.oss,
+        site.name,
+        root,
+        plan,
+        processes=processes,
+        bytes_per_s=limit,
+        on_stored=stored,
+        deadline=deadline,
     )
 
 
 class _Meter:
     """Passes what was stored on to the list and, twice a second at most, to the progress."""
 
-    def __init__(self, uploaded: Uploaded, progress: Callable[[int, int, int], None], total: int) -> None:
-        self._uploaded, self._progress, self._total = uploaded, progress, total
+    def __init__(
+        self, uploaded: Uploaded, progress: Callable[[int, int, int, int], None], total: int, size: int
+    ) -> None:
+        self._uploaded, self._progress, self._total, self._size = uploaded, progress, total, size
         self._count = self._bytes = 0
         self._next = 0.0
 
@@ -102,7 +116,7 @@ class _Meter:
         self._count, self._bytes = self._count + 1, self._bytes + blob.size
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + 0.5
-            self._progress(self._count, self._total, self._bytes)
+            self._progress(self._count, self._total, self._bytes, self._size)
 
 
 def _earlier(path: Path) -> Uploaded:

@@ -106,7 +106,7 @@ def restore_images(
     backup: str,
     identity_file: str | None = None,
     accept_unsigned: bool = False,
-    progress: Callable[[int, int, int], None] = lambda done, total, size: None,
+    progress: Callable[[int, int, int, int], None] = lambda done, total, size, of: None,
 ) -> Outcome:
     """Verify the blobs on the NAS against the backup's index, and copy from the bucket what is not there.
 
@@ -116,7 +116,7 @@ def restore_images(
     """
     origin, manifest = _backup(site, backup, identity_file, accept_unsigned)
     assert manifest.blobs is not None
-    total = manifest.blobs.referenced
+    total, size = manifest.blobs.referenced, manifest.blobs.referenced_bytes
     with tempfile.TemporaryDirectory(prefix="harbor-ha-restore-") as work:
         index = fetch_index(origin, manifest, Path(work) / "index.zst")
         result = bring_blobs(
@@ -125,7 +125,7 @@ def restore_images(
             origin.store,
             index,
             timeout=_TIMEOUT_S,
-            progress=lambda count, size: progress(count, total, size),
+            progress=lambda so_far: progress(*so_far.of(total, size)),
         )
     detail = (
         f"{result.present:,} blobs were there, {result.restored:,} restored, {result.restored_bytes:,} bytes"

@@ -48,6 +48,7 @@ class BlobsRestored:
     """
 
     present: int = 0
+    present_bytes: int = 0
     restored: int = 0
     restored_bytes: int = 0
     damaged_count: int = 0
@@ -55,6 +56,11 @@ class BlobsRestored:
     digests: list[str] = field(default_factory=list)
     archived_count: int = 0
     thawing: int = 0
+
+    def of(self, blobs: int, size: int) -> tuple[int, int, int, int]:
+        """How far it is, of so many blobs and bytes: done, to be done, bytes done, bytes to be done."""
+        done = self.restored + self.damaged_count
+        return done, max(done, blobs - self.present), self.restored_bytes, max(0, size - self.present_bytes)
 
     @property
     def trouble(self) -> str:
@@ -128,7 +134,7 @@ def bring_blobs(
     index: BlobFile,
     *,
     timeout: float,
-    progress: Callable[[int, int], None],
+    progress: Callable[["BlobsRestored"], None],
 ) -> BlobsRestored:
     """Make every blob of an index present in the site's storage, what is missed first before the others.
 
@@ -138,7 +144,7 @@ def bring_blobs(
         store: the bucket.
         index: the blobs, as `fetch_index` gives them.
         timeout: seconds for all of it.
-        progress: called with the number and bytes of what was restored so far, from any worker.
+        progress: called with what was done so far, from any worker.
 
     Returns:
         also which ones are lost or damaged in the bucket: that is the misfortune of their images and of no other.
@@ -158,7 +164,7 @@ def restore_blobs(
     *,
     workers: int = 4,
     timeout: float,
-    progress: Callable[[int, int], None] = lambda count, size: None,
+    progress: Callable[["BlobsRestored"], None] = lambda result: None,
 ) -> BlobsRestored:
     """Copy blobs that the node lacks from the bucket into its storage, in the order given.
 
@@ -171,7 +177,7 @@ def restore_blobs(
         blobs: wanted ones, for example from `missed_first`.
         workers: blobs under way at a time.
         timeout: seconds for all of it.
-        progress: called with the number and bytes of what was restored so far, from any worker.
+        progress: called with what was done so far, from any worker.
 
     Raises:
         RemoteCommandFailed: the node's disk is full, or its storage cannot be written.
@@ -187,6 +193,7 @@ def restore_blobs(
         for blob in blobs:
             if present.get(bytes.fromhex(blob.digest.removeprefix("sha256:"))) == blob.size:
                 result.present += 1
+                result.present_bytes += blob.size
                 continue
             crew.give(blob)
     finally:
@@ -210,7 +217,7 @@ class _Crew:
         result: BlobsRestored,
         todo: "queue.Queue[IndexedBlob | None]",
         timeout: float,
-        progress: Callable[[int, int], None],
+        progress: Callable[["BlobsRestored"], None],
     ) -> None:
         self._host, self._store, self._root, self._result = host, store, root, result
         self._todo, self._timeout, self._progress = todo, timeout, progress
@@ -301,7 +308,7 @@ class _Crew:
             else:
                 self._result.restored += 1
                 self._result.restored_bytes += blob.size
-            self._progress(self._result.restored, self._result.restored_bytes)
+            self._progress(self._result)
 
 
 def restore_links(
