@@ -1,19 +1,19 @@
-"""Measure the bounds of backups: `python -m benchmarks [dump|blobs|night|million]…`; all of them by default."""
+"""Measure the bounds of backups: `python -m benchmarks [dump|blobs|night|million|restore|load]…`; else all of them."""
 
 import argparse
 import os
 from collections.abc import Callable
 
-from benchmarks import blobs, dump, night
+from benchmarks import blobs, dump, night, restore
 
-NAMES = ("dump", "blobs", "night", "million")
+NAMES = ("dump", "blobs", "night", "million", "restore", "load")
 
 
 def main() -> None:
     """Run what was asked for, one after the other."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("name", nargs="*", help=f"of {', '.join(NAMES)}; all without a name")
-    parser.add_argument("--rows", type=int, default=1_500_000, help="of each of two tables, for dump")
+    parser.add_argument("--rows", type=int, default=1_500_000, help="of each table, for dump and load")
     given = parser.parse_args()
     if unknown := set(given.name) - set(NAMES):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
@@ -22,6 +22,8 @@ def main() -> None:
         "blobs": blobs.run,
         "night": lambda: night.run(100_000),
         "million": lambda: night.run(1_000_000),
+        "restore": restore.blobs,
+        "load": lambda: restore.dump(given.rows),
     }
     for name in given.name or NAMES:
         print(f"{name}: load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)

@@ -30,7 +30,7 @@ def run() -> list[str]:
 
 
 def _lines(root: Path, oss: Oss, count: int, size: int) -> list[str]:
-    names = _make(root, count, size)
+    names = make(root, count, size)
     found = {
         "bare oss2 client, one process": measured(lambda: bare(names, root, oss, 1), oss.pid),
         "bare oss2 client, two": measured(lambda: bare(names, root, oss, 2), oss.pid),
@@ -54,7 +54,8 @@ def _line(name: str, spent: Spent, count: int, size: int, best: float) -> str:
     )
 
 
-def _make(root: Path, count: int, size: int) -> list[str]:
+def make(root: Path, count: int, size: int) -> list[str]:
+    """Write blobs of random content as Harbor keeps them, and return their names."""
     names = []
     for _ in range(count):
         content = os.urandom(size)
@@ -94,8 +95,8 @@ def _bare(names: list[str], root: str, endpoint: str, hashed: bool) -> None:
         list(pool.map(put, names))
 
 
-def ours(names: list[str], root: Path, oss: Oss, processes: int) -> None:
-    """Copy them as a backup does: read on the node, hashed, verified."""
+def ours(names: list[str], root: Path, oss: Oss, processes: int) -> str:
+    """Copy them as a backup does: read on the node, hashed, verified. Returns the site that they are of."""
     packed = b"".join(bytes.fromhex(name) for name in names)
     plan = BlobPlan(packed, 0, len(names), (), 0)
     site = f"ours-{processes}-{time.monotonic_ns()}"
@@ -110,3 +111,4 @@ def ours(names: list[str], root: Path, oss: Oss, processes: int) -> None:
             node, oss.settings, site, str(root), plan, processes=processes, command=LOCAL_WORKER
         )
     assert result.copied == len(names), result
+    return site

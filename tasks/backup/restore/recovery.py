@@ -26,6 +26,7 @@ from tasks.postgres.layout import layout_of
 
 _NAMED_AT_MOST = 20
 _IMAGES_AT_MOST = 1000
+_JOBS_AT_MOST = 8
 _TIMEOUT_S = 48 * 3600.0
 
 
@@ -40,11 +41,12 @@ def restore_databases(
     backup: str,
     identity_file: str | None = None,
     accept_unsigned: bool = False,
-    jobs: int = 2,
 ) -> Outcome:
-    """Load every database of the backup and compare all row counts."""
+    """Load every database of the backup, with as many connections as the node has cores, and compare all row counts."""
     origin, manifest = _backup(site, backup, identity_file, accept_unsigned)
     server = server_of(layout_of(site))
+    # Nothing else is to be served meanwhile.
+    jobs = max(2, min(_JOBS_AT_MOST, int(host.run(["nproc"]).stdout)))
     homeless = make_roles(host, server, origin, manifest)
     with as_application(site, host) as loader:
         restored = [

@@ -96,7 +96,7 @@ def restore_database(
     query(host, server, "postgres", 'ALTER DATABASE :"v0" RESET ALL;', values=[RESTORING])
     # Harbor's first page after a restore without statistics is a sequential scan of everything. A function of
     # somebody's index that fails there is no reason to have no database: autovacuum comes to the same table.
-    analyze = server.command("vacuumdb", "--analyze-only", "-q", "-d", RESTORING)
+    analyze = server.command("vacuumdb", "--analyze-only", "-q", "-j", str(jobs), "-d", RESTORING)
     host.run(analyze, user=server.user, timeout=timeout, check=False)
     compare_rows(host, server, wanted, RESTORING, loaded.tables)
     _put_in_place(host, server, database, mark)
