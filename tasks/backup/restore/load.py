@@ -112,8 +112,8 @@ def _make_extensions(host: Host, server: Server, database: str, contents: Sequen
     return frozenset(made)
 
 
-# A fifth of the time. Indexes are built in memory and not on disk; a commit that a crash loses is one of a database that
-# has not got its name yet, and the rename, which waits for its own, comes after all of them.
+# A fifth of the time. Indexes are built in memory and not on disk; a commit that a crash loses is one of a database
+# that has not got its name yet, and the rename, which waits for its own, comes after all of them.
 _OPTIONS = "-c maintenance_work_mem=256MB -c synchronous_commit=off"
 
 
