@@ -202,6 +202,10 @@ class Scene:
 
     def unmoved(self) -> None:
         """Check that the primary is the one that it was, on the same timeline."""
+        # Right after a cut, a connection that was opened before it may say nothing for some seconds.
+        wait_for(
+            lambda: self.stage.look().node(self.first_primary).is_primary, 20.0, "the primary is another"
+        )
         assert self.stage.primary == self.first_primary
         assert self.stage.timeline(self.first_primary) == self.first_timeline
 

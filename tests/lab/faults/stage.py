@@ -21,6 +21,7 @@ from tasks.balancer.states import Served
 from tasks.errors import HarborHaError
 from tasks.guard.install import install_guard
 from tasks.hosts.connection import Host, connect
+from tasks.observation.budget import CALM_BUDGET_S
 from tasks.observation.look import SiteLook, look
 from tasks.postgres.facts import NodeFacts
 from tasks.postgres.layout import Layout, layout_of
@@ -139,7 +140,7 @@ class Stage:
 
     def look(self) -> SiteLook:
         """Look at the whole site."""
-        return look(self.site)
+        return look(self.site, CALM_BUDGET_S)
 
     def facts(self, node: str) -> NodeFacts:
         """Look at one node."""
