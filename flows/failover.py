@@ -16,7 +16,7 @@ from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish, say_accepted
 from flows.machinery.service import unresponsive
 from flows.machinery.sight import identity, last_primary, open_record
-from flows.machinery.traffic import finish, open_traffic, put_back, staged
+from flows.machinery.traffic import finish, open_traffic, put_back, staged, unreachable_harbors
 from flows.rules.admission import Admission, admit_failover
 from flows.rules.fence import Rung, recorded_rung
 from flows.rules.last_look import LastLook, last_look
@@ -297,6 +297,8 @@ def replace_primary(work: Operation, *, attest_fenced: bool, accept_data_loss: b
     Raises:
         Refused: nothing was promoted, and every Harbor is as it was.
     """
+    if not work.held.staged:
+        work.never_staged = frozenset(unreachable_harbors(work))
     work.advance(Phase.FENCING, staged=True)
     with staged(work):
         fence(work, attest_fenced=attest_fenced)

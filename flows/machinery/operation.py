@@ -49,6 +49,7 @@ class Operation:
         sections: what the report says before its steps, by section.
         locked: the nodes on which this process holds the lock.
         stays: what this process has done that no way back undoes, in words.
+        never_staged: nodes whose Harbor nobody has told of the target: they were not reached when it was time.
         way_back: puts back what was changed before the promotion and returns what stays changed, in words.
         fenced_at: when this process saw the fence hold, by its monotonic clock; None: not in this process.
         promised: some node may hold that this operation has come to promoting.
@@ -64,6 +65,7 @@ class Operation:
     locked: set[str] = field(default_factory=set)
     before: SiteLook | None = None
     stays: list[str] = field(default_factory=list)
+    never_staged: frozenset[str] = frozenset()
     way_back: "Callable[[Operation], list[str]] | None" = None
     fenced_at: float | None = None
     promised: bool = False

@@ -39,6 +39,7 @@ def unstage(work: Operation) -> list[str]:
         f"the Harbor of {node}, which is not reached, may be set to {work.held.target}: "
         "run bootstrap when it is back, which points every Harbor at the primary"
         for node in unreachable_harbors(work)
+        if node not in work.never_staged
     ]
 
 

@@ -165,3 +165,18 @@ def test_a_harbor_that_is_not_reached_when_all_is_put_back_is_named() -> None:
     assert left[0].startswith(
         "the Harbor of node-a, which is not reached, may be set to node-b: run bootstrap"
     )
+
+
+def test_a_harbor_that_was_never_reached_was_never_told_of_the_target_and_nothing_is_said_of_it() -> None:
+    # A failover from a machine without power, refused for want of a fence, said that its Harbor might be changed.
+    steps = Tried()
+    nodes = {
+        name: SimpleNamespace(name=name, address=name, runs_harbor=True) for name in ("node-a", "node-b")
+    }
+    steps.site = SimpleNamespace(
+        nodes=list(nodes.values()), node=nodes.__getitem__, failover=SimpleNamespace(repoint="edit")
+    )
+    seen = SiteLook((unreached("node-a"), standby("node-b")), frozenset(nodes), 0.1)
+    work = Operation(cast(Protocol, steps), seen, record=replace(RECORD, staged=True), locked={"node-b"})
+    work.never_staged = frozenset({"node-a"})
+    assert put_back(work) == []
