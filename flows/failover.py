@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.machinery.confirm import confirm
 from flows.machinery.ending import NOTHING_TO_DO, ends_named
 from flows.machinery.entry import decide_entry
 from flows.machinery.exact_end import weigh_exact_end
@@ -14,47 +15,36 @@ from flows.machinery.fence import fence
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish, say_accepted
-from flows.machinery.service import unresponsive
 from flows.machinery.sight import identity, last_primary, open_record
-from flows.machinery.traffic import finish, open_traffic, put_back, staged, unreachable_harbors
+from flows.machinery.traffic import (
+    finish,
+    next_cores,
+    open_traffic,
+    put_back,
+    staged,
+    unreachable_harbors,
+)
 from flows.rules.admission import Admission, admit_failover
 from flows.rules.fence import Rung, recorded_rung
 from flows.rules.last_look import LastLook, last_look
-from flows.rules.primary import Primary, agreed, classify_primary
 from flows.rules.promotion import MayPromote, may_fail_over
 from flows.rules.restart import Restart, how_to_restart
 from flows.rules.resume import Entry
-from flows.rules.table import Decision
+from flows.rules.table import FACTS_LIMIT_S
 from tasks import clock
 from tasks.errors import HarborHaError, Refused
 from tasks.operation.record import OperationKind, Phase
 from tasks.operation.store import holder
 from tasks.postgres import ha_steps as postgres
 
-# A standby's receiver is fresh for 8 s after its primary's last word, and stale at the latest 10 s after it.
-CONFIRM_S = 15.0
 # A fence counts for the process that climbed it, and for this long; then it is climbed again.
 FENCE_LIMIT_S = 60.0
-_ROUND_S = 1.0
-_JUST_SEEN_S = 2.0
+# From its beginning; to look at a machine that is off takes nearly two seconds of it.
+_JUST_SEEN_S = 3.0
 # A call that waited this long in a queue tells of another night; while its alert lasts there is a newer one.
 ALERT_LIMIT = timedelta(minutes=10)
 
 _CALM = (Admission.NOOP, Admission.PAUSED, Admission.IN_PROGRESS, Admission.COOLDOWN)
-# What the machine itself tells needs no second round; what is concluded from silence does.
-_FROM_THE_MACHINE = (
-    Primary.HEALTHY,
-    Primary.READ_ONLY,
-    Primary.STARTING,
-    Primary.DOWN_HOST_UP,
-    Primary.BROKEN,
-    Primary.DEMOTED,
-    Primary.ALREADY_PROMOTED,
-    Primary.SPLIT_BRAIN,
-)
-_FROM_SILENCE = (Primary.GONE, Primary.HUNG, Primary.UNRESPONSIVE)
-_NOTHING_TO_DO = (Primary.HEALTHY, Primary.ALREADY_PROMOTED)
-_NEVER = (Primary.READ_ONLY, Primary.CONTROL_PARTITION, Primary.WRITERS_ATTACHED, Primary.SPLIT_BRAIN)
 
 
 @flow(
@@ -111,7 +101,7 @@ def failover(
             calm = replace_primary(work, attest_fenced=attest_fenced, accept_data_loss=accept_data_loss)
             if calm:
                 return end_early(work, calm)
-        if entry is not Entry.FINISH:
+        elif entry is not Entry.FINISH:
             open_traffic(work)
         finish(work)
         say_accepted()
@@ -181,49 +171,6 @@ def point_of_entry(work: Operation) -> Entry:
     return decision.kind
 
 
-def confirm(work: Operation, expected_primary: str) -> str:
-    """Look until it is certain what has become of the primary, for 15 s at the most.
-
-    Returns:
-        why nothing is to be done, or nothing when a failover is due.
-
-    Raises:
-        Refused: it is alive somewhere, or it cannot be told.
-    """
-    rounds: list[Decision[Primary]] = []
-    deadline = time.monotonic() + CONFIRM_S
-    while True:
-        begin = time.monotonic()
-        if rounds or work.witnesses is None:
-            work.look_at(expected_primary)
-        assert work.witnesses is not None
-        seen, hangs = work.seen, unresponsive(work, expected_primary)
-        primary, others = seen.node(expected_primary), seen.others(expected_primary)
-        rounds.append(classify_primary(primary, others, work.witnesses, clock.now(), unresponsive=hangs))
-        decision = _conclusive(rounds)
-        if decision is None and time.monotonic() > deadline:
-            decision = agreed(rounds[-2:])
-        if decision is not None:
-            break
-        time.sleep(max(0.0, _ROUND_S - (time.monotonic() - begin)))
-    work.note("The primary", decision)
-    if decision.kind in _NOTHING_TO_DO:
-        return f"Nothing was done: {decision.reasons[0]}"
-    helpless = decision.kind is Primary.UNRESPONSIVE and not work.policy.has_fence_command
-    if decision.kind in _NEVER or helpless:
-        work.refuse(f"No failover from {expected_primary}.", decision)
-    return ""
-
-
-def _conclusive(rounds: list[Decision[Primary]]) -> Decision[Primary] | None:
-    last = rounds[-1]
-    if last.kind in _FROM_THE_MACHINE:
-        return last
-    if last.kind in _FROM_SILENCE and len(rounds) > 1 and rounds[-2].kind is last.kind:
-        return agreed(rounds[-2:])
-    return None
-
-
 def restart_first(work: Operation, expected_primary: str) -> str:
     """Start a primary whose machine lives and whose server died or hangs: nothing is lost, no new timeline.
 
@@ -256,8 +203,8 @@ def restart_first(work: Operation, expected_primary: str) -> str:
     )
     if failed:
         work.sections.setdefault("Restart", []).append(f"did not help: {failed[path]}")
-        # The attempt may have taken longer than facts are good for.
-        work.look_at(expected_primary)
+        if primary.observed_at.age(clock.now()) > FACTS_LIMIT_S / 2:
+            work.look_at(expected_primary)
         return ""
     return f"{expected_primary} was restarted and is the primary again: {done[path].detail}. No failover."
 
@@ -289,7 +236,7 @@ def approve(work: Operation, expected_primary: str, *, accept_data_loss: bool) -
 
 
 def replace_primary(work: Operation, *, attest_fenced: bool, accept_data_loss: bool) -> str:
-    """Fence, look again, promote; meanwhile every reachable Harbor makes ready for the new primary.
+    """Fence, look again, promote, open; meanwhile every reachable Harbor makes ready for the new primary.
 
     Returns:
         nothing, or why the old primary is the primary again.
@@ -302,11 +249,18 @@ def replace_primary(work: Operation, *, attest_fenced: bool, accept_data_loss: b
     work.advance(Phase.FENCING, staged=True)
     with staged(work):
         fence(work, attest_fenced=attest_fenced)
-        return promote(work, attest_fenced=attest_fenced, accept_data_loss=accept_data_loss)
+        calm = look_once_more(work, attest_fenced=attest_fenced, accept_data_loss=accept_data_loss)
+        if calm:
+            return calm
+        work.advance(Phase.PROMOTING)
+        with next_cores(work):
+            promote(work)
+            open_traffic(work)
+    return ""
 
 
-def promote(work: Operation, *, attest_fenced: bool, accept_data_loss: bool) -> str:
-    """Look once more, write down the intent, promote, and prove it by a write.
+def look_once_more(work: Operation, *, attest_fenced: bool, accept_data_loss: bool) -> str:
+    """See that the fence holds and the standby is one still, by facts from after the fence.
 
     Returns:
         nothing, or why the old primary is the primary again.
@@ -319,9 +273,9 @@ def promote(work: Operation, *, attest_fenced: bool, accept_data_loss: bool) -> 
         fence(work, attest_fenced=attest_fenced)
         record = work.held
     rung = recorded_rung(record)
-    # The rung STOPPED is the answer of a look that was taken after the fence.
+    # Every rung but the word of an operator is chosen by a look that began when the fence held.
     just_seen = work.witnesses is not None and work.witnesses.observed_at.age(clock.now()) < _JUST_SEEN_S
-    if rung is not Rung.STOPPED or not just_seen:
+    if rung is Rung.ATTESTED or not just_seen:
         work.look_at(record.expected_primary)
     assert work.witnesses is not None
     calm = weigh_exact_end(work, accept_data_loss=accept_data_loss)
@@ -334,10 +288,16 @@ def promote(work: Operation, *, attest_fenced: bool, accept_data_loss: bool) -> 
     work.note("Last look", decision)
     if decision.kind is LastLook.FENCE_AGAIN:
         fence(work, attest_fenced=False)
-        return promote(work, attest_fenced=False, accept_data_loss=accept_data_loss)
+        return look_once_more(work, attest_fenced=False, accept_data_loss=accept_data_loss)
     if decision.kind is LastLook.ABORT:
         work.refuse("The promotion was held back.", decision)
-    work.advance(Phase.PROMOTING)
+    return ""
+
+
+def promote(work: Operation) -> None:
+    """Promote the standby, which is written down as the intent, and prove it by a write."""
+    record = work.held
+    rung = recorded_rung(record)
     outcome = work.run.on(
         postgres.promote,
         record.target,
@@ -349,7 +309,6 @@ def promote(work: Operation, *, attest_fenced: bool, accept_data_loss: bool) -> 
     )
     # Not written by itself: the next record, written before Harbor is repointed, says it too.
     work.record = work.held.at(Phase.PROMOTED, promoted_timeline=outcome.data["timeline"])
-    return ""
 
 
 def end_early(work: Operation, headline: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from tasks.balancer import steps as balancer
 from tasks.fencing import steps as fencing
 from tasks.harbor import steps as harbor
 from tasks.harbor.proof import BY_POLICY, FAILED, OK
+from tasks.harbor.versions import habits, parse_version
 from tasks.operation.record import OperationKind, Phase, acceptance
 from tasks.postgres import ha_steps as postgres
 from tasks.postgres.layout import peers_of
@@ -21,6 +22,20 @@ def staged(work: Operation) -> AbstractContextManager[None]:
         return nullcontext()
     address = site.node(work.held.target).address
     return work.run.beside(harbor.stage, harbor_paths(work), required=False, database_host=address)
+
+
+def next_cores(work: Operation) -> AbstractContextManager[None]:
+    """Have every Harbor start its next core while the body promotes: clients wait for a core's start.
+
+    The old one is useless, as its database is fenced. The proxies know nothing of the next one before the new
+    primary is recorded.
+    """
+    site = work.run.site
+    early = site.failover.repoint == "edit" and habits(parse_version(site.harbor.version)).starts_read_only
+    if not early:
+        return nullcontext()
+    address = site.node(work.held.target).address
+    return work.run.beside(harbor.start_next, harbor_paths(work), required=False, database_host=address)
 
 
 def unstage(work: Operation) -> list[str]:

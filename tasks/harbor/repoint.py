@@ -19,7 +19,7 @@ from tasks.outcome import Outcome, changed, unchanged
 
 _PROGRAM = node_program(program)
 
-Part = Literal["edit", "stage", "recreate", "jobservice"]
+Part = Literal["edit", "stage", "start", "recreate", "jobservice"]
 # Core waits 60 seconds for its database before it gives up and is started again.
 REPOINT_TIMEOUT_S = 90.0
 
@@ -56,6 +56,18 @@ def stage(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
     `repoint_core` about a second. If the promotion does not happen, repoint to the old address.
     """
     return _outcome(_run(site, host, database_host, ["edit", "stage"]))
+
+
+def start_next(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
+    """Start core for a database that is about to become the primary; nginx is told of it by `repoint_core`.
+
+    For a Harbor that starts on a read-only database. The old core is gone afterwards, so its database must be fenced;
+    if the promotion does not happen, repoint to the old address.
+
+    Raises:
+        RemoteCommandFailed: the NAS is not mounted.
+    """
+    return _outcome(_run(site, host, database_host, ["edit", "start"]))
 
 
 def repoint_core(site: HarborSite, host: Host, *, database_host: str) -> Outcome:

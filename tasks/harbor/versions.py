@@ -38,6 +38,8 @@ class Habits:
         compose_version: the `version` line of the generated docker-compose.yml; compose 1 refuses an
             override file with another one.
         components: what `install.sh` and `prepare` accept as --with-….
+        starts_read_only: core starts on a standby; older ones make a table first, end with FATAL, and their restarts
+            back off.
     """
 
     redirect_key: str
@@ -47,6 +49,7 @@ class Habits:
     sweeper_and_hook_timeout: bool
     compose_version: str | None
     components: tuple[str, ...]
+    starts_read_only: bool
 
 
 def parse_version(text: str) -> Version:
@@ -82,6 +85,7 @@ def habits(version: Version) -> Habits:
         sweeper_and_hook_timeout=minor >= (2, 8),
         compose_version="2.3" if minor <= (2, 11) else None,
         components=components,
+        starts_read_only=minor >= (2, 5),
     )
 
 

@@ -121,6 +121,11 @@ class Host:
         """Whether the last attempt to connect got no answer."""
         return self._connection.silent
 
+    @property
+    def heard(self) -> bool:
+        """Whether the machine has taken the connection that is made or used now; it may still say nothing over it."""
+        return self._connection.heard
+
     def run(
         self,
         argv: Sequence[str],

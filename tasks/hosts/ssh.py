@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ from blocks import SshHost
 from blocks.keys import load_private_key
 from tasks.errors import HarborHaError, HostKeyChanged, HostUnreachable, LoginRefused, RemoteConnectionLost
 
-# On a LAN a connection takes milliseconds; a dead machine costs a failover this much at every look.
+# For the banner, the login and a session: what a machine that lives may take when it is busy.
 CONNECT_TIMEOUT_S = 3.0
-# Who has just kept silent gets time for one lost packet: a failover looks four times at a machine without power.
-SILENT_TIMEOUT_S = 1.5
+# A machine that lives completes the handshake in its kernel, at once, however busy it is; the first packet may get
+# lost, and is sent again after one second. A failover looks at a machine without power again and again.
+HANDSHAKE_TIMEOUT_S = 1.5
 # sshd's default MaxSessions is 10 channels a connection; the eleventh is refused, not queued.
 MAX_CHANNELS = 8
 KEEPALIVE_S = 5
@@ -57,12 +59,13 @@ class Connection:
 
     Attributes:
         silent: the last attempt to connect got no answer.
+        heard: the machine's kernel has taken the connection that is made or used now.
     """
 
     def __init__(self, target: Target, via: "Connection | None" = None) -> None:
         self.target = target
         self.via = via
-        self.silent = False
+        self.silent = self.heard = False
         self._client: paramiko.SSHClient | None = None
         self._lock = threading.Lock()
         self._channels = threading.BoundedSemaphore(MAX_CHANNELS)
@@ -128,38 +131,40 @@ class Connection:
         known = paramiko.PKey.from_type_string(kind, _base64(rest))
         client.get_host_keys().add(_known_name(target), kind, known)
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        limit = SILENT_TIMEOUT_S if self.silent else CONNECT_TIMEOUT_S
-        self.silent = True
+        self.silent, self.heard, way = True, False, None
         try:
+            key = load_private_key(target.private_key)
+            way = self._way()
+            self.heard = True
             client.connect(
                 target.address,
                 port=target.port,
                 username=target.user,
-                pkey=load_private_key(target.private_key),
-                timeout=limit,
+                pkey=key,
                 banner_timeout=CONNECT_TIMEOUT_S,
                 auth_timeout=CONNECT_TIMEOUT_S,
                 channel_timeout=CONNECT_TIMEOUT_S,
                 look_for_keys=False,
                 allow_agent=False,
-                sock=self._tunnel(limit),
+                sock=way,
             )
         except Exception as error:
             client.close()
+            if way is not None:
+                way.close()
             raise _explained(error, target) from error
         self.silent = False
         return client
 
-    def _tunnel(self, limit: float) -> "paramiko.Channel | None":
+    def _way(self) -> "socket.socket | paramiko.Channel":
+        """Reach the machine's SSH port, from here or from the host in between."""
+        place = (self.target.address, self.target.port)
         if self.via is None:
-            return None
+            return socket.create_connection(place, timeout=HANDSHAKE_TIMEOUT_S)
         transport = self.via._transport()
         try:
             return transport.open_channel(
-                "direct-tcpip",
-                (self.target.address, self.target.port),
-                ("127.0.0.1", 0),
-                timeout=limit,
+                "direct-tcpip", place, ("127.0.0.1", 0), timeout=HANDSHAKE_TIMEOUT_S
             )
         except Exception as error:
             raise HostUnreachable(

@@ -1,7 +1,7 @@
 """One look at the whole site: all nodes at once, over every path that there is, and all witnesses."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -16,9 +16,10 @@ from tasks.operation.holder import known_dead
 from tasks.operation.witnesses import Witnesses
 from tasks.postgres.facts import NodeFacts
 from tasks.postgres.layout import database_nodes
-from tasks.postgres.probe import probe
+from tasks.postgres.probe import HARBOR_LIMIT_S, HURRIED_HARBOR_S, probe
 
-# A healthy node answers in 0.2 s.
+# A machine that lives takes a connection within milliseconds, and answers the look in 0.2 s.
+_HANDSHAKE_S = 0.4
 _PATIENCE_S = 1.0
 # Both have the same time and begin at the same moment; the one that is added up last gets a moment to do so.
 _WITNESSES_LATER_S = 0.3
@@ -57,7 +58,7 @@ class SiteLook:
         return [node.name for node in self.every if node.reachable]
 
 
-def look(site: HarborSite, budget_s: float = LOOK_BUDGET_S) -> SiteLook:
+def look(site: HarborSite, budget_s: float = LOOK_BUDGET_S, *, harbor_s: float = HARBOR_LIMIT_S) -> SiteLook:
     """Look at all nodes at once, and go on when the time is over: who is late was not reached.
 
     A node that is not quick to answer is asked through every other node as well, before the direct path has
@@ -68,23 +69,10 @@ def look(site: HarborSite, budget_s: float = LOOK_BUDGET_S) -> SiteLook:
     Args:
         site: the site.
         budget_s: seconds for all of it.
+        harbor_s: of these for each Harbor to say how it is.
     """
-    started, deadline = clock.now(), time.monotonic() + budget_s
-    nodes = site.nodes
-    silent = {node.name for node in nodes if connect(node).silent}
-    tries = {node.name: [_ask(site, node)] for node in nodes}
-    # Nobody is waited for who was silent the last time: the other paths are tried at once.
-    quick = [attempts[0] for name, attempts in tries.items() if name not in silent]
-    wait_until(lambda: all(a.done() for a in quick), lambda: quick, time.monotonic() + _PATIENCE_S)
-    for node in nodes:
-        if not _answered(tries[node.name][0]):
-            ways = [other for other in nodes if other.name not in (node.name, *silent)]
-            tries[node.name] += [_ask(site, node, other) for other in ways]
-    wait_until(
-        lambda: all(any(map(_answered, attempts)) for attempts in tries.values()),
-        lambda: [attempt for attempts in tries.values() for attempt in attempts],
-        deadline,
-    )
+    started = clock.now()
+    tries = _ask_all(site, time.monotonic() + budget_s, harbor_s)
     seen = [_best(name, started, attempts) for name, attempts in tries.items()]
     databases = frozenset(node.name for node in database_nodes(site))
     alive = [_without_dead_lock(facts) for facts in seen]
@@ -95,7 +83,7 @@ def look_with_witnesses(site: HarborSite, node: str) -> tuple[SiteLook, Witnesse
     """Look at the site and ask everybody about one node, at the same time."""
     asked = ask(("witnesses", site.name, node), lambda: ask_witnesses(site, [node]))
     begun = clock.now()
-    seen = look(site)
+    seen = look(site, harbor_s=HURRIED_HARBOR_S)
     wait_until(asked.done, lambda: [asked], time.monotonic() + _WITNESSES_LATER_S)
     answers = answer_or(asked, lambda _: Answers(begun))
     return seen, witnesses_of(site, node, answers, seen.every)
@@ -124,9 +112,37 @@ def _without_dead_lock(facts: NodeFacts) -> NodeFacts:
     return replace(facts, state={name: value for name, value in facts.state.items() if name != LOCK})
 
 
-def _ask(site: HarborSite, node: SshHost, via: SshHost | None = None) -> "Future[NodeFacts]":
-    path = "direct" if via is None else f"via {via.name}"
-    return ask((site.name, node.name, path), lambda: probe(site, connect(node, via=via), path=path))
+def _ask_all(site: HarborSite, deadline: float, harbor_s: float) -> "dict[str, list[Future[NodeFacts]]]":
+    """Ask every node, and who does not answer at once over every other path; return what was asked of whom."""
+    nodes = site.nodes
+    silent = {node.name for node in nodes if connect(node).silent}
+
+    def question(node: SshHost, via: SshHost | None = None) -> "Future[NodeFacts]":
+        path = "direct" if via is None else f"via {via.name}"
+        host = connect(node, via=via)
+        return ask((site.name, node.name, path), lambda: probe(site, host, path=path, harbor_s=harbor_s))
+
+    def ask_around(wanted: Callable[[SshHost], bool]) -> None:
+        for node in nodes:
+            if len(tries[node.name]) == 1 and wanted(node) and not _answered(tries[node.name][0]):
+                ways = [other for other in nodes if other.name not in (node.name, *silent)]
+                tries[node.name] += [question(node, other) for other in ways]
+
+    begun = time.monotonic()
+    tries = {node.name: [question(node)] for node in nodes}
+    # Nobody is waited for who was silent the last time.
+    ask_around(lambda node: node.name in silent)
+    quick = [tries[node.name][0] for node in nodes if node.name not in silent]
+    wait_until(lambda: all(attempt.done() for attempt in quick), lambda: quick, begun + _HANDSHAKE_S)
+    ask_around(lambda node: not connect(node).heard)
+    wait_until(lambda: all(attempt.done() for attempt in quick), lambda: quick, begun + _PATIENCE_S)
+    ask_around(lambda _: True)
+    wait_until(
+        lambda: all(any(map(_answered, attempts)) for attempts in tries.values()),
+        lambda: [attempt for attempts in tries.values() for attempt in attempts],
+        deadline,
+    )
+    return tries
 
 
 def _answered(attempt: "Future[NodeFacts]") -> bool:

@@ -1,14 +1,16 @@
 """What the programs on a node share: every command has a time limit, every wait a condition."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from tasks.on_node.files import make_directories, write_file
+from tasks.on_node.files import lock_file, make_directories, write_file
 
 STATE_DIR = "/var/lib/harbor-ha"
 
@@ -125,6 +127,26 @@ def state(name: str) -> Dict[str, Any]:
 def record(name: str, content: Dict[str, Any]) -> None:
     """Write one of our own records on this node."""
     write(os.path.join(STATE_DIR, name), json.dumps(content, sort_keys=True).encode(), 0o600)
+
+
+@contextlib.contextmanager
+def alone(name: str, timeout: float) -> Iterator[None]:
+    """Keep out, while the body runs, whoever asks for the same name on this node; ends the program when it is late.
+
+    The kernel gives the lock back with the process that has it.
+    """
+    with lock_file(os.path.join(STATE_DIR, name)) as guard:
+        if not poll(lambda: _locked(guard), timeout, 0.02):
+            sys.exit(f"Another step works on this node's Harbor for more than {timeout:.0f} s.")
+        yield
+
+
+def _locked(guard: int) -> bool:
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def compose_command() -> List[str]:

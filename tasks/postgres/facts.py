@@ -10,7 +10,10 @@ from tasks.postgres.controldata import ControlData
 from tasks.postgres.history import TimelineHistory
 from tasks.postgres.lsn import Lsn, WalPosition
 
-# With wal_sender_timeout at 10 s the age of the last message on an idle pair cycles between 0 and 5 s.
+# Within wal_receiver_timeout a receiver of an idle pair asks its primary once, at half of the time, and the age of the
+# last message goes back to 0; what is silent for more than this share of the time has not answered that question.
+FRESH_SHARE = 0.8
+# So much for a receiver that does not tell its time: before it was 5 s it was 10 s.
 FRESH_MESSAGE_S = 8.0
 
 # Among the problems of a node: its login prints something of its own before or after our answers.
@@ -19,7 +22,12 @@ NOISE = "noise"
 
 @dataclass(frozen=True)
 class Receiver:
-    """The WAL receiver of a standby. `message_age_s` counts from the last message of the primary."""
+    """The WAL receiver of a standby.
+
+    Attributes:
+        message_age_s: seconds since the last message of the primary.
+        timeout_s: its wal_receiver_timeout; None when it has none or does not tell.
+    """
 
     status: str
     sender_host: str | None
@@ -27,12 +35,14 @@ class Receiver:
     received_timeline: int | None
     flushed: Lsn | None
     message_age_s: float | None
+    timeout_s: float | None = None
 
     @property
     def fresh(self) -> bool:
         """Whether the primary was heard a moment ago: the standby's vote against calling it dead."""
-        age = self.message_age_s
-        return self.status == "streaming" and age is not None and age < FRESH_MESSAGE_S
+        age, timeout = self.message_age_s, self.timeout_s
+        limit = timeout * FRESH_SHARE if timeout else FRESH_MESSAGE_S
+        return self.status == "streaming" and age is not None and age < limit
 
 
 @dataclass(frozen=True)

@@ -218,6 +218,7 @@ def _receiver(row: Mapping[str, Any] | None) -> Receiver | None:
         received_timeline=row["received_tli"],
         flushed=optional_lsn(row["flushed_lsn"]),
         message_age_s=row["message_age_s"],
+        timeout_s=row.get("timeout_s"),
     )
 
 

@@ -37,7 +37,8 @@ SELECT row_to_json(facts) FROM (SELECT
     FROM pg_stat_archiver) a) AS archiver,
   (SELECT row_to_json(r) FROM (SELECT status, sender_host, slot_name, received_tli,
       flushed_lsn::text AS flushed_lsn,
-      extract(epoch FROM clock_timestamp() - last_msg_receipt_time)::float8 AS message_age_s
+      extract(epoch FROM clock_timestamp() - last_msg_receipt_time)::float8 AS message_age_s,
+      extract(epoch FROM current_setting('wal_receiver_timeout')::interval)::float8 AS timeout_s
     FROM pg_stat_wal_receiver) r) AS receiver,
   coalesce((SELECT json_agg(s) FROM (SELECT application_name, host(client_addr) AS client_addr, state,
       sync_state, replay_lsn::text AS replay_lsn,

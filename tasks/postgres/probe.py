@@ -20,13 +20,22 @@ NODE_PROBE = node_program(node_probe)
 # The slowest honest answer is a psql that gives up on a hanging server after 2 s; the whole look has 3.2 s, in
 # which the connection is made as well (tasks/observation/budget.py).
 PROBE_LIMIT_S = 2.5
+# Harbor's health may take nearly all of it. Who looks at a primary that is silent does not wait so long: a core whose
+# database has lost its power does not answer, and each of a failover's looks took the whole time of a look for that.
+HARBOR_LIMIT_S = 2.0
+HURRIED_HARBOR_S = 1.0
 
 
-def probe_request(site: HarborSite, node_name: str) -> dict[str, Any]:
-    """Say what the probe is to look at on a node; plain data without secrets."""
+def probe_request(site: HarborSite, node_name: str, harbor_s: float = HARBOR_LIMIT_S) -> dict[str, Any]:
+    """Say what the probe is to look at on a node; plain data without secrets.
+
+    Args:
+        harbor_s: seconds for its Harbor to say how it is.
+    """
     node, layout = site.node(node_name), layout_of(site)
     return {
         "limit_s": PROBE_LIMIT_S,
+        "harbor_s": harbor_s,
         "runs_postgres": node.runs_postgres,
         "runs_harbor": node.runs_harbor,
         "bin_dir": layout.bin,
@@ -48,13 +57,16 @@ def probe_request(site: HarborSite, node_name: str) -> dict[str, Any]:
     }
 
 
-def probe(site: HarborSite, host: Host, *, path: str = "direct") -> NodeFacts:
+def probe(
+    site: HarborSite, host: Host, *, path: str = "direct", harbor_s: float = HARBOR_LIMIT_S
+) -> NodeFacts:
     """Look at one node in one round trip; changes nothing there.
 
     Args:
         site: the site.
         host: the node, as reached over `path`.
         path: the name of that path, for the evidence.
+        harbor_s: seconds for its Harbor to say how it is.
 
     Returns:
         The facts. A node that cannot be reached, or whose answer cannot be read, is a result too: its
@@ -62,7 +74,7 @@ def probe(site: HarborSite, host: Host, *, path: str = "direct") -> NodeFacts:
     """
     started = clock.now()
     try:
-        answer = host.python(NODE_PROBE, probe_request(site, host.name), timeout=PROBE_LIMIT_S + 1)
+        answer = host.python(NODE_PROBE, probe_request(site, host.name, harbor_s), timeout=PROBE_LIMIT_S + 1)
         facts = parse_answer(host.name, answer, started, clock.now(), path)
     except HarborHaError as error:
         return NodeFacts(host.name, started, error=f"{path}: {error}")

@@ -48,7 +48,8 @@ def configuration(site: HarborSite, node_name: str) -> str:
         # A slot of a lost standby must not fill the primary's disk.
         ("max_slot_wal_keep_size", "8GB"),
         ("wal_sender_timeout", "10s"),
-        ("wal_receiver_timeout", "10s"),
+        # How long a dead primary's standby still speaks for it: clients wait for that. It asks after half of the time.
+        ("wal_receiver_timeout", "5s"),
         ("wal_receiver_status_interval", "1s"),
         ("wal_retrieve_retry_interval", "1s"),
         ("max_standby_streaming_delay", "30s"),

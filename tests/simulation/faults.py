@@ -202,8 +202,7 @@ def heal(world: World, cast: Cast) -> None:
             cast.start_guard(node)
         if node.on and node.harbor is not None and not node.harbor.running and not has_note(node):
             # `docker start` by hand, or the containers' own restart policy.
-            node.harbor.running = True
-            node.harbor.core = node.harbor.jobs = node.harbor.configured
+            node.harbor.start()
     world.changed()
 
 

@@ -29,6 +29,7 @@ class Setting:
 
     Attributes:
         guard_s: the self-fence that the guards go by, where it is not the site file's.
+        harbor: its version; a core from before 2.5 does not start on a standby.
     """
 
     fencing: str = "confirmed"
@@ -38,6 +39,7 @@ class Setting:
     restart_first: bool = True
     durability: str = "async"
     guard_s: float | None = None
+    harbor: str = "2.13.2"
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,10 @@ def site_of(setting: Setting) -> HarborSite:
         }
     )
     postgres = base.postgres.model_copy(update={"durability": setting.durability})
+    harbor = base.harbor.model_copy(update={"version": setting.harbor})
     nodes = list(base.nodes[: setting.nodes])
-    return base.model_copy(update={"failover": failover, "postgres": postgres, "nodes": nodes})
+    changed = {"failover": failover, "postgres": postgres, "harbor": harbor, "nodes": nodes}
+    return base.model_copy(update=changed)
 
 
 def run(plan: Plan, *, stop_at_violation: bool = True) -> Outcome:

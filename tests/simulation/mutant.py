@@ -14,6 +14,8 @@ NO_COMMAND = Setting(fence_command=False)
 WITNESSES = Setting(fence_command=False, fencing="witnesses")
 SELF_FENCE = Setting(fence_command=False, self_fence_s=20)
 NO_RESTART = Setting(restart_first=False)
+# Its core is not started before the promotion, and until then it writes to the old primary.
+OLD_HARBOR = Setting(fence_command=False, fencing="witnesses", harbor="2.4.3")
 KILL = ("kill", 0.0)
 Plans = Callable[[], Iterator[Plan]]
 

@@ -180,7 +180,7 @@ FLOWS: tuple[Mutant, ...] = (
         "13",
         "what was drained and staged is left when nothing is promoted",
         (Edit("flows.machinery.traffic:put_back", "record, left = work.held, []", "return []"),),
-        once(WITNESSES, event(3, "isolate", A), failover(20), event(29, "hang", B), quiet_s=200.0),
+        once(WITNESSES, event(3, "isolate", A), failover(20), event(24.7, "hang", B), quiet_s=200.0),
         ("a report is true", "it becomes healthy"),
     ),
     Mutant(

@@ -6,8 +6,8 @@ from tests.simulation.history import Plan
 from tests.simulation.mutant import (
     CONFIRMED,
     NO_RESTART,
+    OLD_HARBOR,
     SELF_FENCE,
-    WITNESSES,
     Mutant,
     at_boundaries,
     event,
@@ -20,11 +20,11 @@ from tests.simulation.schedules import A, B, plan
 
 
 def _booting() -> Iterator[Plan]:
-    """A boots while B is promoted, and needs a little longer each time."""
-    for seconds in (1.9, 2.1, 2.3, 2.5, 2.7, 2.9):
-        slow = event(3, "slow_start", A, seconds)
-        booting = [slow, event(3.9, "power_off", A), event(5, "power_on", A), failover(7.3, "o2")]
-        yield plan(1, WITNESSES, booting)
+    """A boots while B is promoted, which begins a little later each time."""
+    for later in range(12):
+        slow, called = event(3, "slow_start", A, 2.0), 17.8 + later * 0.2
+        booting = [slow, event(3.9, "power_off", A), event(5, "power_on", A), failover(called, "o2")]
+        yield plan(1, OLD_HARBOR, booting)
 
 
 NODES: tuple[Mutant, ...] = (
@@ -81,13 +81,16 @@ NODES: tuple[Mutant, ...] = (
             Edit("tasks.postgres.on_node.pg_promote:promote", 'p.get("unheard")', "False"),
         ),
         at_boundaries(
-            24,
+            30,
             50,
             ("late", 60.0),
             CONFIRMED,
             event(3, "power_off", A),
             failover(6),
-            event(30, "power_on", A),
+            event(20, "power_on", A),
+            # Otherwise its guard obeys the acceptance before its Harbor has written anything.
+            event(60, "cut", A, B),
+            event(60, "cut", A, "nas"),
             quiet_s=200.0,
         ),
         ("two writers",),
@@ -172,10 +175,10 @@ NODES: tuple[Mutant, ...] = (
         "a standby does not say that it hears the old primary again",
         (Edit("tasks.postgres.on_node.pg_promote:promote", 'p.get("unheard")', "False"),),
         at_boundaries(
-            30,
+            26,
             50,
             ("stall", 20.0),
-            WITNESSES,
+            OLD_HARBOR,
             event(3, "power_off", A),
             event(9, "power_on", A),
             failover(6),

@@ -20,6 +20,8 @@ SETTINGS = (
     Setting(nodes=3, fence_command=False, self_fence_s=20),
     Setting(durability="required"),
     Setting(fence_command=False, self_fence_s=20, guard_s=60.0),
+    Setting(harbor="2.4.3"),
+    Setting(harbor="2.4.3", fence_command=False, fencing="witnesses"),
 )
 FAILOVER = ("o1", "failover", (("expected_primary", A),))
 SWITCHOVER = ("o1", "switchover", (("to", B),))

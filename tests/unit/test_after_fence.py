@@ -146,7 +146,10 @@ def fenced(steps: Steps, lacks: int, monkeypatch: pytest.MonkeyPatch) -> Operati
 
 
 def promote(work: Operation, **options: Any) -> str:
-    return flow.promote(work, attest_fenced=False, **{"accept_data_loss": False, **options})
+    calm = flow.look_once_more(work, attest_fenced=False, **{"accept_data_loss": False, **options})
+    if not calm:
+        flow.promote(work)
+    return calm
 
 
 def test_the_old_primary_that_has_more_is_the_primary_again_and_nothing_is_promoted(
@@ -190,3 +193,20 @@ def test_a_standby_that_may_go_on_is_promoted(
     work = fenced(steps, lacks, monkeypatch)
     assert promote(work, accept_data_loss=accepted) == ""
     assert work.held.phase is Phase.PROMOTED
+
+
+@pytest.mark.parametrize(
+    ("rung", "age_s", "looks"),
+    [("STOPPED", 1.0, 0), ("COMMANDED", 2.5, 0), ("COMMANDED", 3.5, 1), ("ATTESTED", 0.5, 1)],
+)
+def test_the_look_that_saw_the_fence_hold_is_the_last_one_while_it_is_fresh(
+    rung: str, age_s: float, looks: int, steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without power was looked at twice after it was switched off, each time for two and a half seconds."""
+    work = fenced(steps, 0, monkeypatch)
+    work.record = work.held.at(Phase.FENCED, fence=Fence(rung, "seen", 1.0))
+    work.witnesses = replace(witnesses(), observed_at=Moment(NOW.monotonic - age_s, NOW.wall - age_s))
+    asked: list[str] = []
+    work.look_at = asked.append  # type: ignore[method-assign]
+    flow.look_once_more(work, attest_fenced=False, accept_data_loss=False)
+    assert asked == ["node-a"] * looks

@@ -8,9 +8,11 @@ from typing import Any, cast
 import pytest
 
 import flows.failover as flow
+import flows.machinery.confirm as confirming
 import flows.machinery.fence as ladder
 import flows.machinery.operation as machinery
 import flows.machinery.service as service
+from flows.machinery.confirm import confirm
 from flows.machinery.fence import fence
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
@@ -117,9 +119,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     monkeypatch.setattr(machinery, "publish", lambda run, headline, sections, **_: None)
     time = SimpleNamespace(monotonic=lambda: made.now, sleep=made.sleep, time=lambda: NOW.wall)
-    for module in (ladder, machinery, flow):
+    for module in (ladder, machinery, flow, confirming):
         monkeypatch.setattr(module, "time", time)
-    for module in (ladder, flow):
+    for module in (ladder, flow, confirming):
         monkeypatch.setattr(module, "clock", SimpleNamespace(now=lambda: Moment(made.now, NOW.wall)))
     monkeypatch.setattr(Operation, "policy", Policy(has_fence_command=True))
     monkeypatch.setattr(service, "try_write", lambda run, limit_s: made.write_error)
@@ -313,7 +315,7 @@ def test_a_machine_that_hangs_and_cannot_be_switched_off_from_here_is_refused_wi
     work = begun(world)
     work.record = RECORD
     with pytest.raises(Refused, match="Without one: switch node-a off"):
-        flow.confirm(work, "node-a")
+        confirm(work, "node-a")
     with pytest.raises(Refused, match="nothing here can switch it off"):
         fence(begun(world), attest_fenced=True)
 
@@ -322,7 +324,7 @@ def test_two_rounds_agree_before_a_machine_is_called_unresponsive(world: World) 
     hung(world)
     world.write_error = UNANSWERED
     work = begun(world)
-    assert flow.confirm(work, "node-a") == ""
+    assert confirm(work, "node-a") == ""
     assert world.done.count("Write through the load balancer") == 2
     assert "UNRESPONSIVE" in work.sections["The primary"][0]
 

@@ -71,6 +71,44 @@ def test_whatever_answers_at_the_port_of_ssh_is_a_node_that_is_not_reached(name:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="commands are run as the login user root")
+@contextmanager
+def deaf() -> Iterator[SshHost]:
+    """A port whose machine takes no connection: its queue is full, so the kernel drops what comes."""
+    with listening(b"") as node, socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        place = server.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        try:
+            for client in waiting:
+                client.setblocking(False)
+                client.connect_ex(place)
+            yield node.model_copy(update={"port": place[1]})
+        finally:
+            for client in waiting:
+                client.close()
+
+
+def test_a_machine_that_takes_no_connection_is_given_up_after_one_lost_packet() -> None:
+    """Each look of a failover at a machine without power took three seconds, and there are four of them."""
+    with deaf() as node:
+        host = connect(node)
+        begin = time.monotonic()
+        with pytest.raises(HostUnreachable):
+            host.run(["true"])
+        assert 1.0 < time.monotonic() - begin < 2.5
+        assert not host.heard
+        assert host.silent
+
+
+def test_a_machine_that_takes_the_connection_and_is_slow_with_the_rest_is_known_to_be_there() -> None:
+    with listening(b"") as node:
+        host = connect(node)
+        with pytest.raises(HostUnreachable):
+            host.run(["true"])
+        assert host.heard
+
+
 def test_a_server_that_lets_us_in_and_runs_nothing_is_an_error_of_ours() -> None:
     with running_sshd({}, runs=False) as node:
         host = connect(node)

@@ -151,6 +151,7 @@ class Engine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.containers: dict[str, dict[str, Any]] = {"harbor-core": json.loads(json.dumps(CORE))}
         self.started: list[str] = []
+        self.made = 0
         monkeypatch.setattr(clone, "engine", self.ask)
         monkeypatch.setattr(clone, "compose", lambda home, words, timeout: "core abc123\n")
 
@@ -158,7 +159,14 @@ class Engine:
         _, _, name, *rest = path.partition("?")[0].split("/")
         if name == "create":
             made = path.partition("name=")[2]
-            self.containers[made] = {"Id": "f" * 64, "Config": body, "NetworkSettings": {"Networks": {}}}
+            self.made += 1
+            networks = {name: dict(net) for name, net in body["NetworkingConfig"]["EndpointsConfig"].items()}
+            self.containers[made] = {
+                "Id": f"{self.made:x}" * 64,
+                "Config": body,
+                "HostConfig": body["HostConfig"],
+                "NetworkSettings": {"Networks": networks},
+            }
         elif name not in self.containers:
             return None
         elif method == "DELETE":
@@ -181,6 +189,73 @@ def test_the_swap_leaves_one_core_with_the_new_address(monkeypatch: pytest.Monke
     assert list(engine.containers) == ["harbor-core"]
     assert "POSTGRESQL_HOST=10.20.0.12" in engine.containers["harbor-core"]["Config"]["Env"]
     assert engine.started == ["harbor-core.next"]
+
+
+def test_a_core_that_starts_before_the_promotion_has_another_address_than_the_old_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The proxy knows the old one's; with the same it would let clients in before the new primary is recorded."""
+    engine = Engine(monkeypatch)
+    clone.stage("/opt/harbor", "core", "harbor-core", HOST)
+    seen: list[list[str]] = []
+    ask = engine.ask
+    monkeypatch.setattr(
+        clone, "engine", lambda *words: (seen.append(list(engine.containers)), ask(*words))[1]
+    )
+    clone.switch("harbor-core", other_address=True)
+    assert engine.started == ["harbor-core.next"]
+    assert "harbor-core" in seen[0], "the old one was gone, and its address free"
+    assert list(engine.containers) == ["harbor-core"]
+
+
+class Node:
+    """A node's Harbor as `repoint` finds it: its core, and what its proxy was told."""
+
+    def __init__(self, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.told: list[str] = []
+        self.engine = engine
+        self.given = {"install_dir": str(tmp_path), "nas": "/nas", "host": "10.20.0.12", "timeout": 5.0}
+        monkeypatch.setattr(lib, "STATE_DIR", str(tmp_path / "state"))
+        monkeypatch.setattr(repoint, "inspect", self.inspect)
+        monkeypatch.setattr(repoint, "require_nas", lambda path: None)
+        monkeypatch.setattr(repoint, "edit", lambda home, host: [])
+        monkeypatch.setattr(repoint, "core_answers", lambda address: True)
+        monkeypatch.setattr(repoint, "reload_proxy", lambda name: self.told.append(self.core()["Id"]))
+
+    def inspect(self, name: str) -> dict[str, Any] | None:
+        found = self.engine.containers.get(name)
+        return None if found is None else {"State": {"Running": True}, **found}
+
+    def core(self) -> dict[str, Any]:
+        return self.engine.containers["harbor-core"]
+
+    def do(self, *parts: str) -> dict[str, Any]:
+        return repoint.repoint({**self.given, "parts": list(parts)})
+
+
+def test_no_proxy_is_told_of_a_core_that_starts_before_the_promotion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(Engine(monkeypatch), tmp_path, monkeypatch)
+    assert node.do("edit", "start")["connected"] == "10.20.0.12"
+    assert node.do("edit", "start")["recreated"] == [], "a second time there is nothing to do"
+    assert node.told == []
+    started = node.core()["Id"]
+    assert node.do("edit", "recreate")["recreated"], "it was ready, and clients were not let in"
+    assert node.told == [started]
+    assert node.do("edit", "recreate")["recreated"] == []
+    assert node.told == [started], "the proxy is told once"
+
+
+def test_a_core_that_was_started_for_a_promotion_that_did_not_come_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(Engine(monkeypatch), tmp_path, monkeypatch)
+    node.do("edit", "start")
+    node.given["host"] = "10.20.0.11"
+    assert node.do("edit", "recreate")["connected"] == "10.20.0.11"
+    assert node.told == [node.core()["Id"]]
+    assert not repoint.untold()
 
 
 def test_a_core_staged_for_another_primary_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:

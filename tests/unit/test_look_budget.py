@@ -56,9 +56,9 @@ class Site:
         monkeypatch.setattr(witnesses, "balancer_of", lambda _: self)
 
     def connect(self, node: Any, via: Any = None) -> Any:
-        return type("Host", (), {"name": node.name, "silent": False})()
+        return type("Host", (), {"name": node.name, "silent": False, "heard": True})()
 
-    def probe(self, site: HarborSite, host: Any, *, path: str = "direct") -> NodeFacts:
+    def probe(self, site: HarborSite, host: Any, *, path: str = "direct", harbor_s: float = 2.0) -> NodeFacts:
         if host.name in self.hanging:
             self.over.wait(20)
         return replace(self.facts[host.name], observed_at=clock.now())

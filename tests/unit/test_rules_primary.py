@@ -28,6 +28,7 @@ from tests.unit.facts_builder import (
     deaf_standby,
     node,
     primary,
+    receiver,
     standby,
     stopped,
     unreached,
@@ -71,6 +72,17 @@ def test_a_primary_that_answers_is_healthy_whatever_the_alert_said() -> None:
 
 def test_the_path_through_the_other_node_is_as_good_as_the_direct_one() -> None:
     assert classify(primary(reachable_by=("via node-b",)), standby()).kind is Primary.HEALTHY
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "age_s", "hears"),
+    [(5.0, 3.9, True), (5.0, 4.1, False), (10.0, 7.9, True), (None, 7.9, True), (None, 8.1, False)],
+)
+def test_a_standby_speaks_for_its_primary_no_longer_than_its_receiver_would_wait(
+    timeout_s: float | None, age_s: float, hears: bool
+) -> None:
+    heard = receiver(message_age_s=age_s, timeout_s=timeout_s)
+    assert heard.fresh is hears
 
 
 def test_a_killed_postgresql_on_a_living_host() -> None:

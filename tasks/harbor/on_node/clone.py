@@ -107,13 +107,22 @@ def stage(home: str, service: str, name: str, changes: Dict[str, str]) -> bool:
     return described(name + NEXT) is not None
 
 
-def switch(name: str) -> None:
-    """Put the next container in the place of the old one."""
+def switch(name: str, other_address: bool = False) -> None:
+    """Put the next container in the place of the old one.
+
+    Args:
+        other_address: have it get another address than the old one, which is then removed after its start and not
+            beside it; whoever keeps to the old address does not reach it.
+    """
     # Removed, not only killed: with `restart: always` the engine would start it again at its own next start,
     # and then two cores would answer to one name, one of them with the old database. At the same time, as each
     # takes half a second; nginx does not look up the name before both are done.
-    with ThreadPoolExecutor(1) as pool:
-        removal = pool.submit(remove, name)
+    if other_address:
         engine("POST", "/containers/" + quote(name + NEXT) + "/start")
-        removal.result()
+        remove(name)
+    else:
+        with ThreadPoolExecutor(1) as pool:
+            removal = pool.submit(remove, name)
+            engine("POST", "/containers/" + quote(name + NEXT) + "/start")
+            removal.result()
     engine("POST", "/containers/" + quote(name + NEXT) + "/rename?name=" + quote(name))

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Optional
 
-from tasks.harbor.on_node.clone import NEXT, EngineRefused, stage, switch
+from tasks.harbor.on_node.clone import NEXT, EngineRefused, described, stage, switch
 from tasks.harbor.on_node.containers import (
     STARTED,
     address_of,
@@ -21,12 +21,14 @@ from tasks.harbor.on_node.containers import (
 )
 from tasks.harbor.on_node.prepare import PREPARED, prepare_inputs
 from tasks.harbor.on_node.start import start_inputs
-from tasks.on_node.lib import payload, poll, read, record, reply, run, state, write
+from tasks.on_node.lib import alone, payload, poll, read, record, reply, run, state, write
 
 # Fixed by Harbor's docker-compose.yml.
 CORE, PROXY = "harbor-core", "nginx"
 # What else reads the database's address from files; jobservice asks core for it when it starts.
 READERS = ("exporter", "notary-server", "notary-signer")
+# Which core was started and the proxy not told of it.
+UNTOLD = "harbor_untold.json"
 
 
 def with_host(text: str, host: str) -> str:
@@ -118,12 +120,40 @@ def replace_core(home: str, host: str, timeout: float) -> str:
     return "compose"
 
 
+def start_core(home: str, host: str) -> bool:
+    """Start core for the new database in the place of the old one, and do not tell the proxy of it.
+
+    Clients wait for core's start; this one is over it when the database becomes the primary. Until the proxy is told
+    no client reaches it. False when it could not be done: whatever is left of it, `recreate` replaces.
+    """
+    try:
+        if not stage_core(home, host):
+            return False
+        record(UNTOLD, {"core": (described(CORE + NEXT) or {}).get("Id")})
+        switch(CORE, other_address=True)
+        return True
+    except EngineRefused:
+        return False
+
+
+def untold() -> bool:
+    """Tell whether the proxy was not told of the core that is there."""
+    core = inspect(CORE)
+    return core is not None and state(UNTOLD).get("core") == core["Id"]
+
+
 def recreate_and_wait(home: str, host: str, timeout: float, seconds: Dict[str, float]) -> str:
     """Replace core, reload the proxy while it starts, and wait for its answer; how it was replaced."""
     deadline = time.monotonic() + timeout
     mark = time.monotonic()
     how = replace_core(home, host, timeout)
     seconds["recreate"] = time.monotonic() - mark
+    open_core(deadline, seconds)
+    return how
+
+
+def open_core(deadline: float, seconds: Dict[str, float]) -> None:
+    """Tell the proxy of core while that starts, and wait for its answer."""
     mark = time.monotonic()
     core = inspect(CORE)
     reload_proxy(PROXY)
@@ -133,7 +163,7 @@ def recreate_and_wait(home: str, host: str, timeout: float, seconds: Dict[str, f
     if not poll(lambda: core_answers(address), max(1.0, deadline - time.monotonic()), 0.03):
         sys.exit("Core does not answer after its start for the new database; see /var/log/harbor/core.log.")
     seconds["core"] = time.monotonic() - mark
-    return how
+    record(UNTOLD, {})
 
 
 def recreate_others(home: str, timeout: float) -> List[str]:
@@ -159,31 +189,49 @@ def restart_jobs(home: str, core_started: str) -> bool:
 
 
 def repoint(given: Dict[str, Any]) -> Dict[str, Any]:
-    """Do the parts that were asked for: `edit`, `stage`, `recreate`, `jobservice`. What is done is left alone."""
+    """Do the parts that were asked for: `edit`, `stage`, `start`, `recreate`, `jobservice`.
+
+    What is done is left alone. One after the other on a node: a core is staged and started beside the work on the
+    database, and whoever wants it next waits for it.
+    """
+    with alone(".harbor.lock", given["timeout"]):
+        seconds: Dict[str, float] = {}
+        start = time.monotonic()
+        answer = {"edited": [], "recreated": [], "jobs": False, **do_parts(given, seconds)}
+        seconds["total"] = time.monotonic() - start
+        answer["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
+        answer["connected"] = connected_host()
+        return answer
+
+
+def do_parts(given: Dict[str, Any], seconds: Dict[str, float]) -> Dict[str, Any]:
+    """Do the parts; what was done, and in `seconds` how long each took."""
     home, host, parts = given["install_dir"], given["host"], given["parts"]
-    seconds: Dict[str, float] = {}
-    answer: Dict[str, Any] = {"edited": [], "recreated": [], "jobs": False}
+    answer: Dict[str, Any] = {}
     start = time.monotonic()
     if "edit" in parts:
         answer["edited"] = edit(home, host)
         seconds["edit"] = time.monotonic() - start
-    old = connected_host()
-    if "stage" in parts and old != host:
+    other = connected_host() != host
+    if "stage" in parts and other:
         stage_core(home, host)
-    if "recreate" in parts and old != host:
+    if "start" in parts and other:
+        require_nas(given["nas"])
+        answer["recreated"] = ["core, of which the proxy is not told yet"] if start_core(home, host) else []
+    if "recreate" in parts and other:
         require_nas(given["nas"])
         how = recreate_and_wait(home, host, given["timeout"], seconds)
         answer["recreated"] = ["core" if how == "staged" else "core (by compose)"]
+    elif "recreate" in parts and untold():
+        open_core(time.monotonic() + given["timeout"], seconds)
+        answer["recreated"] = ["core, which was started before"]
     if "jobservice" in parts:
         mark = time.monotonic()
         run(["docker", "rm", "--force", CORE + NEXT], 30)
-        answer["recreated"] += recreate_others(home, given["timeout"])
+        answer["recreated"] = answer.get("recreated", []) + recreate_others(home, given["timeout"])
         core = inspect(CORE)
         answer["jobs"] = restart_jobs(home, core["State"]["StartedAt"] if core else "")
         seconds["jobservice"] = time.monotonic() - mark
-    seconds["total"] = time.monotonic() - start
-    answer["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
-    answer["connected"] = connected_host()
     return answer
 
 

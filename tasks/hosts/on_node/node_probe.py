@@ -254,7 +254,7 @@ def harbor_health(want: Dict[str, Any]) -> Dict[str, Any]:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     connection = http.client.HTTPSConnection(
-        "127.0.0.1", want["https_port"], timeout=want["limit_s"] - 0.5, context=context
+        "127.0.0.1", want["https_port"], timeout=want["harbor_s"], context=context
     )
     try:
         connection.connect()

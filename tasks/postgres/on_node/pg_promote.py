@@ -21,10 +21,11 @@ from tasks.postgres.on_node.pg_heartbeat import HEARTBEAT
 _TIMELINE = "('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
 _ROLE = "SELECT pg_is_in_recovery(), CASE WHEN NOT pg_is_in_recovery() THEN %s END" % _TIMELINE
 
-# A standby's vote against calling its primary dead; 8 s as in `tasks.postgres.facts`.
+# A standby's vote against calling its primary dead; fresh as in `tasks.postgres.facts`.
 _HEARS = """
 SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'
-  AND clock_timestamp() - last_msg_receipt_time < interval '8 s')
+  AND clock_timestamp() - last_msg_receipt_time
+    < coalesce(0.8 * nullif(current_setting('wal_receiver_timeout')::interval, '0'), '8 s'))
 """
 
 PORT_S = 0.5

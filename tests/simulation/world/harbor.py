@@ -29,14 +29,28 @@ def stage(site: Any, host: SimHost, *, database_host: str, **_: Any) -> Outcome:
     return Outcome(host.do("stage", work, 90.0), "staged")
 
 
+def start_next(site: Any, host: SimHost, *, database_host: str, **_: Any) -> Outcome:
+    """Start core for a database that is still a standby; the proxy is not told of it."""
+
+    def work() -> bool:
+        harbor, name = _harbor(host), world().name_at(database_host)
+        changed, harbor.configured = harbor.core != name or not harbor.running, name
+        if changed:
+            harbor.core, harbor.running, harbor.untold = name, True, True
+            world().moved()
+        return changed
+
+    return Outcome(host.do("start the next core", work, 90.0), "core starts")
+
+
 def repoint_core(site: Any, host: SimHost, *, database_host: str, **_: Any) -> Outcome:
     """Write the address and create core anew; it must answer."""
 
     def work() -> bool:
         here, harbor, name = world(), _harbor(host), world().name_at(database_host)
-        changed = (harbor.configured, harbor.core, harbor.running) != (name, name, True)
+        changed = (harbor.configured, harbor.core, harbor.serves) != (name, name, True)
         harbor.configured = harbor.core = name
-        harbor.running = True
+        harbor.running, harbor.untold = True, False
         here.moved()
         deadline = here.engine.now + CORE_LIMIT_S
         while not (here.nodes[name].primary and here.path(host.name, name)):
@@ -67,7 +81,7 @@ def up(site: Any, host: SimHost, **_: Any) -> Outcome:
         harbor = _harbor(host)
         changed = not harbor.running
         if changed:
-            harbor.running, harbor.core, harbor.jobs = True, harbor.configured, harbor.configured
+            harbor.start()
             world().moved()
         return changed
 
@@ -80,7 +94,7 @@ def wait_healthy(site: Any, host: SimHost, **_: Any) -> Outcome:
     def work() -> bool:
         here, harbor = world(), _harbor(host)
         deadline = here.engine.now + 60
-        while not (harbor.running and here.nodes[harbor.core].primary and here.path(host.name, harbor.core)):
+        while not (harbor.serves and here.nodes[harbor.core].primary and here.path(host.name, harbor.core)):
             if here.engine.now > deadline:
                 raise OSError("unhealthy")
             here.engine.sleep(2.0)
@@ -124,6 +138,7 @@ def _client_write() -> str:
 # By module and function below `tasks`; what is not here runs as it is.
 EFFECTS: dict[str, Callable[..., Outcome]] = {
     "harbor.repoint.stage": stage,
+    "harbor.repoint.start_next": start_next,
     "harbor.repoint.repoint_core": repoint_core,
     "harbor.repoint.by_prepare": repoint_core,
     "harbor.repoint.restart_jobservice": restart_jobservice,

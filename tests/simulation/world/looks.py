@@ -35,10 +35,10 @@ from tests.simulation.world.site import MASK, SYNC_FILE
 
 GUARD_VERSION = "simulated"
 STATE_DIR = "/var/lib/harbor-ha/"
-SSH_LIMIT_S = 3.0
+SSH_LIMIT_S = 2.0
 GB = 1 << 30
 # A receiver ends when its primary has said nothing for wal_receiver_timeout.
-RECEIVER_TIMEOUT_S = 10.0
+RECEIVER_TIMEOUT_S = 5.0
 
 
 def look(site: Any, budget_s: float = 0.0) -> SiteLook:
@@ -251,7 +251,15 @@ def server_of(node: Node) -> Server:
     age = here.engine.now - server.heard_at
     if recovering and age < RECEIVER_TIMEOUT_S:
         sender = here.nodes[server.upstream].address if server.upstream else None
-        receiver = Receiver("streaming", sender, slot_of(node.name), data.branch.timeline, end, max(age, 0.0))
+        receiver = Receiver(
+            "streaming",
+            sender,
+            slot_of(node.name),
+            data.branch.timeline,
+            end,
+            max(age, 0.0),
+            RECEIVER_TIMEOUT_S,
+        )
     waits = node.files.get(SYNC_FILE, "").partition("= '")[2].strip().strip("'")
     senders, found = [], set()
     if not recovering:
@@ -309,7 +317,7 @@ def harbor_of(node: Node) -> HarborOnNode | None:
     if harbor is None:
         return None
     database = here.nodes[harbor.core]
-    well = harbor.running and database.primary and here.path(node.name, database.name)
+    well = harbor.serves and database.primary and here.path(node.name, database.name)
     return HarborOnNode(
         {},
         here.nodes[harbor.configured].address,

@@ -109,13 +109,27 @@ class Server:
 
 @dataclass(eq=False)
 class Harbor:
-    """Harbor on a node. Addresses are the node names of the databases."""
+    """Harbor on a node. Addresses are the node names of the databases.
+
+    Attributes:
+        untold: core runs, and the proxy was not told of it: no client reaches it.
+    """
 
     running: bool
     configured: str
     core: str
     jobs: str
-    staged: str | None = None
+    untold: bool = False
+
+    @property
+    def serves(self) -> bool:
+        """Whether clients that come to this node reach its core."""
+        return self.running and not self.untold
+
+    def start(self) -> None:
+        """Start all of it anew, with the address that is configured."""
+        self.running, self.untold = True, False
+        self.core = self.jobs = self.configured
 
 
 class Machine:

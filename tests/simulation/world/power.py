@@ -46,8 +46,7 @@ def power_on(here: World, node: Node) -> None:
                 actor = here.engine.spawn(f"boot of {node.name}", node, lambda: here.start(node), 1.0)
                 here.programs.append(actor)
         if node.harbor is not None:
-            node.harbor.running = True
-            node.harbor.core = node.harbor.jobs = node.harbor.configured
+            node.harbor.start()
         here.changed()
 
     here.engine.at(BOOT_S, booted)

@@ -302,8 +302,7 @@ class SimSubprocess:
         if place.harbor is not None and "docker stop" in text and place.root == "ok":
             place.harbor.running = False
         elif place.harbor is not None and "docker start" in text:
-            place.harbor.running, place.harbor.core = True, place.harbor.configured
-            place.harbor.jobs = place.harbor.configured
+            place.harbor.start()
         elif argv[:2] == ["systemctl", "stop"]:
             here.stop(place, "fast")
         here.changed()

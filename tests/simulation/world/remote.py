@@ -23,7 +23,7 @@ from tests.simulation.world.power import power_off
 from tests.simulation.world.processes import hears, lsn
 from tests.simulation.world.site import Write
 
-CONNECT_LIMIT_S = 3.0
+CONNECT_LIMIT_S = 1.5
 _MAIN = re.compile(r'^if __name__ == "__main__":\n((?:[ \t]+[^\n]*\n|\n)*)', re.MULTILINE)
 
 
@@ -106,7 +106,7 @@ class SimHost:
         engine = here.engine
         if not self._reached(origin):
             engine.sleep(CONNECT_LIMIT_S)
-            raise HostUnreachable("No answer within 3 s.", where=self.name)
+            raise HostUnreachable("No answer within 1.5 s.", where=self.name)
         late = here.noise.late_program.pop(self.name, 0.0)
         if late:
             here.note(f"{what} is delivered to {self.name} {late:.0f} s late")

@@ -324,7 +324,7 @@ class World(Links):
                 continue
             if self.path(name, REDIS) and REDIS not in self.down:
                 node.redis_at = now
-            served = not self.noise.read_only and name not in self.drained
+            served = not self.noise.read_only and name not in self.drained and harbor.serves
             if served and BALANCER not in self.down and self.path(BALANCER, name):
                 tried.append(("client", name, harbor.core))
             tried.append(("job", name, harbor.jobs))
@@ -371,7 +371,7 @@ class World(Links):
         """Say what the load balancer's own check says of a node: its Harbor is healthy, database included."""
         node = self.nodes[name]
         harbor = node.harbor
-        if harbor is None or not harbor.running or not node.lives or not self.path(BALANCER, name):
+        if harbor is None or not harbor.serves or not node.lives or not self.path(BALANCER, name):
             return False
         database = self.nodes[harbor.core]
         return database.primary and self.path(name, harbor.core)
