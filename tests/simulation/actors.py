@@ -1,6 +1,5 @@
 """Who acts by himself: orchestrators with their processes, the alert, the guards, and an operator who reads reports."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +25,7 @@ from tests.simulation.world.looks import ask_witnesses
 from tests.simulation.world.machines import Machine, Node
 from tests.simulation.world.remote import SimHost
 from tests.simulation.world.site import DURABILITY_FILE, SYNC_FILE, World
+from tests.simulation.world.texts import SIM_JSON
 
 SITE = "example"
 # No flow of a site this small takes longer, a clone with a dead node in its way included.
@@ -48,8 +48,10 @@ def bootstrap(site: str) -> dict[str, Any]:
     store.acquire(run.site, *hosts, op_id=op_id, required=[host.name for host in hosts])  # type: ignore[arg-type]
     try:
         for host in hosts:
-            config = json.loads(host.node.files[CONFIG])
-            host.node.files[CONFIG] = json.dumps({**config, "self_fence_s": run.site.failover.self_fence_s})
+            config = SIM_JSON.loads(host.node.files[CONFIG])
+            host.node.files[CONFIG] = SIM_JSON.dumps(
+                {**config, "self_fence_s": run.site.failover.self_fence_s}
+            )
         world_of_this().changed()
         address = run.site.node(primaries[0]).address
         for node in [node.name for node in run.site.nodes if node.runs_harbor]:
@@ -119,7 +121,7 @@ class Cast:
         """A lock was written on a node: was it taken from somebody who lives and holds it?"""
         if before is None:
             return
-        old, new = json.loads(before), json.loads(text)
+        old, new = SIM_JSON.loads(before), SIM_JSON.loads(text)
         _, pid, _, boot, _, _ = old["holder"].split(":")
         age = self.engine.now - node.booted_at - old["renewed"]["uptime"]
         if old["holder"] == new["holder"] or age >= old["ttl_s"]:
@@ -151,7 +153,7 @@ class Cast:
         """
         world = self.world
         first = world.nodes[world.databases[0]]
-        accepted = json.dumps(
+        accepted = SIM_JSON.dumps(
             {"primary": first.name, "system_identifier": "7300000000000000001", "timeline": 1}
         )
         for name in world.databases:
@@ -159,9 +161,9 @@ class Cast:
             node.files["/var/lib/harbor-ha/accepted.json"] = accepted + "\n"
             config = node_config(world.site, SimHost(name))  # type: ignore[arg-type]
             config["self_fence_s"] = config["self_fence_s"] if guard_s is None else guard_s
-            node.files[CONFIG] = json.dumps(config)
+            node.files[CONFIG] = SIM_JSON.dumps(config)
             if world.site.postgres.durability == "required":
-                node.files[DURABILITY_FILE] = json.dumps(
+                node.files[DURABILITY_FILE] = SIM_JSON.dumps(
                     {"state": "SYNC", "lsn": "0/0", "at": world.wall(node)}
                 )
                 waits = sync_names_after(world.site, SimHost(name)) if node is first else ""  # type: ignore[arg-type]
@@ -263,6 +265,6 @@ def accepted(world: World) -> str:
     for name in world.databases:
         text = world.nodes[name].files.get("/var/lib/harbor-ha/accepted.json")
         if text:
-            note = json.loads(text)
+            note = SIM_JSON.loads(text)
             best = max(best, (int(note.get("timeline", 0)), str(note["primary"])))
     return best[1]

@@ -1,6 +1,5 @@
 """What must hold after every event of a history, whatever happened; and what the documentation excepts by name."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +7,7 @@ from tests.simulation.seams import Report
 from tests.simulation.world.here import isolated
 from tests.simulation.world.machines import Branch, Node, Server
 from tests.simulation.world.site import World, Write
+from tests.simulation.world.texts import SIM_JSON
 
 OPERATION = "/var/lib/harbor-ha/operation.json"
 PAST_RETURN = ("promoting", "promoted", "opening", "settling")
@@ -137,12 +137,12 @@ class Monitor:
 
     def on_record(self, node: Node, before: str | None, text: str) -> None:
         """An operation's record is written: what has promoted is not taken back, aborted or forgotten."""
-        new = json.loads(text)
+        new = SIM_JSON.loads(text)
         if new["phase"] == "done":
             self.ended.add(new["op_id"])
         if before is None:
             return
-        old = json.loads(before)
+        old = SIM_JSON.loads(before)
         if old["kind"] == "rejoin" or old["phase"] not in PAST_RETURN:
             return
         before_it = old["from_timeline"] or 1
@@ -284,9 +284,9 @@ class Monitor:
             )
         for node in self.world.nodes.values():
             lock = node.files.get(LOCK)
-            record = json.loads(node.files.get(OPERATION, "null"))
+            record = SIM_JSON.loads(node.files.get(OPERATION, "null"))
             if lock and record and record["phase"] in ("done", "aborted"):
-                held = json.loads(lock)
+                held = SIM_JSON.loads(lock)
                 age = self.world.engine.now - node.booted_at - held["renewed"]["uptime"]
                 left = held["ttl_s"] - age if held["renewed"]["boot"].startswith(node.boot_id()) else 0.0
                 if left > 60.0:
@@ -298,6 +298,6 @@ class Monitor:
 
 def rung_of(node: Node) -> str:
     """Read by which rung the old primary was fenced, from the record on the promoted node."""
-    record = json.loads(node.files.get(OPERATION, "null"))
+    record = SIM_JSON.loads(node.files.get(OPERATION, "null"))
     fence = record.get("fence") if isinstance(record, dict) else None
     return str(fence["rung"]) if fence else ""

@@ -1,6 +1,5 @@
 """Somebody who brings the site back by what `check`, reports and the runbook say, when every failure is gone."""
 
-import json
 from typing import Any
 
 from flows.rules.policy import policy_of
@@ -14,12 +13,13 @@ from tests.simulation.world.looks import GUARD_VERSION, look
 from tests.simulation.world.machines import Node
 from tests.simulation.world.power import power_off, power_on
 from tests.simulation.world.site import MASK, World
+from tests.simulation.world.texts import SIM_JSON
 
 
 def open_operation(world: World) -> OperationRecord | None:
     """Find the operation that was begun last and not ended."""
     found = [
-        record_from(json.loads(node.files[OPERATION]))
+        record_from(SIM_JSON.loads(node.files[OPERATION]))
         for node in world.nodes.values()
         if OPERATION in node.files
     ]

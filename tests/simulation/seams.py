@@ -8,6 +8,7 @@ begins to use one of them needs no change here.
 import contextlib
 import fcntl
 import glob
+import json
 import os
 import secrets
 import shutil
@@ -32,6 +33,7 @@ from flows.machinery import protocol, report
 from tasks.balancer import balancer
 from tasks.errors import HarborHaError
 from tasks.guard.on_node import boot_guard, guard_look, guard_note, guard_watch
+from tasks.harbor import api
 from tasks.hosts import connection, local
 from tasks.observation import look, witnesses
 from tasks.on_node import files as node_files
@@ -49,8 +51,10 @@ from tasks.postgres.on_node import (
     pg_wal,
 )
 from tests.simulation.world import copies, files, looks, processes, remote, trees
-from tests.simulation.world.harbor import EFFECTS
+from tests.simulation.world.harbor import EFFECTS, SimHarborApi
 from tests.simulation.world.here import SIM_TIME, machine, world
+from tests.simulation.world.links import NoNetwork
+from tests.simulation.world.texts import SIM_JSON
 
 _ROOTS = ("flows", "tasks")
 GUARD_VERSION = looks.GUARD_VERSION
@@ -271,6 +275,7 @@ def replacements() -> dict[int, Any]:
     """List every original with what stands for it."""
     pairs: list[tuple[Any, Any]] = [
         (time, SIM_TIME),
+        (json, SIM_JSON),
         (ThreadPoolExecutor, SerialPool),
         (secrets, SimSecrets),
         (uuid, SimSecrets),
@@ -282,6 +287,8 @@ def replacements() -> dict[int, Any]:
         (connection.connect, remote.sim_connect),
         (sql.execute, remote.execute),
         (balancer.balancer_of, remote.balancer_of),
+        (api.HarborApi, SimHarborApi),
+        (socket, NoNetwork()),
         (local.run_local, remote.run_local),
         (holder.this_process, this_process),
         (holder._start_of, start_of),

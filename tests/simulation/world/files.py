@@ -1,12 +1,12 @@
 """The files of a node as its programs see them: a dictionary, with disks that fill, turn read-only, or hang."""
 
 import errno
-import json
 import os as real_os
 from typing import Any
 
 from tests.simulation.world.here import node, world
 from tests.simulation.world.machines import Branch, Data, Node
+from tests.simulation.world.texts import SIM_JSON
 
 RDWR = real_os.O_WRONLY | real_os.O_RDWR
 NO_DIRECTORY = (".json", ".signal", ".service", "/promote", "/backup_label")
@@ -111,7 +111,7 @@ def read_shared(p: dict[str, Any], name: str) -> dict[str, Any] | None:
     if not p.get("nas_path") or not world().has_nas(place.name):
         return None
     text = world().nas_files.get(f"{p['nas_path']}/.harbor-ha/{p['site']}/{name}.json")
-    return json.loads(text) if text else None
+    return SIM_JSON.loads(text) if text else None
 
 
 def keep_shared(p: dict[str, Any], name: str, text: str) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tasks.harbor.proof import BY_POLICY, FAILED, OK
+from tasks.harbor.web import HarborRefused, HarborUnreachable
 from tasks.outcome import Outcome
 from tests.simulation.world.here import machine, world
 from tests.simulation.world.machines import Harbor
@@ -133,6 +134,34 @@ def _client_write() -> str:
         if here.write("client", name, node.harbor.core):
             return OK
     return FAILED
+
+
+class SimHarborApi:
+    """Stands for `HarborApi` at the load balancer: all that flows ask it for without a step is one write."""
+
+    def __init__(self, endpoint: Any, timeout: float = 10.0) -> None:
+        self.timeout = timeout
+
+    def __enter__(self) -> "SimHarborApi":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def probe_write(self) -> float:
+        here = world()
+        if here.service(machine().name, "balancer") != "open":
+            here.engine.sleep(self.timeout)
+            raise HarborUnreachable("POST /labels got no answer (timed out).", where="load balancer")
+        here.engine.sleep(0.05)
+        said = _client_write()
+        if said == BY_POLICY:
+            raise HarborRefused("POST /labels was answered with 403.", 403, code="DENIED")
+        if said == FAILED and any(name not in here.drained and here.check_up(name) for name in here.nodes):
+            raise HarborRefused("POST /labels was answered with 500.", 500, where="load balancer")
+        if said == FAILED:
+            raise HarborUnreachable("POST /labels got no answer (closed).", where="load balancer")
+        return 0.05
 
 
 # By module and function below `tasks`; what is not here runs as it is.

@@ -1,5 +1,7 @@
 """Who reaches whom: directed links between places that may be cut, and places that are dead."""
 
+from typing import Any
+
 from tests.simulation.world.machines import Node
 
 BALANCER, REDIS, NAS = "balancer", "redis", "nas"
@@ -55,3 +57,13 @@ class Links:
     def name_at(self, address: str) -> str:
         """Name the node at an address."""
         return next(node.name for node in self.nodes.values() if node.address == address)
+
+
+class NoNetwork:
+    """Stands for `socket` on the orchestrator: nothing in a history may ask the network of the machine it runs on.
+
+    A client's write once did, unseen: its answer was that of whatever had the address, and took most of the time.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"the simulation reaches for the network: socket.{name}")

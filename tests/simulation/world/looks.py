@@ -1,6 +1,5 @@
 """What a look sees of the truth: `NodeFacts` and `Witnesses` as the real probe and the real questions give them."""
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +31,7 @@ from tasks.postgres.lsn import Lsn
 from tests.simulation.world.here import SIM_TIME, machine, world
 from tests.simulation.world.machines import SYSTEM, Data, Node
 from tests.simulation.world.site import MASK, SYNC_FILE
+from tests.simulation.world.texts import SIM_JSON
 
 GUARD_VERSION = "simulated"
 STATE_DIR = "/var/lib/harbor-ha/"
@@ -176,14 +176,14 @@ def guard_of(node: Node) -> Guard | None:
     text = node.files.get("/run/harbor-ha/guard.json")
     if text is None:
         return Guard(False)
-    told = json.loads(text)
+    told = SIM_JSON.loads(text)
     age = here.engine.now - node.booted_at - float(told["uptime"])
     return Guard(True, 1.0 if not actor.done else age, told["version"], told["self_fence_s"])
 
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return SIM_JSON.loads(text)
     except ValueError:
         return {"damaged": True}
 
@@ -323,6 +323,6 @@ def harbor_of(node: Node) -> HarborOnNode | None:
         here.nodes[harbor.configured].address,
         database.address if harbor.running else None,
         ("healthy" if well else "unhealthy") if harbor.running else None,
-        {},
+        {"database": "healthy" if well else "unhealthy"} if harbor.running else {},
         None,
     )

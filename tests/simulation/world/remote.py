@@ -1,6 +1,5 @@
 """What an orchestrator reaches: programs on nodes, their SQL, Harbor, the load balancer, the fence command."""
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -22,6 +21,7 @@ from tests.simulation.world.machines import SYSTEM, Node
 from tests.simulation.world.power import power_off
 from tests.simulation.world.processes import hears, lsn
 from tests.simulation.world.site import Write
+from tests.simulation.world.texts import SIM_JSON
 
 CONNECT_LIMIT_S = 1.5
 _MAIN = re.compile(r'^if __name__ == "__main__":\n((?:[ \t]+[^\n]*\n|\n)*)', re.MULTILINE)
@@ -43,10 +43,10 @@ class Captured:
         return self.payload
 
     def dump(self, value: Any, _: Any) -> None:
-        self.answer = json.loads(json.dumps(value))
+        self.answer = SIM_JSON.loads(SIM_JSON.dumps(value))
 
     def dumps(self, value: Any) -> Any:
-        return json.loads(json.dumps(value))
+        return SIM_JSON.loads(SIM_JSON.dumps(value))
 
 
 class Programs:
@@ -231,7 +231,7 @@ def _answer(node: Node, sql: str, given: dict[str, str], timeout: float) -> list
         forks = data.branch.forks()
         text = "".join(f"{number}\t{lsn(at)}\tsimulated\n" for number, at in forks)
         found = {"timeline": data.branch.timeline, "history": text, "lsn": lsn(data.end)}
-        return [[json.dumps(found)]]
+        return [[SIM_JSON.dumps(found)]]
     if "FROM pg_control_system()" in sql and "pg_walfile_name" not in sql:
         return [[SYSTEM]]
     if "pg_walfile_name" in sql:

@@ -1,6 +1,5 @@
 """The truth: who reaches whom, who runs, who writes; and what happens by itself."""
 
-import json
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +21,7 @@ from tests.simulation.world.machines import (
     Server,
 )
 from tests.simulation.world.noise import Noise, Write
+from tests.simulation.world.texts import SIM_JSON
 
 WALL = 1_700_000_000.0
 # How often clients and jobs write at the least while time goes on.
@@ -177,7 +177,7 @@ class World(Links):
         """Tell whether a node finds on the NAS that another one was accepted on a newer timeline."""
         texts = [text for path, text in self.nas_files.items() if path.endswith("/accepted.json")]
         timeline = node.data.branch.timeline if node.data else 0
-        return self.has_nas(node.name) and any(json.loads(text)["timeline"] > timeline for text in texts)
+        return self.has_nas(node.name) and any(SIM_JSON.loads(text)["timeline"] > timeline for text in texts)
 
     def _recovered(self, node: Node, server: Server) -> None:
         if node.server is not server or server.state != "recovering":
@@ -269,7 +269,7 @@ class World(Links):
             if node.files.get(SYNC_FILE, "''").rstrip().endswith("''") or not any(self.standbys_of(node)):
                 continue
             if '"SYNC"' not in node.files.get(DURABILITY_FILE, "") and node.root == "ok":
-                node.files[DURABILITY_FILE] = json.dumps(
+                node.files[DURABILITY_FILE] = SIM_JSON.dumps(
                     {"state": "SYNC", "lsn": "0/0", "at": self.wall(node)}
                 )
 
@@ -311,7 +311,7 @@ class World(Links):
     def _lives(self, name: str) -> bool:
         """Tell what the durability service of a standby sees: whether the accepted primary's port is open."""
         text = self.nodes[name].files.get("/var/lib/harbor-ha/accepted.json")
-        known = [str(json.loads(text)["primary"])] if text else []
+        known = [str(SIM_JSON.loads(text)["primary"])] if text else []
         peers = [peer for peer in self.databases if peer != name and peer in known] or self.databases
         return any(peer != name and self.port(name, peer) == "open" for peer in peers)
 
