@@ -81,7 +81,7 @@ class Monitor:
             self._new_line(write)
         if write.by == "proof":
             return
-        if self.world.site.postgres.durability == "required" and not self._kept_twice(write):
+        if self.world.required and not self._kept_twice(write):
             self.violated("required is kept", f"{write.node} acknowledged a write that no other node has")
         for promotion in self.promotions:
             if promotion.branch is write.branch or promotion.branch.left_at(write.branch) is None:

@@ -111,7 +111,11 @@ class Operator:
         world = self.world
         primaries = world.primaries
         if why == "paused":
-            self.call("pause", end=True)
+            _, text = self.call("pause", end=True)
+            for node in world.nodes.values():
+                # The fence command has switched it off since every failure was repaired.
+                if "Bring the node back" in text and node.name in text:
+                    power_on(world, node)
             return
         if len(primaries) > 1:
             self.two_primaries(primaries)

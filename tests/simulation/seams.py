@@ -6,6 +6,7 @@ begins to use one of them needs no change here.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import glob
 import json
@@ -54,7 +55,7 @@ from tests.simulation.world import copies, files, looks, processes, remote, tree
 from tests.simulation.world.harbor import EFFECTS, SimHarborApi
 from tests.simulation.world.here import SIM_TIME, machine, world
 from tests.simulation.world.links import NoNetwork
-from tests.simulation.world.texts import SIM_JSON
+from tests.simulation.world.texts import SIM_JSON, asdict
 
 _ROOTS = ("flows", "tasks")
 GUARD_VERSION = looks.GUARD_VERSION
@@ -276,6 +277,7 @@ def replacements() -> dict[int, Any]:
     pairs: list[tuple[Any, Any]] = [
         (time, SIM_TIME),
         (json, SIM_JSON),
+        (dataclasses.asdict, asdict),
         (ThreadPoolExecutor, SerialPool),
         (secrets, SimSecrets),
         (uuid, SimSecrets),

@@ -53,11 +53,11 @@ def refuse(place: Node, path: str, *, grows: bool) -> None:
 def text_of(path: str) -> str | None:
     """Stand for `pg_disk.text_of`."""
     place = node()
-    if path == "/proc/uptime":
-        return f"{world().engine.now - place.booted_at:.2f} 0.00\n"
-    if path == "/proc/sys/kernel/random/boot_id":
-        return place.boot_id() + "-0000\n"
     if path.startswith("/proc/"):
+        if path == "/proc/uptime":
+            return f"{world().engine.now - place.booted_at:.2f} 0.00\n"
+        if path == "/proc/sys/kernel/random/boot_id":
+            return place.boot_id() + "-0000\n"
         return of_process(place, path)
     if not path.startswith(place.data_path):
         return shared_text(place, path) if path.startswith(world().nas_path) else place.files.get(path)

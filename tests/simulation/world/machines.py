@@ -203,11 +203,13 @@ class Node(Machine):
     @property
     def primary(self) -> bool:
         """Whether its server answers as one that can be written to, disks apart."""
-        return (
-            self.lives and self.server is not None and self.server.state == "primary" and self.server.answers
-        )
+        server = self.server
+        if server is None or server.state != "primary" or server.hung or server.stopping:
+            return False
+        return self.on and not self.frozen
 
     @property
     def accepts(self) -> bool:
         """Whether a write ends with a commit here."""
-        return self.primary and self.disk == "ok" and not (self.server and self.server.read_only)
+        server = self.server
+        return server is not None and not server.read_only and self.disk == "ok" and self.primary

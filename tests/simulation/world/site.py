@@ -72,6 +72,7 @@ class World(Links):
         self.start_guard: Callable[[Node], None] = lambda node: None
         self.judge_boot: Callable[[Node], bool] = lambda node: True
         self.nas_path = site.nas.path.rstrip("/")
+        self.required = site.postgres.durability == "required"
         self.databases = [node.name for node in site.nodes if node.runs_postgres]
         self._build()
 
@@ -255,12 +256,13 @@ class World(Links):
 
     def between(self) -> None:
         """Let a moment pass: standbys receive, clients and jobs write."""
-        if self.changes == self._settled and self.engine.now - self._written_at < WRITE_EVERY_S:
+        now = self.engine.now
+        if self.changes == self._settled and now - self._written_at < WRITE_EVERY_S:
             return
-        self._settled, self._written_at = self.changes, self.engine.now
+        self._settled, self._written_at = self.changes, now
         self.replicate()
         self._write()
-        if self.site.postgres.durability == "required":
+        if self.required:
             self._record_durability()
 
     def _record_durability(self) -> None:
@@ -339,7 +341,8 @@ class World(Links):
         if data is None or not node.accepts or not self.path(origin, target):
             return False
         data.end += size
-        if not node.files.get(SYNC_FILE, "''").rstrip().endswith("''"):
+        waits = node.files.get(SYNC_FILE)
+        if waits is not None and not waits.rstrip().endswith("''"):
             self.replicate()
             if not any(self.has_all(other, data) for other in self.standbys_of(node)):
                 return False
