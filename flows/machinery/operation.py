@@ -169,13 +169,12 @@ class Operation:
         """Take the lock of an operation whose process is gone; what it wrote last is read under the lock.
 
         It gets a term above all that are known: one that another call claimed and could not use would end it for
-        ever.
+        ever, also one of the same number, claimed where its record was not known.
 
         Raises:
             Refused: it has ended in the meantime.
         """
-        highest = highest_term(self.seen.nodes)
-        term = record.term if record.term and record.term == highest else highest + 1
+        term = highest_term(self.seen.nodes) + 1
         self.record = record.at(record.phase, orchestrator=holder(), term=term)
         self.promised = record.past_return
         found = self.lock()

@@ -219,7 +219,7 @@ FLOWS: tuple[Mutant, ...] = (
         (
             Edit(
                 "flows.machinery.operation:Operation.resume",
-                "term = record.term if record.term and record.term == highest else highest + 1",
+                "term = highest_term(self.seen.nodes) + 1",
                 "term = record.term",
             ),
         ),

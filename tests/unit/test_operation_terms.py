@@ -69,12 +69,25 @@ def test_a_term_that_was_claimed_and_never_used_does_not_end_the_operation_that_
     assert work.authority()["term"] == 6
 
 
-def test_an_operation_that_nothing_has_overtaken_goes_on_with_its_term() -> None:
+def test_a_term_of_the_same_number_that_another_call_claimed_does_not_end_the_operation_that_goes_on() -> (
+    None
+):
+    # node-b was away, and with it the record; a call claimed the same term on node-a and failed for want of node-b.
+    # From then on: "Another operation has begun since: term 4", on every call.
+    steps = Steps()
+    claimed = primary("node-a", state={TERM: {"term": 4, "op_id": "op-9"}})
+    work = work_on(steps, claimed, standby("node-b", state={OPERATION: asdict(OPEN)}))
+    work.resume(OPEN)
+    leave(work)
+    assert steps.terms() == [5]
+
+
+def test_whoever_goes_on_has_a_term_of_its_own() -> None:
     steps = Steps()
     work = work_on(steps, primary("node-a"), standby("node-b", state=holding(OPEN, 4)))
     work.resume(OPEN)
     leave(work)
-    assert steps.terms() == [4]
+    assert steps.terms() == [5]
 
 
 def test_an_operation_of_the_version_before_has_no_term_and_gets_one() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import orjson
 
-
 _ENCODERS: dict[Any, Callable[[Any], str]] = {}
 _FIELDS: dict[type, tuple[str, ...]] = {}
 
