@@ -15,6 +15,7 @@ from flows.machinery.fence import fence
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish, say_accepted
+from flows.machinery.service import stalled
 from flows.machinery.sight import identity, last_primary, open_record
 from flows.machinery.traffic import (
     finish,
@@ -215,6 +216,7 @@ def approve(work: Operation, expected_primary: str, *, accept_data_loss: bool) -
     Raises:
         Refused: with every reason, when the standby may not take over.
     """
+    stands_still = stalled(work, expected_primary)
     seen, now = work.seen, clock.now()
     record = work.record
     standby = seen.node(target_of(work, expected_primary))
@@ -229,6 +231,7 @@ def approve(work: Operation, expected_primary: str, *, accept_data_loss: bool) -
         now,
         accept_data_loss=accept_data_loss,
         begun_at=record.started_at if record else None,
+        stalled=stands_still,
     )
     work.note("The standby", decision)
     if decision.kind is MayPromote.REFUSE:

@@ -3,10 +3,12 @@
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.rules.primary import Other, other_state
+from flows.rules.restart import advanced
 from tasks.errors import HarborHaError
 from tasks.harbor.api import HarborApi
 from tasks.harbor.web import HarborRefused, HarborUnreachable, through_balancer
 from tasks.observation.look import SiteLook
+from tasks.postgres.facts import NodeFacts
 
 # Clients give up after more; a failover that waits for a machine that hangs must not.
 _WRITE_LIMIT_S = 3.0
@@ -42,6 +44,31 @@ def unresponsive(work: Operation, primary: str) -> bool:
         return False
     if other_state(work.seen.others(primary)) is not Other.SILENT:
         return False
+    return _clients_cannot_write(work)
+
+
+def stalled(work: Operation, primary: str) -> bool:
+    """Whether a primary whose machine is reached commits nothing any more, although a standby still hears it.
+
+    A WAL sender says from memory that it is there. On a data disk that hung it did so for as long as the disk did,
+    and the failover was refused because the primary was alive. One that is slow and commits is another thing: its
+    standbys receive more WAL, and clients can write. Looks again when it may be so.
+    """
+    if not _mute(work.seen.node(primary)) or other_state(work.seen.others(primary)) is not Other.HEARS:
+        return False
+    if not _clients_cannot_write(work):
+        return False
+    before = work.seen.others(primary)
+    work.look_at(primary)
+    return _mute(work.seen.node(primary)) and not advanced(before, work.seen.others(primary))
+
+
+def _mute(node: NodeFacts) -> bool:
+    """Whether a machine is reached, and neither its server nor its data directory answers."""
+    return node.reachable and node.server is None and node.cluster is None and "cluster" in node.problems
+
+
+def _clients_cannot_write(work: Operation) -> bool:
     error = work.run.watch(
         "Write through the load balancer",
         lambda: try_write(work.run, _WRITE_LIMIT_S),

@@ -118,7 +118,7 @@ CANDIDATE_CHECKS: tuple[Check[CandidateView], ...] = (
     ),
     Check(
         "primary is heard",
-        "the standby's receiver is fresh",
+        "the standby's receiver is fresh, and the primary is neither seen stopped nor seen to commit nothing any more",
         lambda v: _answering(v) and v.hears_primary,
         Weight.REFUSE,
         "{standby} still receives WAL from the primary: it is alive.",
@@ -222,6 +222,7 @@ def may_fail_over(
     *,
     accept_data_loss: bool = False,
     begun_at: float | None = None,
+    stalled: bool = False,
 ) -> Decision[MayPromote]:
     """Say whether a standby may take over without its primary's help, with every reason against it.
 
@@ -234,12 +235,13 @@ def may_fail_over(
         now: the moment of the decision.
         accept_data_loss: turns the reasons about lag and synchrony, and only these, into warnings.
         begun_at: wall time at which the operation began, maybe in a run before this one; None: now.
+        stalled: the primary was seen to commit nothing any more; that it is heard says nothing.
 
     Raises:
         FactsTooOld: when facts are too old to decide on.
     """
     require_fresh([(standby.name, standby.observed_at), (primary.name, primary.observed_at)], now)
-    view = candidate_view(standby, primary, last, system_identifier, policy, now, begun_at)
+    view = candidate_view(standby, primary, last, system_identifier, policy, now, begun_at, stalled=stalled)
     return weigh(
         "may fail over",
         CANDIDATE_CHECKS,
@@ -258,6 +260,8 @@ def candidate_view(
     policy: Policy,
     now: Moment,
     begun_at: float | None = None,
+    *,
+    stalled: bool = False,
 ) -> CandidateView:
     """Condense facts to what the checks look at."""
     server, cluster = standby.server, standby.cluster
@@ -275,7 +279,7 @@ def candidate_view(
         same_system=None if identity is None else standby.system_identifier == identity,
         timeline_behind=standby.timeline is not None and standby.timeline < known_timeline,
         # A primary that is seen stopped cannot be heard; what the receiver tells is from before the stop.
-        hears_primary=_hears(standby) and not stopped(primary),
+        hears_primary=_hears(standby) and not stopped(primary) and not stalled,
         replay_paused=server is not None and server.replay_paused,
         lag_bytes=None if end is None or position is None else max(0, end - position.lsn),
         max_lag_bytes=policy.max_lag_bytes,

@@ -77,11 +77,14 @@ def how_to_restart(
         standbys: facts of the other database nodes.
         before: the same of the look before; empty when there was none.
     """
-    earlier = {node.name: node.position for node in before}
-    advanced = False
-    for node in standbys:
-        was, now = earlier.get(node.name), node.position
-        advanced = advanced or (was is not None and now is not None and now.lsn > was.lsn)
     receivers = [node.server.receiver for node in standbys if node.server is not None]
     heard = any(receiver is not None and receiver.fresh for receiver in receivers)
-    return first_match(RESTART_RULES, RestartView(server_state(primary), heard, advanced, primary.name))
+    view = RestartView(server_state(primary), heard, advanced(before, standbys), primary.name)
+    return first_match(RESTART_RULES, view)
+
+
+def advanced(before: Sequence[NodeFacts], standbys: Sequence[NodeFacts]) -> bool:
+    """Whether any standby has received more WAL since the look before."""
+    earlier = {node.name: node.position for node in before}
+    pairs = [(earlier.get(node.name), node.position) for node in standbys]
+    return any(was is not None and now is not None and now.lsn > was.lsn for was, now in pairs)

@@ -213,6 +213,11 @@ def test_a_receiver_that_was_fresh_a_moment_ago_is_no_veto_once_the_primary_is_s
     assert ask(standby(), old=stopped()).kind is MayPromote.ALLOW
 
 
+def test_a_receiver_that_is_fresh_is_no_veto_for_a_primary_that_commits_nothing() -> None:
+    assert names(ask(standby(), old=unreached())) == {"primary is heard"}
+    assert ask(standby(), old=unreached(), stalled=True).kind is MayPromote.ALLOW
+
+
 def test_overridden_settings_are_told_and_do_not_keep_harbor_down() -> None:
     candidate = standby(server_changes={"receiver": None}, cluster=cluster(auto_conf=("primary_conninfo",)))
     decision = ask(candidate)
