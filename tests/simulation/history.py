@@ -52,6 +52,8 @@ class Plan:
         fates: what becomes of the orchestrator at its n-th boundary: `kill`, `stall` for so many seconds, or `late`:
             the program that it sends is delivered so many seconds late.
         quiet_s: seconds after the last event before everything is repaired.
+        serves: nothing befalls but the primary, and what is wrong with it must not keep clients from writing until
+            then.
     """
 
     seed: int
@@ -59,6 +61,7 @@ class Plan:
     events: tuple[Event, ...] = ()
     fates: tuple[tuple[int, str, float], ...] = ()
     quiet_s: float = 120.0
+    serves: bool = False
 
 
 @dataclass
@@ -149,6 +152,8 @@ def _live(plan: Plan, world: World, cast: Cast, monitor: Monitor, stop: Callable
         last = max(last, event.at)
         engine.at(event.at, lambda event=event: apply(world, cast, event))  # type: ignore[misc]
     engine.run(3.0 + last + plan.quiet_s, stop)
+    if plan.serves:
+        monitor.at_the_repair()
     if monitor.found:
         return
     heal(world, cast)

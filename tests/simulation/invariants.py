@@ -14,6 +14,8 @@ PAST_RETURN = ("promoting", "promoted", "opening", "settling")
 LOCK = "/var/lib/harbor-ha/lock.json"
 # "A frozen virtual machine that wakes up may write for the second until its guard looks"; and its stop takes five.
 WAKING_S = 8.0
+# Clients and jobs write at least once a second.
+SERVED_S = 5.0
 # Steps after which "nothing was changed" is not so any more, unless the run has undone them.
 CHANGING = (
     "Fence over SSH",
@@ -268,6 +270,12 @@ class Monitor:
             lost = lost or "this one has stopped" in record.error
 
     # --- at the end ------------------------------------------------------------------------------------------------
+
+    def at_the_repair(self) -> None:
+        """Nothing was wrong but one machine, and whoever can replace it was called."""
+        waited = self.world.engine.now - self.world.served_at
+        if waited > SERVED_S:
+            self.violated("it serves again", f"no client's write was accepted for {waited:.0f} s")
 
     def at_the_end(self, why_not_healthy: str) -> None:
         """The failures are gone, and the operator has done what the documentation says."""

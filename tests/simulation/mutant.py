@@ -59,9 +59,9 @@ def failover(at: float, orchestrator: str = "o1", **more: Any) -> Event:
     return call(at, "failover", orchestrator, expected_primary=A, **more)
 
 
-def once(setting: Setting, *events: Event, quiet_s: float = 120.0) -> Plans:
+def once(setting: Setting, *events: Event, quiet_s: float = 120.0, serves: bool = False) -> Plans:
     """One history."""
-    return lambda: iter([plan(1, setting, list(events), quiet_s=quiet_s)])
+    return lambda: iter([plan(1, setting, list(events), quiet_s=quiet_s, serves=serves)])
 
 
 def at_boundaries(

@@ -157,6 +157,46 @@ FLOWS: tuple[Mutant, ...] = (
         ("required is kept",),
     ),
     Mutant(
+        "9",
+        "a node that cannot write keeps the lock from all",
+        (Edit("tasks.operation.store:_act", "raise Unwritable(", "raise NotMirrored("),),
+        once(CONFIRMED, event(3, "disk", A, "root", "full"), event(4, "hang", A), failover(20), serves=True),
+        ("it serves again",),
+    ),
+    Mutant(
+        "9",
+        "a fence over SSH that fails ends the failover",
+        (
+            Edit(
+                "flows.machinery.fence:Climb._over_ssh",
+                "if isinstance(error, LockLost) or (isinstance(error, Superseded) and self._node in work.locked):",
+                "if True:",
+            ),
+        ),
+        once(CONFIRMED, event(3, "disk", A, "disk", "hang"), failover(20), serves=True),
+        ("it serves again",),
+    ),
+    Mutant(
+        "9",
+        "a data disk that hangs is a primary that lives, as long as it is heard",
+        (Edit("flows.machinery.service:stalled", "if not _mute(work.seen.node(primary)) or", "if True or"),),
+        once(CONFIRMED, event(3, "disk", A, "disk", "hang"), failover(20), serves=True),
+        ("it serves again",),
+    ),
+    Mutant(
+        "10b",
+        "a machine that completes handshakes is one that lives",
+        (
+            Edit(
+                "flows.machinery.service:unresponsive",
+                "    witnesses = work.witnesses\n",
+                "    return False\n",
+            ),
+        ),
+        once(CONFIRMED, event(3, "freeze", A, 5000.0), failover(20), serves=True),
+        ("it serves again",),
+    ),
+    Mutant(
         "12",
         "a server in crash recovery is stopped",
         (

@@ -78,7 +78,8 @@ def small(seed: int = 1) -> Iterator[tuple[str, Plan]]:
             for setting in SETTINGS[:5]:
                 calls = [Event(20, "call", FAILOVER), Event(400, "call", FAILOVER)]
                 events = [*shifted(one, 3), *shifted(two, 3), *calls]
-                yield (f"{first}; {second}", plan(seed, setting, events))
+                serves = second == "nothing" and setting.fence_command
+                yield (f"{first}; {second}", plan(seed, setting, events, serves=serves))
 
 
 def plan(seed: int, setting: Setting, events: list[Event], **more: Any) -> Plan:
