@@ -34,22 +34,22 @@ def work(first: int, step: int, until: float, last: int | None, channel: "Channe
     """Run every `step`-th history from the first on; a story ends it."""
     logging.disable(logging.CRITICAL)
     part, mark, seed = Part(), time.process_time(), first
-    with seams.closed():
+    taken: coverage.Taken = set()
+    with seams.closed(), coverage.counted(taken):
         while time.time() < until and (last is None or seed < last) and not part.story:
-            with coverage.counted(part.taken):
-                outcome = run(drawn(seed))
+            outcome = run(drawn(seed))
             part.histories += 1
             part.excepted.update(outcome.excepted)
             if outcome.violations:
                 part.story = story_of(seed)
             seed += step
             if part.histories == CHUNK or part.story:
-                part.cpu_s = time.process_time() - mark
+                part.cpu_s, part.taken = time.process_time() - mark, set(taken)
                 channel.put(part)
                 story, mark = part.story, time.process_time()
                 part = Part(story=story)
     if part.histories:
-        part.cpu_s = time.process_time() - mark
+        part.cpu_s, part.taken = time.process_time() - mark, set(taken)
         channel.put(part)
 
 

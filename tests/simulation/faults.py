@@ -28,16 +28,22 @@ class Event:
         return f"{self.at:7.1f} s  {self.kind}({', '.join(map(str, self.args))})"
 
 
+# Of orchestrators, and of what they will meet: a guard sees the same after them.
+UNSEEN_BY_GUARDS = ("call", "alert", "check", "kill", "stall", "clone", "late_program", "fence")
+
+
 def apply(world: World, cast: Cast, event: Event) -> None:
     """Let it happen; the guards have looked a moment before."""
+    seen = event.kind not in UNSEEN_BY_GUARDS
     for guard in world.guards.values():
-        if guard.parked and guard.place.lives:
+        if seen and guard.parked and guard.place.lives:
             world.engine.wake(guard)
 
     def act() -> None:
         world.note(f"EVENT {event.kind}({', '.join(map(str, event.args))})")
         KINDS[event.kind](world, cast, *event.args)
-        world.changed()
+        if seen:
+            world.changed()
 
     world.engine.at(0.02, act)
 

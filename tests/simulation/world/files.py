@@ -24,6 +24,7 @@ UNSEEN_BY_GUARDS = (
     ".conf",
     ".service",
     "/paused.json",
+    "/witnessed.json",
 )
 
 
