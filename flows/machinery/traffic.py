@@ -42,20 +42,22 @@ def unstage(work: Operation) -> list[str]:
     """Point every Harbor at the old primary again; nothing was promoted.
 
     Returns:
-        which could not be, in words: at its next start it would use a standby, and nobody had said so.
+        which could not be, in words: it would use a standby, now or from its next start on, and nobody had said so.
     """
     site = work.run.site
     address = site.node(work.held.expected_primary).address
     if site.failover.repoint != "edit":
         return []
     work.run.try_each(harbor.repoint_core, harbor_paths(work), database_host=address)
-    work.run.try_each(harbor.restart_jobservice, harbor_paths(work), database_host=address)
-    return [
+    _, failed = work.run.try_each(harbor.restart_jobservice, harbor_paths(work), database_host=address)
+    away = [
         f"the Harbor of {node}, which is not reached, may be set to {work.held.target}: "
         "run bootstrap when it is back, which points every Harbor at the primary"
         for node in unreachable_harbors(work)
         if node not in work.never_staged
     ]
+    # What core uses is seen by every look.
+    return [*jobs_left_behind(failed, f"may use the database of {work.held.target}"), *away]
 
 
 def open_traffic(work: Operation, *, follow: Callable[[Operation], None] | None = None) -> None:
@@ -185,11 +187,11 @@ def restart_jobs(work: Operation, paths: list[str], database_host: str) -> None:
             work.run.try_each(harbor.wait_healthy, [path])
 
 
-def jobs_left_behind(failed: Mapping[str, str]) -> list[str]:
-    """Say which jobservice could not be restarted, and so still uses the old database."""
+def jobs_left_behind(failed: Mapping[str, str], does: str = "still uses the old database") -> list[str]:
+    """Say which jobservice could not be restarted, and what it does therefore."""
     by_hand = "`docker restart harbor-jobservice` there"
     return [
-        f"the jobservice of {path.split(' ')[0]} still uses the old database: {error} -> {by_hand}"
+        f"the jobservice of {path.split(' ')[0]} {does}: {error} -> {by_hand}"
         for path, error in failed.items()
     ]
 

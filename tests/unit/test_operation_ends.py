@@ -141,10 +141,14 @@ def test_each_step_says_for_which_operation_and_phase_it_is_done() -> None:
 class Tried(Steps):
     """Steps of which those on a node that is not reached would fail."""
 
+    failing = ""
+
     def try_each(
         self, step: Any, nodes: list[str], **plain: Any
     ) -> tuple[dict[str, Outcome], dict[str, str]]:
         self.done.append((step.name, plain))
+        if step.name == self.failing:
+            return {}, dict.fromkeys(nodes, "it did not end within 90 s")
         return {node: Outcome(True, "") for node in nodes}, {}
 
 
@@ -165,6 +169,22 @@ def test_a_harbor_that_is_not_reached_when_all_is_put_back_is_named() -> None:
     assert left[0].startswith(
         "the Harbor of node-a, which is not reached, may be set to node-b: run bootstrap"
     )
+
+
+def test_a_jobservice_that_does_not_come_back_when_all_is_put_back_is_named() -> None:
+    # node-a had booted with the address of the standby; the primary was restarted, and no look shows what its
+    # jobservice has asked core for: the site was HEALTHY, and its jobs wrote to nobody.
+    steps = Tried()
+    steps.failing = "Restart Harbor's jobservice"
+    nodes = {"node-a": SimpleNamespace(name="node-a", address="node-a", runs_harbor=True)}
+    nodes["node-b"] = SimpleNamespace(name="node-b", address="node-b", runs_harbor=False)
+    steps.site = SimpleNamespace(node=nodes.__getitem__, failover=SimpleNamespace(repoint="edit"))
+    seen = SiteLook((primary("node-a"), standby("node-b")), frozenset(nodes), 0.1)
+    work = Operation(cast(Protocol, steps), seen, record=replace(RECORD, staged=True), locked=set(nodes))
+    assert put_back(work) == [
+        "the jobservice of node-a may use the database of node-b: it did not end within 90 s "
+        "-> `docker restart harbor-jobservice` there"
+    ]
 
 
 def test_a_harbor_that_was_never_reached_was_never_told_of_the_target_and_nothing_is_said_of_it() -> None:
