@@ -1,7 +1,9 @@
 """Cures in flows and rules that are taken out."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
+from tests.simulation.history import Plan
 from tests.simulation.mutant import (
     CONFIRMED,
     KILL,
@@ -17,7 +19,7 @@ from tests.simulation.mutant import (
     once,
 )
 from tests.simulation.mutation import Edit, Without
-from tests.simulation.schedules import A, B
+from tests.simulation.schedules import A, B, plan
 
 # A is switched off and B promoted; A's WAL is not kept any more, so that rejoin has to copy.
 REPLACED = (
@@ -30,6 +32,14 @@ REPLACED = (
 
 # B has just been promoted; its SQL stalls for a moment, and A does not see it.
 UNSEEN = (event(6.2, "hang", B), event(6.2, "cut", A, B), event(60, "unhang", B))
+
+
+def _late_jobservice() -> Iterator[Plan]:
+    """A is switched off by the fence, boots with the address of B, and is the primary again; its jobservice is late."""
+    hangs = plan(1, CONFIRMED, [event(3, "disk", A, "disk", "hang"), failover(6)], quiet_s=200.0)
+    for number in range(91, 99):
+        yield replace(hangs, fates=((58, "kill", 0.0), (number, "late", 200.0)))
+
 
 FLOWS: tuple[Mutant, ...] = (
     Mutant(
@@ -334,6 +344,38 @@ FLOWS: tuple[Mutant, ...] = (
             event(6.2, "hang", B),
             call(20, "switchover", to=B),
             event(60, "unhang", B),
+        ),
+        ("it becomes healthy",),
+    ),
+    Mutant(
+        "S13",
+        "a jobservice that does not come back when all is put back is told by nobody",
+        (Edit("flows.machinery.traffic:unstage", "*jobs_left_behind(", "*jobs_left_behind({} and "),),
+        _late_jobservice,
+        ("check tells",),
+    ),
+    Mutant(
+        "S16",
+        "an operation that goes on keeps its number while none is higher",
+        (
+            Edit(
+                "flows.machinery.operation:Operation.resume",
+                "term = highest_term(self.seen.nodes) + 1",
+                "highest = highest_term(self.seen.nodes)\n"
+                "    term = record.term if record.term and record.term == highest else highest + 1",
+            ),
+        ),
+        at_boundaries(
+            14,
+            20,
+            KILL,
+            NO_COMMAND,
+            event(3, "down", "nas"),
+            event(3, "power_off", A),
+            failover(6),
+            event(60, "power_off", B),
+            event(65, "power_on", A),
+            failover(120, "o2"),
         ),
         ("it becomes healthy",),
     ),
