@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from blocks.problems import Problem, SiteFileInvalid
+from blocks.yaml_fault import yaml_fault
 
 
 @dataclass
@@ -26,22 +27,20 @@ class YamlSource:
 
 
 def read_yaml(path: Path) -> YamlSource:
-    """Read one YAML document from a file. Raise SiteFileInvalid when it is unreadable or not YAML."""
+    """Read one YAML document from a file. Raise SiteFileInvalid, which quotes nothing, when it is none."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise _refusal(path, "the file", f"cannot be read: {reason}", "a readable YAML file") from error
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         source = YamlSource(data=None)
         source.data = None if node is None else _plain(loader, node, "", source, ())
         return source
-    except yaml.YAMLError as error:
-        raise _syntax_refusal(path, text, error) from error
-    finally:
-        loader.dispose()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise _refusal(path, "the file", yaml_fault(text, error), "YAML, indented with spaces") from None
 
 
 def _plain(
@@ -83,23 +82,6 @@ def _duplicate(path: str, line: int, first: int) -> Problem:
             path, f"two nodes have this name, the other in line {first}", "one name for each node", line=line
         )
     return Problem(path, f"is given twice, first in line {first}", "remove one of the two", line=line)
-
-
-def _syntax_refusal(path: Path, text: str, error: yaml.YAMLError) -> SiteFileInvalid:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    if mark is None:
-        return _refusal(path, "the file", f"is not YAML: {error}", "YAML with spaces for indentation")
-    lines = text.splitlines()
-    line = lines[mark.line] if mark.line < len(lines) else ""
-    where = f"line {mark.line + 1}, column {mark.column + 1}"
-    if "\t" in line[: mark.column + 1]:
-        return _refusal(path, where, "is indented with a tab", "spaces: YAML does not allow tabs")
-    what = " ".join(
-        str(part) for part in (getattr(error, "context", None), getattr(error, "problem", None)) if part
-    )
-    return _refusal(
-        path, where, f"is not YAML: {what}", "check colons, quotes and the indentation around this line"
-    )
 
 
 def _refusal(path: Path, where: str, what: str, right: str) -> SiteFileInvalid:

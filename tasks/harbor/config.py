@@ -7,10 +7,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import YAMLError
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
 
 from blocks import HarborSite, OssBucket
+from blocks.yaml_fault import yaml_fault
 from tasks.errors import Refused
 from tasks.harbor.lint import lint
 from tasks.harbor.versions import Habits, Version, habits, parse_version
@@ -172,8 +172,8 @@ def _merge(target: CommentedMap, wanted: Mapping[str, Any]) -> None:
 def _load(text: str) -> CommentedMap:
     try:
         document = _yaml().load(text)
-    except YAMLError as error:
-        raise Refused("harbor.yml cannot be read.", [f"It is not valid YAML: {error}"]) from error
+    except Exception as error:  # besides YAMLError: ValueError for a 31st of February, TypeError…
+        raise Refused("harbor.yml cannot be read.", [yaml_fault(text, error)]) from None
     if not isinstance(document, CommentedMap):
         raise Refused("harbor.yml cannot be read.", ["It is not a mapping; was the installer unpacked?"])
     return document

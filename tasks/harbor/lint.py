@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from blocks.yaml_fault import duplicate_keys, yaml_fault
 from tasks.harbor.versions import Version, habits
 
 _CARRIED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.~-]*")
@@ -36,11 +37,17 @@ def lint(text: str, version: Version) -> list[str]:
     try:
         # The loader that prepare uses: YAML 1.1, where an unquoted 1_000 is a number.
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        return [f"It is not valid YAML: {error}"]
+        twice = duplicate_keys(text)
+    except (
+        Exception
+    ) as error:  # besides YAMLError: ValueError for a 31st of February, TypeError, RecursionError…
+        return [yaml_fault(text, error)]
     if not isinstance(document, dict):
         return ["It is not a mapping."]
-    problems = _addresses(document) + _data_volume(document, text)
+    problems = [
+        f"In line {line} stands a key that was given before: remove one of the two." for line in twice
+    ]
+    problems += _addresses(document) + _data_volume(document, text)
     problems += _database(document, version) + _redis(document)
     problems += _mandatory(document, version) + _storage(document, version)
     return problems

@@ -12,9 +12,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import YAMLError
 
 from blocks import HarborSite
+from blocks.yaml_fault import yaml_fault
 from tasks.errors import Refused
 from tasks.harbor.secrets import SecretsDiffer, random_text
 from tasks.harbor.versions import habits, parse_version
@@ -186,11 +186,8 @@ def _load(text: str | None) -> CommentedMap:
         return CommentedMap()
     try:
         document = YAML().load(text)
-    except YAMLError as error:
-        raise Refused(
-            "docker-compose.override.yml cannot be read.",
-            [f"It is not valid YAML: {error.__class__.__name__}."],
-        ) from None
+    except Exception as error:  # besides YAMLError: ValueError for a 31st of February…
+        raise Refused("docker-compose.override.yml cannot be read.", [yaml_fault(text, error)]) from None
     if not isinstance(document, CommentedMap):
         raise Refused("docker-compose.override.yml cannot be read.", ["It is not a mapping."])
     return document

@@ -20,7 +20,9 @@ def look(install_dir: str, sealed: List[str]) -> Dict[str, Any]:
     files = {"harbor_yml": "harbor.yml", "template": "harbor.yml.tmpl"}
     found = {name: read(install_dir + "/" + file) for name, file in files.items()}
     texts: Dict[str, Any] = {
-        name: None if data is None else data.decode("utf-8") for name, data in found.items()
+        # Text in another encoding is refused by whoever reads it, in a sentence.
+        name: None if data is None else data.decode("utf-8", "surrogateescape")
+        for name, data in found.items()
     }
     return dict(texts, seals={path: seal(path) for path in sealed})
 

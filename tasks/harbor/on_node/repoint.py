@@ -66,7 +66,8 @@ def edits(home: str, host: str) -> Dict[str, str]:
     for path, rule in rules.items():
         data = read(path)
         if data is not None:
-            text = data.decode("utf-8")
+            # Bytes in an operator's remark that are no UTF-8 are kept: no failover may end at one.
+            text = data.decode("utf-8", "surrogateescape")
             if rule(text) != text:
                 found[path] = rule(text)
     return found
@@ -81,7 +82,7 @@ def edit(home: str, host: str) -> List[str]:
     was_prepared = prepared.get("inputs") == prepare_inputs(home, prepared.get("flags", []))
     was_started = started.get("inputs") == start_inputs(home)
     for path, text in wanted.items():
-        write(path, text.encode("utf-8"), 0o600, like=path)
+        write(path, text.encode("utf-8", "surrogateescape"), 0o600, like=path)
     if was_prepared:
         record(PREPARED, dict(prepared, inputs=prepare_inputs(home, prepared.get("flags", []))))
     if was_started:
