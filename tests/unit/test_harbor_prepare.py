@@ -25,7 +25,7 @@ echo "$TERM $host $*" >> calls
 mkdir -p input && cp harbor.yml input/
 rm -rf common/config && mkdir -p common/config
 [ -e die ] && kill -9 $$
-[ -e fail ] && echo 'Error happened in config validation...' && exit 255
+[ -e fail ] && echo 'Error happened in config validation...' && cat fail && exit 255
 mkdir -p common/config/core common/config/jobservice
 echo "SECRET=$(date +%N)" > common/config/core/env
 echo x > common/config/jobservice/env
@@ -169,6 +169,17 @@ def test_a_failed_prepare_leaves_the_configuration_from_before(
     assert not (home / "input").exists(), "its copy of harbor.yml has all the passwords"
     (home / "fail").unlink()
     assert prepared(site, node)
+
+
+def test_what_prepare_quotes_of_harbor_yml_is_not_passed_on(
+    site: HarborSite, home: Path, node: NodeInDirectory
+) -> None:
+    configured(site, node)
+    secrets = [site.harbor.admin_password.get_secret_value(), site.redis.password.get_secret_value()]
+    (home / "fail").write_text(f"found '{secrets[0]}' and redis://:{secrets[1]}@10.20.0.10:6379/1")
+    with pytest.raises(prepare.PrepareFailed, match="redis://") as caught:
+        prepared(site, node)
+    assert not any(secret in str(caught.value) for secret in secrets)
 
 
 def test_a_prepare_that_was_killed_is_repeated_and_its_copy_is_not_lost(

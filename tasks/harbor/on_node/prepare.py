@@ -4,7 +4,7 @@ import glob
 import os
 import re
 import sys
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 from tasks.on_node.files import make_directories, move, new_directory, remove_tree
 from tasks.on_node.lib import (
@@ -124,8 +124,16 @@ def refused_by(compose: List[str], install_dir: str) -> str:
     return "{} {} does not take {}: {}".format(" ".join(compose), version, COMPOSE_FILE, said)
 
 
+def secrets_of(harbor_yml: str) -> Set[str]:
+    """Find the values of harbor.yml that are secrets by their key, in whatever style they are written."""
+    keys = r"\w*(?:password|secret|token|accesskeyid|accesskey|accountkey|credentials)\w*"
+    return set(re.findall("(?i)" + keys + r"[\"']?\s*:\s*[\"']?([^\s\"',}]{4,})", harbor_yml))
+
+
 def without_values(said: str, install_dir: str) -> str:
-    """Take out of a text what the containers' environments hold: compose quotes what it cannot read."""
+    """Take out of a text what the containers' environments and harbor.yml hold: compose and prepare quote it."""
+    for secret in secrets_of((read(install_dir + "/harbor.yml") or b"").decode("utf-8", "replace")):
+        said = said.replace(secret, "...")
     text = (read(install_dir + "/" + OVERRIDE) or b"").decode("utf-8", "replace")
     values = set(re.findall(r"[A-Z][A-Z0-9_]*\s*[:=]\s*[\"']?([^\s\"',}\]]+)", text))
     for path in glob.glob(install_dir + "/common/config/*/env"):
@@ -162,7 +170,8 @@ def prepare(given: Dict[str, Any]) -> Dict[str, Any]:
     remove_tree(home + "/input")
     if status != 0 or not complete(home):
         put_back(home, aside)
-        why = "./prepare ended with status {}: {}".format(status, (out + err)[-3000:].strip())
+        said = without_values((out + err)[-3000:].strip(), home)
+        why = "./prepare ended with status {}: {}".format(status, said)
         return {"state": "failed", "why": why}
     align(home, compose)
     refusal = refused_by(compose, home)
