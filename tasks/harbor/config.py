@@ -13,7 +13,9 @@ from blocks import HarborSite, OssBucket
 from blocks.yaml_fault import yaml_fault
 from tasks.errors import Refused
 from tasks.harbor.lint import lint
+from tasks.harbor.lint_sections import REDIS_KEYS
 from tasks.harbor.versions import Habits, Version, habits, parse_version
+from tasks.harbor.yaml_edit import commented_out
 
 # Harbor's own default of 0 means unlimited. Two nodes with a core and a jobservice each share the server's
 # 100 connections with replication, the probe and the administrator.
@@ -53,6 +55,7 @@ def render(
         Refused: the base cannot be read, or the result would not survive Harbor's `prepare`.
     """
     version = parse_version(site.harbor.version)
+    base = commented_out(base, removed(base, version))
     base = _plain_data_volume(base, site.harbor.data_volume.rstrip("/"))
     document = _load(base)
     before = _plain(document)
@@ -64,6 +67,19 @@ def render(
     if problems:
         raise Refused("harbor.yml would not survive Harbor's prepare.", problems)
     return text
+
+
+def removed(base: str, version: Version) -> list[str]:
+    """Name the keys of a harbor.yml that `render` makes remarks of: they change what the site file says of Redis.
+
+    Raises:
+        Refused: the base cannot be read.
+    """
+    document = _load(base)
+    redis = document.get("external_redis")
+    strange = sorted(set(map(str, redis)) - REDIS_KEYS) if isinstance(redis, Mapping) else []
+    own = ["redis"] if habits(version).redis_section and document.get("redis") else []
+    return [f"external_redis.{key}" for key in strange] + own
 
 
 def oss_storage(bucket: OssBucket, version: Version, directory: str) -> dict[str, Any]:
@@ -103,14 +119,25 @@ def _apply(document: CommentedMap, site: HarborSite, version: Version, host: str
             "external_redis": _redis(site, known),
         },
     )
+    _complete(document)
     if known.job_loggers:
-        _merge(document, {"jobservice": {}})
-        jobservice = document["jobservice"]
-        jobservice["job_loggers"] = ["STD_OUTPUT", "DB"]
-        jobservice.setdefault("logger_sweeper_duration", 1)
+        document["jobservice"]["job_loggers"] = ["STD_OUTPUT", "DB"]
     if known.sweeper_and_hook_timeout:
-        _merge(document, {"jobservice": {}, "notification": {}})
+        document["jobservice"].setdefault("logger_sweeper_duration", 1)
         document["notification"].setdefault("webhook_job_http_client_timeout", 3)
+
+
+def _complete(document: CommentedMap) -> None:
+    # A file that came through several versions lacks what was added later. With the values of Harbor's own template.
+    _merge(document, {"jobservice": {}, "notification": {}, "log": {}})
+    document["jobservice"].setdefault("max_job_workers", 10)
+    document["notification"].setdefault("webhook_job_max_retry", 3)
+    log = document["log"]
+    log.setdefault("level", "info")
+    if not log.get("local"):
+        # Until 2.0 it stood beside the level.
+        old = {"rotate_count": 50, "rotate_size": "200M", "location": "/var/log/harbor"}
+        log["local"] = {key: log.get(key, value) for key, value in old.items()}
 
 
 def _plain_data_volume(text: str, directory: str) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 
 from blocks.yaml_fault import duplicate_keys, yaml_fault
+from tasks.harbor import lint_sections as sections
+from tasks.harbor.lint_sections import at
 from tasks.harbor.versions import Version, habits
 
 _CARRIED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.~-]*")
@@ -21,7 +23,9 @@ _PLACEHOLDERS = ("/your/certificate/path", "/your/private/key/path", "reg.mydoma
 
 def wrapper_data_volume(text: str) -> list[str]:
     """Read data_volume as prepare's wrapper does: `grep '^[^#]*data_volume:' | awk '{print $NF}'`."""
-    return [line.split()[-1] for line in text.splitlines() if re.match(r"[^#]*data_volume:", line)]
+    # By line feeds alone: in a file from Windows the value ends with a carriage return, for docker too.
+    lines = [line for line in text.split("\n") if re.match(r"[^#]*data_volume:", line)]
+    return [re.split(r"[ \t]+", line.rstrip(" \t"))[-1] for line in lines]
 
 
 def lint(text: str, version: Version) -> list[str]:
@@ -38,40 +42,33 @@ def lint(text: str, version: Version) -> list[str]:
         # The loader that prepare uses: YAML 1.1, where an unquoted 1_000 is a number.
         document = yaml.safe_load(text)
         twice = duplicate_keys(text)
-    except (
-        Exception
-    ) as error:  # besides YAMLError: ValueError for a 31st of February, TypeError, RecursionError…
+    except Exception as error:  # besides YAMLError: ValueError for a 31st of February, TypeError…
         return [yaml_fault(text, error)]
     if not isinstance(document, dict):
         return ["It is not a mapping."]
     problems = [
         f"In line {line} stands a key that was given before: remove one of the two." for line in twice
     ]
+    problems += sections.no_sections(document)
     problems += _addresses(document) + _data_volume(document, text)
     problems += _database(document, version) + _redis(document)
-    problems += _mandatory(document, version) + _storage(document, version)
-    return problems
-
-
-def _at(document: Any, path: str) -> Any:
-    for key in path.split("."):
-        if not isinstance(document, Mapping):
-            return None
-        document = document.get(key)
-    return document
+    problems += sections.missing(document, version)
+    problems += sections.wrong_values(document, version)
+    problems += sections.other_meaning(document, version)
+    return problems + _storage(document, version)
 
 
 def _addresses(document: Mapping[str, Any]) -> list[str]:
     problems = []
-    hostname = str(_at(document, "hostname") or "")
+    hostname = str(at(document, "hostname") or "")
     if hostname in ("", "127.0.0.1", "localhost", *_PLACEHOLDERS):
         problems.append(f"hostname is {hostname!r}; it must be the load balancer's name.")
-    if _at(document, "https") is not None:
+    if at(document, "https") is not None:
         for key in ("certificate", "private_key"):
-            path = _at(document, f"https.{key}")
+            path = at(document, f"https.{key}")
             if not path or path in _PLACEHOLDERS:
                 problems.append(f"https.{key} is {path!r}; give the file, or remove https.")
-    password = str(_at(document, "harbor_admin_password") or "")
+    password = str(at(document, "harbor_admin_password") or "")
     if not password or _ADMIN_BREAKERS.search(password):
         problems.append(
             "harbor_admin_password is empty or has spaces, quotes, $, #, ` or \\; compose changes them."
@@ -80,7 +77,7 @@ def _addresses(document: Mapping[str, Any]) -> list[str]:
 
 
 def _data_volume(document: Mapping[str, Any], text: str) -> list[str]:
-    found, meant = wrapper_data_volume(text), _at(document, "data_volume")
+    found, meant = wrapper_data_volume(text), at(document, "data_volume")
     if found == [meant] and str(meant).startswith("/"):
         return []
     return [
@@ -94,14 +91,14 @@ def _database(document: Mapping[str, Any], version: Version) -> list[str]:
     names = ["harbor"]
     if habits(version).notary:
         names += [
-            name for name in ("notary_signer", "notary_server") if _at(document, f"external_database.{name}")
+            name for name in ("notary_signer", "notary_server") if at(document, f"external_database.{name}")
         ]
     for name in names:
-        for key in ("host", "port", "db_name", "username", "password"):
+        for key in ("host", "port", "db_name", "username", "password", "ssl_mode"):
             # `host: null` passes prepare and becomes POSTGRESQL_HOST=None.
-            if _at(document, f"external_database.{name}.{key}") in (None, ""):
+            if at(document, f"external_database.{name}.{key}") in (None, ""):
                 problems.append(f"external_database.{name}.{key} is missing.")
-        if not _carried(_at(document, f"external_database.{name}.password")):
+        if not _carried(at(document, f"external_database.{name}.password")):
             problems.append(
                 f"external_database.{name}.password has characters other than A-Z a-z 0-9 _ . ~ -."
             )
@@ -110,30 +107,19 @@ def _database(document: Mapping[str, Any], version: Version) -> list[str]:
 
 def _redis(document: Mapping[str, Any]) -> list[str]:
     problems = []
-    if not _at(document, "external_redis.host"):
+    if not at(document, "external_redis.host"):
         problems.append("external_redis.host is missing; each node would start a Redis of its own.")
-    password = _at(document, "external_redis.password")
+    password = at(document, "external_redis.password")
     if password is not None and not _carried(password):
         problems.append("external_redis.password has characters other than A-Z a-z 0-9 _ . ~ -.")
     return problems
 
 
-def _mandatory(document: Mapping[str, Any], version: Version) -> list[str]:
-    known = habits(version)
-    wanted = ["jobservice.max_job_workers", "log.level"]
-    if known.sweeper_and_hook_timeout:
-        wanted += ["jobservice.logger_sweeper_duration", "notification.webhook_job_http_client_timeout"]
-    if known.job_loggers:
-        wanted.append("jobservice.job_loggers")
-    return [
-        f"{path} is missing; prepare of {version} needs it." for path in wanted if _at(document, path) is None
-    ]
-
-
 def _storage(document: Mapping[str, Any], version: Version) -> list[str]:
-    redirect = _at(document, "storage_service.redirect")
+    redirect = at(document, "storage_service.redirect")
     right = habits(version).redirect_key
-    if isinstance(redirect, Mapping) and right not in redirect:
+    # An empty one is none for prepare.
+    if isinstance(redirect, Mapping) and redirect and right not in redirect:
         return [f"storage_service.redirect needs the key {right!r} in Harbor {version}."]
     return []
 

@@ -80,7 +80,8 @@ def configure(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
     if text != files.harbor_yml:
         # It holds all the passwords; the installer's own harbor.yml is readable by everybody.
         host.put(f"{site.harbor.install_dir.rstrip('/')}/harbor.yml", text, mode=0o600)
-        written.append("harbor.yml")
+        gone = config.removed(base, parse_version(site.harbor.version))
+        written.append(f"harbor.yml (made remarks of {', '.join(gone)})" if gone else "harbor.yml")
     return (
         changed(f"wrote {', '.join(written)}") if written else unchanged("harbor.yml is as the site wants it")
     )

@@ -37,6 +37,7 @@ class Habits:
             notification.webhook_job_http_client_timeout are mandatory.
         compose_version: the `version` line of the generated docker-compose.yml; compose 1 refuses an
             override file with another one.
+        redis_section: a section `redis` is read, and wins over external_redis.
         components: what `install.sh` and `prepare` accept as --with-….
         starts_read_only: core starts on a standby; older ones make a table first, end with FATAL, and their restarts
             back off.
@@ -48,6 +49,7 @@ class Habits:
     chartmuseum: bool
     sweeper_and_hook_timeout: bool
     compose_version: str | None
+    redis_section: bool
     components: tuple[str, ...]
     starts_read_only: bool
 
@@ -84,6 +86,7 @@ def habits(version: Version) -> Habits:
         chartmuseum=chartmuseum,
         sweeper_and_hook_timeout=minor >= (2, 8),
         compose_version="2.3" if minor <= (2, 11) else None,
+        redis_section=minor >= (2, 7),
         components=components,
         starts_read_only=minor >= (2, 5),
     )

@@ -72,10 +72,10 @@ def test_a_quoted_or_remarked_data_volume_is_written_plainly(line: str, tmp_path
 
 
 def test_what_the_operator_added_stays(tmp_path: Path) -> None:
-    base = template("v2.13") + "metric:\n  enabled: true # for Prometheus\n  port: 9090\n"
+    base = template("v2.13") + "metric:\n  enabled: true # for Prometheus\n  port: 9090\n  path: /metrics\n"
     text = render(base, site_of(tmp_path), "10.20.0.11")
     assert "  enabled: true # for Prometheus\n" in text
-    assert yaml.safe_load(text)["metric"] == {"enabled": True, "port": 9090}
+    assert yaml.safe_load(text)["metric"] == {"enabled": True, "port": 9090, "path": "/metrics"}
 
 
 def test_another_primary_changes_its_host_and_nothing_else(tmp_path: Path) -> None:
