@@ -2,11 +2,11 @@
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
 
 from blocks import HarborSite, OssBucket
@@ -121,10 +121,38 @@ def _apply(document: CommentedMap, site: HarborSite, version: Version, host: str
     )
     _complete(document)
     if known.job_loggers:
-        document["jobservice"]["job_loggers"] = ["STD_OUTPUT", "DB"]
+        _set_list(document["jobservice"], "job_loggers", ["STD_OUTPUT", "DB"])
     if known.sweeper_and_hook_timeout:
         document["jobservice"].setdefault("logger_sweeper_duration", 1)
         document["notification"].setdefault("webhook_job_http_client_timeout", 3)
+
+
+def _set_list(section: CommentedMap, key: str, wanted: Sequence[str]) -> None:
+    present = section.get(key)
+    if not isinstance(present, CommentedSeq):
+        section[key] = list(wanted)
+        return
+    # Item by item: with the list its remarks would go, and those below an item with that.
+    while len(present) > len(wanted):
+        _hand_down(present, len(present) - 1, len(present) - 2)
+        del present[-1]
+    short = len(present) < len(wanted)
+    last = len(present) - 1
+    for position, item in enumerate(wanted):
+        if position == len(present):
+            present.append(item)
+        elif present[position] != item:
+            present[position] = item
+    if short:
+        _hand_down(present, last, len(present) - 1)
+
+
+def _hand_down(present: CommentedSeq, source: int, target: int) -> None:
+    remarks, there = present.ca.items.pop(source, None), present.ca.items.get(target)
+    if remarks and there and remarks[0] and there[0]:
+        there[0].value += remarks[0].value
+    elif remarks:
+        present.ca.items[target] = remarks
 
 
 def _complete(document: CommentedMap) -> None:

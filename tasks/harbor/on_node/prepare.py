@@ -33,7 +33,8 @@ VERSION_LINE = "version: '2.3'\n"
 def prepare_inputs(install_dir: str, flags: List[str]) -> str:
     """Hash everything that prepare's result depends on: harbor.yml, flags, certificate files."""
     text = read(install_dir + "/harbor.yml") or b""
-    files = re.findall(rb"(?m)^  (?:certificate|private_key):\s*[\"']?([^\s\"']+)", text)
+    # In any style and indentation; one too many, such as in a remark, does no harm.
+    files = re.findall(rb"(?:certificate|private_key)[\"']?[ \t]*:\s*[\"']?([^\s\"',}]+)", text)
     return fingerprint(text, " ".join(flags).encode(), *[read(os.fsdecode(path)) for path in sorted(files)])
 
 

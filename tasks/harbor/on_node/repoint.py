@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Match, Optional
 
 from tasks.harbor.on_node.clone import NEXT, EngineRefused, described, stage, switch
 from tasks.harbor.on_node.containers import (
@@ -31,18 +31,31 @@ READERS = ("exporter", "notary-server", "notary-signer")
 UNTOLD = "harbor_untold.json"
 
 
+# The lines of external_database: to the next key at the margin.
+SECTION = re.compile(r"(?m)^\ufeff?([\"']?)external_database\1[ \t]*:[^\n]*(?:\n(?![^\s#}\]])[^\n]*)*")
+# What stands in them. A remark and a quoted text are passed over whole, so that nothing in them is taken for a key;
+# a value may be on the line below its key, but the next key is no value.
+TOKEN = re.compile(
+    r"""(?mx)
+    (?:^|(?<=\s)) \#[^\n]*
+    | (?P<key> (?:^|(?<=[\s{,])) (?P<quote>["']?) host (?P=quote) [ \t]* : (?=[\s"'&*!]|$)
+        [ \t]* (?:\r?\n[ \t]+(?=\S)(?![^\s:]+[ \t]*:(?:\s|$)))? (?:[&!]\S*[ \t]+)* )
+      (?: "[^"\n]*" | '[^'\n]*' | [^\s,}\#]* )
+    | (?<=[\s{,\[:]) (?: "(?:\\.|[^"\\\n])*" | '(?:\'\'|[^'\n])*' )
+    """
+)
+
+
 def with_host(text: str, host: str) -> str:
-    """Set every `host` under `external_database` of a harbor.yml; nothing else in it changes."""
-    lines = text.split("\n")
-    inside = False
-    for number, line in enumerate(lines):
-        if re.match(r"[^\s#]", line):
-            inside = line.startswith("external_database:")
-        elif inside:
-            found = re.match(r"(\s+host:\s*)(?:\"[^\"]*\"|'[^']*'|[^\s#]*)(.*)$", line)
-            if found:
-                lines[number] = found.group(1) + host + found.group(2)
-    return "\n".join(lines)
+    """Set every `host` under `external_database` of a harbor.yml, whatever its style; nothing else in it changes."""
+
+    def value(found: "Match[str]") -> str:
+        key = found.group("key")
+        if key is None:
+            return found.group(0)
+        return key + ("" if key[-1].isspace() else " ") + host
+
+    return SECTION.sub(lambda section: TOKEN.sub(value, section.group(0)), text)
 
 
 def with_variable(text: str, name: str, value: str) -> str:
