@@ -15,6 +15,7 @@ from tasks.errors import Refused
 from tasks.harbor.lint import lint
 from tasks.harbor.lint_sections import REDIS_KEYS
 from tasks.harbor.versions import Habits, Version, habits, parse_version
+from tasks.harbor.web import clients_address, same_address
 from tasks.harbor.yaml_edit import commented_out
 
 # Harbor's own default of 0 means unlimited. Two nodes with a core and a jobservice each share the server's
@@ -62,8 +63,9 @@ def render(
     _apply(document, site, version, database_host, database_port or site.postgres.port)
     if storage is not None:
         _merge(document, {"storage_service": dict(storage)})
+    problems = _address_problems(document, site)
     text = base if _plain(document) == before else _dump(document)
-    problems = lint(text, version)
+    problems += lint(text, version)
     if problems:
         raise Refused("harbor.yml would not survive Harbor's prepare.", problems)
     return text
@@ -153,6 +155,20 @@ def _hand_down(present: CommentedSeq, source: int, target: int) -> None:
         there[0].value += remarks[0].value
     elif remarks:
         present.ca.items[target] = remarks
+
+
+def _address_problems(document: CommentedMap, site: HarborSite) -> list[str]:
+    # Harbor tells clients where to fetch their token: external_url, else its own name with the node's port, which
+    # is not the balancer's where that passes 443 on to 8443.
+    wanted, told = clients_address(site), document.get("external_url")
+    if told is None and site.harbor.https_port != site.balancer.port:
+        document["external_url"] = wanted
+    if told is None or same_address(str(told), wanted):
+        return []
+    return [
+        f"external_url is {str(told)[:200]}, where clients would be sent for their token; the site file says that "
+        f"they come to {wanted}: remove external_url, or correct harbor.hostname and balancer.port."
+    ]
 
 
 def _complete(document: CommentedMap) -> None:

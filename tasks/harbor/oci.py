@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tasks.errors import HarborHaError
-from tasks.harbor.web import Answer, Endpoint, HarborRefused, Session
+from tasks.harbor.web import Answer, Endpoint, HarborRefused, Session, same_address
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -197,12 +197,32 @@ class Registry:
 
     def _new_token(self, challenge: str, repository: str) -> str:
         said = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+        self._refuse_foreign(said.get("realm", ""))
         scope = quote(f"repository:{repository}:pull,push", safe=":,/")
         target = f"{said['realm']}?service={quote(said.get('service', 'harbor-registry'))}&scope={scope}"
         answer = self._session.request("GET", target, headers=self._session.endpoint.authorization())
         self._expect(answer, 200, "request for a token")
-        document = answer.json()
-        return str(document.get("token") or document["access_token"])
+        try:
+            document = answer.json()
+            return str(document.get("token") or document["access_token"])
+        except (ValueError, KeyError, AttributeError):
+            raise HarborHaError(
+                "The answer to a request for a token has no token.",
+                where=f"{self._session.endpoint.address}:{self._session.endpoint.port}",
+                remedy="Look at what answers at /service/token there; something may stand before Harbor.",
+            ) from None
+
+    def _refuse_foreign(self, realm: str) -> None:
+        # A client goes to the realm, wherever that is; asking here all the same would prove nothing for it.
+        endpoint = self._session.endpoint
+        if same_address(realm, endpoint.told or f"https://{endpoint.hostname}"):
+            return
+        raise HarborHaError(
+            f"Clients are sent to {realm[:200] or 'nowhere'} for their token, and the site is at {endpoint.told}.",
+            where=f"{endpoint.address}:{endpoint.port}",
+            meaning="They cannot log in, although Harbor says that it is healthy.",
+            remedy="Correct external_url in harbor.yml, or harbor.hostname and balancer.port, and run bootstrap.",
+        )
 
     def _expect(self, answer: Answer, status: int, what: str) -> None:
         if answer.status != status:

@@ -72,6 +72,7 @@ class Endpoint:
         hostname: the site's name: SNI, Host header, and what the certificate must be for.
         certificate: PEM chain that is trusted in addition to the system's authorities.
         user, password: for Basic authentication.
+        told: where clients are told to come, `https://NAME[:PORT]`; "" where it is not known.
     """
 
     address: str
@@ -80,11 +81,32 @@ class Endpoint:
     certificate: str = field(repr=False)
     user: str = "admin"
     password: str = field(default="", repr=False)
+    told: str = ""
 
     def authorization(self) -> dict[str, str]:
         """Give the header of Basic authentication."""
         token = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
         return {"Authorization": f"Basic {token}"}
+
+
+def clients_address(site: HarborSite) -> str:
+    """Give the address at which clients reach the site, as they write it."""
+    port = site.balancer.port
+    return f"https://{site.harbor.hostname}" + ("" if port == 443 else f":{port}")
+
+
+def same_address(one: str, other: str) -> bool:
+    """Tell whether two addresses lead to the same scheme, name and port."""
+    return _origin(one) is not None and _origin(one) == _origin(other)
+
+
+def _origin(address: str) -> tuple[str, str, int] | None:
+    try:
+        parts = urlsplit(address)
+        usual = {"https": 443, "http": 80}.get(parts.scheme, 0)
+        return (parts.scheme, parts.hostname or "", parts.port or usual) if parts.hostname else None
+    except ValueError:
+        return None
 
 
 def through_balancer(site: HarborSite) -> Endpoint:
@@ -222,4 +244,5 @@ def _endpoint(site: HarborSite, address: str, port: int) -> Endpoint:
         harbor.hostname,
         harbor.certificate,
         password=harbor.admin_password.get_secret_value(),
+        told=clients_address(site),
     )

@@ -23,6 +23,8 @@ class LoopbackHarbor(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.health: dict[str, Any] = {"status": "healthy", "components": []}
         self.read_only = False
+        self.realm = f"https://{HOSTNAME}/service/token"
+        self.challenge = ""
         self.refusal: tuple[int, Any] | None = None
         self.refusals: int | None = None
         self.corrupt: str | None = None
@@ -106,8 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _registry(self, path: str, query: dict[str, list[str]], body: bytes) -> None:
         server, reference = self.server, path.rpartition("/")[2]
         if not self.headers.get("Authorization", "").startswith("Bearer token-for-repository:"):
-            realm = f'Bearer realm="https://{HOSTNAME}/service/token",service="harbor-registry"'
-            self._answer(401, None, {"Www-Authenticate": realm})
+            said = server.challenge or f'Bearer realm="{server.realm}",service="harbor-registry"'
+            self._answer(401, None, {"Www-Authenticate": said})
         elif path.endswith("/blobs/uploads/"):
             self._answer(202, None, {"Location": f"https://{HOSTNAME}{path}session?_state=x"})
         elif "/blobs/uploads/" in path:
