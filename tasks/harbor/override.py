@@ -41,8 +41,19 @@ def pinned(text: str | None) -> dict[str, str]:
     document = _load(text)
     environment = _at(document, "services", "core", "environment") or {}
     if isinstance(environment, list):
-        environment = dict(str(item).partition("=")[::2] for item in environment)
+        environment = _pairs(environment)
+    if not isinstance(environment, Mapping):
+        return {}
     return {name: str(environment[name]) for name in PINNED if environment.get(name)}
+
+
+def objections(text: str | None, site: HarborSite) -> list[str]:
+    """List what `merged` would refuse, before anything is changed."""
+    try:
+        merged(text, site, dict.fromkeys(PINNED, ""), None)
+    except Refused as refused:
+        return list(refused.reasons)
+    return []
 
 
 def merged(text: str | None, site: HarborSite, secrets: Mapping[str, str], base_version: str | None) -> str:
@@ -58,10 +69,11 @@ def merged(text: str | None, site: HarborSite, secrets: Mapping[str, str], base_
         The new text; the same text when it has everything.
 
     Raises:
-        Refused: the existing file cannot be read.
+        Refused: the existing file cannot be read, or something stands where the site's entries belong.
     """
     document = _load(text)
     before = _plain(document)
+    _refuse_strange(document)
     if base_version is None:
         document.pop("version", None)
     else:
@@ -74,7 +86,8 @@ def merged(text: str | None, site: HarborSite, secrets: Mapping[str, str], base_
     # The NAS itself, not <data_volume>/registry: a bind by this form fails when the source is missing, so a
     # node that boots before its NAS is mounted does not collect pushes on its own disk.
     for service in ("registry", "registryctl"):
-        _set_volume(document["services"].setdefault(service, CommentedMap()), site.nas.registry, "/storage")
+        _merge(document, {"services": {service: {}}})
+        _set_volume(document["services"][service], site.nas.registry, "/storage")
     # pg_hba.conf admits Harbor's containers by their subnet, so compose must not choose another one.
     subnet = {"ipam": {"config": [{"subnet": site.harbor.network}]}}
     _merge(document, {"networks": {"harbor": subnet}})
@@ -149,7 +162,7 @@ def _base_version(site: HarborSite, compose: str | None) -> str | None:
 
 def _set_volume(service: CommentedMap, source: str, target: str) -> None:
     wanted = {"type": "bind", "source": source, "target": target}
-    volumes = service.setdefault("volumes", [])
+    volumes = service.get("volumes") or []
     others = [volume for volume in volumes if not _is_at(volume, target)]
     if len(others) == len(volumes) - 1 and wanted in [_plain(volume) for volume in volumes]:
         return
@@ -168,14 +181,50 @@ def _at(document: Any, *keys: str) -> Any:
     return document
 
 
+def _pairs(environment: list[Any]) -> dict[str, str | None]:
+    # A name alone is what compose takes from the shell that starts it; as an empty text it would be emptied.
+    split = [str(item).partition("=") for item in environment]
+    return {name: value if sign else None for name, sign, value in split}
+
+
+def _refuse_strange(document: CommentedMap) -> None:
+    services = {f"services.{name}": ("services", name) for name in (*_USERS, "registry")}
+    sections = {"services": ("services",), **services, "networks": ("networks",)}
+    sections |= {
+        "networks.harbor": ("networks", "harbor"),
+        "networks.harbor.ipam": ("networks", "harbor", "ipam"),
+    }
+    found = {name: _at(document, *keys) for name, keys in sections.items()}
+    reasons = [
+        f"{name} is not a section with keys."
+        for name, at in found.items()
+        if at and not isinstance(at, Mapping)
+    ]
+    for service in (*_USERS, "registry"):
+        environment, volumes = (_at(document, "services", service, key) for key in ("environment", "volumes"))
+        if environment and not isinstance(environment, Mapping | list):
+            reasons.append(f"services.{service}.environment is neither a list nor a section with keys.")
+        if volumes and not isinstance(volumes, list):
+            reasons.append(f"services.{service}.volumes is not a list.")
+    if _at(document, "networks", "harbor", "external"):
+        reasons.append(
+            "networks.harbor is external, and the site gives it the subnet of harbor.network, by which PostgreSQL "
+            "admits Harbor's containers: remove `external`; a service may join another network beside it."
+        )
+    config = _at(document, "networks", "harbor", "ipam", "config")
+    if config and not isinstance(config, list):
+        reasons.append("networks.harbor.ipam.config is not a list.")
+    if reasons:
+        raise Refused("docker-compose.override.yml cannot be completed.", reasons)
+
+
 def _merge(target: CommentedMap, wanted: Mapping[str, Any]) -> None:
     for key, value in wanted.items():
         if isinstance(value, Mapping):
             if not isinstance(target.get(key), Mapping):
                 # An environment given as a list is the same thing; its entries must not be lost.
                 listed = target.get(key)
-                pairs = [str(item).partition("=")[::2] for item in listed] if isinstance(listed, list) else []
-                target[key] = CommentedMap(pairs)
+                target[key] = CommentedMap(_pairs(listed) if isinstance(listed, list) else {})
             _merge(target[key], value)
         elif target.get(key) != value:
             target[key] = value
