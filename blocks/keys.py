@@ -2,13 +2,16 @@
 
 import base64
 import binascii
+import contextlib
 import io
 import re
 import struct
 
 import paramiko
 import pyrage
-from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_public_key
 
 HOST_KEY_TYPES = (
     "ssh-ed25519",
@@ -19,20 +22,68 @@ HOST_KEY_TYPES = (
 )
 
 
-def private_key_flaw(text: str) -> str | None:
-    """Given the text of a private key, say why SSH cannot use it, or None when it can."""
-    if text.startswith(("ssh-", "ecdsa-")):
-        return "is a public key"
+_NEW_KEY = "a key of its own for this: ssh-keygen -t ed25519 -N '' -f FILE"
+_PLAIN_KEY = "an unencrypted OpenSSH or PEM private key"
+# What a text begins with, what it is, and what would be right.
+_OTHER_KEYS = (
+    ("ssh-", "is a public key", _PLAIN_KEY),
+    ("ecdsa-", "is a public key", _PLAIN_KEY),
+    ("-----BEGIN CERTIFICATE", "is a certificate", _PLAIN_KEY),
+    ("PuTTY-User-Key-File", "is in PuTTY's form", "puttygen FILE -O private-openssh -o NEW"),
+    ("---- BEGIN SSH2", "is in the form of ssh.com", _NEW_KEY),
+    ("-----BEGIN DSA", "is a DSA key, which SSH servers refuse", _NEW_KEY),
+    ("-----BEGIN ENCRYPTED", "is encrypted with a passphrase", "ssh-keygen -p -N '' -f FILE takes it off"),
+)
+
+
+def private_key_flaw(text: str) -> tuple[str, str] | None:
+    """Given the text of a private key, say why SSH cannot use it and what would be right, or None when it can."""
+    text = plain_text(text)
+    if not text:
+        return "is empty", _PLAIN_KEY
+    for start, what, right in _OTHER_KEYS:
+        if text.startswith(start):
+            return what, right
+    if text.startswith("-----BEGIN PRIVATE KEY"):
+        return "is in PKCS#8 form", _conversion(text)
     try:
         load_private_key(text)
     except paramiko.PasswordRequiredException:
-        return "is encrypted with a passphrase"
+        return "is encrypted with a passphrase", "ssh-keygen -p -N '' -f FILE takes it off"
     except Exception:  # paramiko raises SSHException, ValueError, binascii.Error… for broken keys
-        return "is not a private key"
+        if _needs_token(text):
+            return "needs its hardware token to be touched at every login", _NEW_KEY
+        return "is not a private key", _PLAIN_KEY
     return None
 
 
+def plain_text(text: str) -> str:
+    """Take off what editors put around a key: a byte order mark, carriage returns, empty lines."""
+    return text.lstrip("\ufeff").replace("\r\n", "\n").strip()
+
+
+def _conversion(text: str) -> str:
+    try:
+        key = load_pem_private_key(text.encode(), password=None)
+    except Exception:  # cryptography raises ValueError, TypeError, UnsupportedAlgorithm for broken keys
+        return _PLAIN_KEY
+    if isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey):
+        return "OpenSSH's form: ssh-keygen -p -P '' -N '' -f FILE writes it"
+    # ssh-keygen reads ed25519 in that form from OpenSSH 9.6 on only.
+    return _NEW_KEY
+
+
+def _needs_token(text: str) -> bool:
+    body = "".join(line for line in text.splitlines() if not line.startswith("-----"))
+    with contextlib.suppress(binascii.Error, ValueError):
+        blob = base64.b64decode(body)
+        return b"sk-ssh-ed25519@openssh.com" in blob or b"sk-ecdsa-sha2-nistp256@openssh.com" in blob
+    return False
+
+
 def load_private_key(text: str) -> paramiko.PKey:
+    """Read a private key; what paramiko raises says why not."""
+    text = plain_text(text) + "\n"
     last: Exception = paramiko.SSHException("no key class")
     for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
         try:

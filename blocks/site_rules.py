@@ -250,6 +250,15 @@ def _backups_can_be_made(values: Values) -> Iterator[Problem]:
         )
 
 
+def _endpoints_without_bucket(values: Values) -> Iterator[Problem]:
+    """OSS puts the bucket's name in front of the endpoint itself; twice it is a name that does not exist."""
+    bucket = values.get("oss.bucket")
+    for path in ("oss.endpoint", "oss.s3_endpoint"):
+        value = str(values.get(path) or "")
+        if bucket and (urlsplit(value).hostname or "").startswith(f"{bucket}."):
+            yield Problem(path, "begins with the bucket's name", value.replace(f"{bucket}.", "", 1))
+
+
 def _certificate(values: Values, now: datetime) -> Iterator[Problem]:
     chain, key = values.get("harbor.certificate"), values.get("harbor.certificate_key")
     if chain is None or not isinstance(key, SecretStr):
@@ -271,4 +280,5 @@ _RULES = (
     _fencing_can_succeed,
     _harbor_parts_exist,
     _backups_can_be_made,
+    _endpoints_without_bucket,
 )

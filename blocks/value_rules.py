@@ -43,6 +43,8 @@ def address(value: str) -> Flaw | None:
     """An address that other machines can use: no loopback, no scheme, no port."""
     if _is_loopback(value):
         return Flaw(f"{value} means every machine itself", "an address that the other machines can reach")
+    if _is_ipv6(value):
+        return Flaw(f"{value} is an IPv6 address, which is not supported", "an IPv4 address or a name")
     if is_ip(value) or is_hostname(value):
         return None
     return Flaw(f"{value!r} is neither an IP address nor a host name", "no scheme, no port, no spaces")
@@ -55,7 +57,9 @@ def harbor_hostname(value: str) -> Flaw | None:
         return Flaw(f"{value} sends every client to itself", right)
     if value == "reg.mydomain.com":
         return Flaw(f"{value} is the placeholder of Harbor's template", right)
-    if "://" in value or ":" in value.strip("[]"):
+    if _is_ipv6(value):
+        return Flaw(f"{value} is an IPv6 address, which is not supported", right)
+    if "://" in value or ":" in value:
         return Flaw(f"{value} has a scheme or a port", f"{right}, alone; the port is harbor.https_port")
     return None if is_ip(value) or is_hostname(value) else Flaw(f"{value!r} is not a host name", right)
 
@@ -101,6 +105,12 @@ def role_name(value: str) -> Flaw | None:
     if re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", value):
         return None
     return Flaw(f"{value!r} is not a plain name", "lower-case letters, digits and _, no digit first")
+
+
+def private_key(value: SecretStr) -> Flaw | None:
+    """A key that SSH can use without asking anybody."""
+    flaw = private_key_flaw(value.get_secret_value())
+    return Flaw(*flaw) if flaw else None
 
 
 def cluster_name(value: str) -> Flaw | None:
@@ -161,9 +171,15 @@ def subnet(value: str) -> Flaw | None:
 
 def endpoint(value: str) -> Flaw | None:
     """oss2 guesses http:// when the scheme is missing, and would send the data in clear."""
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        return Flaw(f"{value} is not an address", "such as https://oss-cn-shanghai.aliyuncs.com")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return Flaw(f"{value} has no scheme", f"https://{value.rpartition('//')[2]}")
+    if _is_ipv6(parts.hostname):
+        return Flaw(f"{value} is an IPv6 address, which is not supported", "an IPv4 address or a name")
     if parts.path.strip("/") or parts.query:
         return Flaw(f"{value} has a path", "scheme and host only; the bucket has a key of its own")
     return None
@@ -308,6 +324,11 @@ def is_hostname(value: str) -> bool:
     return len(value) <= 253 and all(_LABEL.fullmatch(label) for label in labels) and not labels[-1].isdigit()
 
 
+def _is_ipv6(value: str) -> bool:
+    # With a zone or in brackets as well; neither pg_hba.conf nor harbor.yml is written for one.
+    return is_ip(value.strip("[]")) and ":" in value
+
+
 def _is_loopback(value: str) -> bool:
     try:
         ip = ipaddress.ip_address(value)
@@ -331,7 +352,7 @@ RULES: tuple[tuple[str, Callable[[Any], Flaw | None]], ...] = (
     ("name", site_name),
     ("nodes.*.name", site_name),
     ("nodes.*.address", address),
-    ("nodes.*.private_key", _from_flaw(private_key_flaw, "an unencrypted OpenSSH or PEM private key")),
+    ("nodes.*.private_key", private_key),
     (
         "nodes.*.host_key",
         _from_flaw(host_key_flaw, "the line from /etc/ssh/ssh_host_ed25519_key.pub of the node"),
