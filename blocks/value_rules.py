@@ -5,13 +5,15 @@ import re
 import zoneinfo
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from prefect.client.schemas.schedules import CronSchedule
 from pydantic import SecretStr
 
 from blocks.certificates import load_chain
+from blocks.docker_rules import insecure_registries, mirrors
+from blocks.flaw import Flaw
 from blocks.keys import (
     age_identity_flaw,
     age_recipient_flaw,
@@ -23,13 +25,6 @@ from blocks.suggestions import did_you_mean
 
 COMPONENTS = ("trivy", "notary", "chartmuseum")
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-
-
-class Flaw(NamedTuple):
-    """What is wrong with a value, and what would be right."""
-
-    what: str
-    right: str
 
 
 def site_name(value: str) -> Flaw | None:
@@ -246,22 +241,6 @@ def prefix(value: str) -> Flaw | None:
     return Flaw(
         f"{value!r} is not a prefix", "letters, digits and _ . -, parts separated by one /, none at the ends"
     )
-
-
-def mirrors(value: list[str]) -> Flaw | None:
-    """Docker refuses to start with a mirror that has no scheme."""
-    for mirror in value:
-        if not mirror.startswith(("http://", "https://")):
-            return Flaw(f"{mirror} has no scheme", f"https://{mirror}")
-    return None
-
-
-def insecure_registries(value: list[str]) -> Flaw | None:
-    """Docker wants host:port here, and refuses to start with a scheme."""
-    for registry in value:
-        if "://" in registry:
-            return Flaw(f"{registry} has a scheme", registry.partition("://")[2])
-    return None
 
 
 def cron(value: str) -> Flaw | None:

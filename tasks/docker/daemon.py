@@ -40,7 +40,7 @@ def merged(existing: str | None, mirrors: Sequence[str], insecure: Sequence[str]
     before = json.dumps(document)
     # Docker stores a mirror with a slash at its end; it is the same mirror.
     _add(document, "registry-mirrors", mirrors, lambda text: text.rstrip("/"), problems)
-    _add(document, "insecure-registries", insecure, lambda text: text, problems)
+    _add(document, "insecure-registries", insecure, daemon_apply.normal, problems)
     if problems:
         raise Refused(f"{PATH} was left as it is.", problems)
     if json.dumps(document) == before:
@@ -49,28 +49,36 @@ def merged(existing: str | None, mirrors: Sequence[str], insecure: Sequence[str]
 
 
 def configure(site: HarborSite, host: Host) -> Outcome:
-    """Merge the site's Docker options into daemon.json; reload the engine only when it changed.
+    """Merge the site's Docker options into daemon.json and have the engine take it over; else the old one stays.
 
     Raises:
         Refused: see `merged`.
-        RemoteCommandFailed: the engine does not come up with the new file.
+        RemoteCommandFailed: the engine does not take the new file; the one from before was put back.
     """
     mirrors, insecure = site.docker.registry_mirrors, site.docker.insecure_registries
     if not mirrors and not insecure:
         return unchanged("the site has no Docker options")
     found = host.read(PATH)
-    existing = None if found is None else found.decode("utf-8", "replace")
     try:
+        existing = None if found is None else found.decode("utf-8")
         wanted = merged(existing, mirrors, insecure)
+    except UnicodeDecodeError:
+        raise Refused(
+            f"{host.name}: {PATH} was left as it is.", ["It is not UTF-8: save it as UTF-8."]
+        ) from None
     except Refused as refused:
         raise Refused(f"{host.name}: {refused.what}", refused.reasons) from None
-    written = wanted != (existing or "") and host.put(PATH, wanted)
-    # Asked also when the file was right: the run that wrote it may have been killed before the reload.
-    given = {"registry_mirrors": mirrors, "insecure_registries": insecure}
+    given = {
+        "path": PATH,
+        "wanted": None if wanted == (existing or "") else wanted,
+        "registry_mirrors": mirrors,
+        "insecure_registries": insecure,
+    }
+    # Asked also when the file is right: the run that wrote it may have been killed before the reload.
     how = host.python(_DAEMON_APPLY, given, timeout=300)["how"]
-    if not written and not how:
+    if not how:
         return unchanged(f"{PATH} has the mirrors and insecure registries")
-    return changed(f"{PATH} merged, Docker {how or 'had them already'}")
+    return changed(f"{PATH} merged, Docker {how}")
 
 
 def _parse(existing: str | None, problems: list[str]) -> dict[str, Any]:

@@ -97,6 +97,7 @@ def test_a_run_that_was_killed_before_the_reload_is_completed_by_the_next(tmp_pa
     written = merged(None, site.docker.registry_mirrors, [])
     node = Node({"how": "reloaded"}, daemon_json=written)
     assert daemon.configure(site, cast(Host, node)).changed
+    assert node.asked[0]["wanted"] is None
 
 
 def test_a_node_with_everything_in_force_is_unchanged(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import SecretStr
 
 from blocks import SiteFileInvalid, read_site_file
+from blocks.flaw import Flaw
 from blocks.keys import load_private_key
-from blocks.value_rules import Flaw, private_key
+from blocks.value_rules import private_key
 from tests.unit.site_on_disk import NOW, SiteOnDisk, correct_site
 
 RSA = rsa.generate_private_key(65537, 2048)
