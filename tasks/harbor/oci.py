@@ -201,6 +201,14 @@ class Registry:
         scope = quote(f"repository:{repository}:pull,push", safe=":,/")
         target = f"{said['realm']}?service={quote(said.get('service', 'harbor-registry'))}&scope={scope}"
         answer = self._session.request("GET", target, headers=self._session.endpoint.authorization())
+        if answer.status == 500:
+            raise HarborRefused(
+                "The request for a token was answered with 500.",
+                500,
+                where=f"{self._session.endpoint.address}:{self._session.endpoint.port}",
+                meaning="Nobody can log in, pull or push, although Harbor says that it is healthy.",
+                remedy="Look at core.log; secret/core/private_key.pem must begin with `BEGIN RSA PRIVATE KEY`.",
+            )
         self._expect(answer, 200, "request for a token")
         try:
             document = answer.json()

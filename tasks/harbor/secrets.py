@@ -30,6 +30,7 @@ _PROGRAM = node_program(program)
 SECRETKEY, TOKEN_KEY, TOKEN_CERT = "secretkey", "private_key.pem", "root.crt"
 # As Harbor's own prepare makes it.
 TOKEN_KEY_BITS = 4096
+_TRADITIONAL = "-----BEGIN RSA PRIVATE KEY-----"
 _ALPHABET = string.ascii_letters + string.digits
 
 
@@ -91,7 +92,7 @@ def share(site: HarborSite, *hosts: Host) -> Outcome:
 
     Raises:
         SecretsDiffer: nodes have different secrets already.
-        Refused: there is a token certificate whose key is nowhere.
+        Refused: there is a token certificate whose key is nowhere, or a token key that core does not read.
     """
     where = paths(site)
     with ThreadPoolExecutor(len(hosts)) as pool:
@@ -107,6 +108,7 @@ def share(site: HarborSite, *hosts: Host) -> Outcome:
     if refusals:
         raise SecretsDiffer("The nodes have different secrets.", refusals)
     _refuse_lonely_certificate(plans)
+    _refuse_forms(where[TOKEN_KEY], [host for host in hosts if looks[host.name][TOKEN_KEY] is not None])
     if not any(plan.targets for plan in plans.values()):
         return unchanged("secretkey and token keys are equal on all nodes")
     by_name = {host.name: host for host in hosts}
@@ -168,6 +170,48 @@ def _refuse_lonely_certificate(plans: Mapping[str, Plan]) -> None:
                 f" from a backup, or move {TOKEN_CERT} away; all clients then log in again."
             ],
         )
+
+
+def traditional(private_key: bytes) -> bytes:
+    """Give a token key in the PKCS#1 form of Harbor's own; core reads no other, in any version.
+
+    Raises:
+        HarborHaError: it is no RSA private key.
+    """
+    if private_key.lstrip().startswith(_TRADITIONAL.encode()):
+        return private_key
+    try:
+        key = serialization.load_pem_private_key(private_key, password=None)
+    except Exception:  # cryptography raises ValueError, TypeError, UnsupportedAlgorithm for what is none
+        key = None
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise HarborHaError(f"{TOKEN_KEY} is no RSA private key without a passphrase.")
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+
+
+def _refuse_forms(path: str, hosts: Sequence[Host]) -> None:
+    reasons = []
+    for host in hosts:
+        form: str = host.python(_PROGRAM, {"form": path})
+        flaw = token_key_flaw(form, path)
+        reasons += [f"{host.name}: {flaw}"] if flaw else []
+    if reasons:
+        raise Refused("Harbor's core could sign no token.", reasons)
+
+
+def token_key_flaw(form: str, path: str) -> str:
+    """Say what is wrong with the first line of a token key's file; "" when core reads it.
+
+    Harbor is healthy with a key that core does not read, and answers every login and pull with 500.
+    """
+    if form == _TRADITIONAL:
+        return ""
+    if form != "-----BEGIN PRIVATE KEY-----":
+        return f"{path} is no RSA private key that core reads -> put it back from a backup"
+    # In place: owner and mode stay.
+    command = f"key=$(openssl pkey -in {path} -traditional) && printf '%s\\n' \"$key\" > {path}"
+    return f"{path} is in PKCS#8 form, which core does not read -> {command}"
 
 
 def _ask(host: Host, request: Mapping[str, object]) -> dict[str, str | None]:

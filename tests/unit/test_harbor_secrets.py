@@ -1,6 +1,7 @@
 """Secrets become equal on all nodes, are never overwritten, and never leave by a message."""
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from blocks import HarborSite
-from tasks.errors import Refused
+from tasks.backup.restore.restore_config import Configuration, put_back_secrets
+from tasks.errors import HarborHaError, Refused
 from tasks.harbor import override, secrets
 from tasks.harbor.on_node.secret_files import place
 from tests.unit.harbor_site import NodeInDirectory, make_site
@@ -215,3 +217,64 @@ def test_harbors_network_has_the_subnet_that_pg_hba_admits(site: HarborSite) -> 
 def test_an_override_that_cannot_be_read_is_refused(site: HarborSite) -> None:
     with pytest.raises(Refused, match=r"docker-compose\.override"):
         override.merged("services: [", site, override.agreed({}), None)
+
+
+def pkcs8(pem: bytes) -> bytes:
+    """The same key in the form that core does not read."""
+    key = serialization.load_pem_private_key(pem, password=None)
+    form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+
+
+def test_a_token_key_in_pkcs8_is_refused_with_the_command_that_converts_it(
+    site: HarborSite, nodes: tuple[NodeWithRoot, NodeWithRoot]
+) -> None:
+    share(site, nodes)
+    for node in nodes:
+        file = node.secret(site, secrets.TOKEN_KEY)
+        file.write_bytes(pkcs8(file.read_bytes()))
+    with pytest.raises(Refused, match="PKCS#8") as caught:
+        share(site, nodes)
+    assert len(caught.value.reasons) == 2
+    command = caught.value.reasons[0].partition("-> ")[2]
+    moved = command.replace("/data/", f"{nodes[0].root}/data/")
+    subprocess.run(["sh", "-c", moved], check=True)
+    assert nodes[0].secret(site, secrets.TOKEN_KEY).read_text().startswith("-----BEGIN RSA PRIVATE KEY-----")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"-----BEGIN CERTIFICATE-----\n"])
+def test_a_token_key_that_is_none_is_refused(
+    content: bytes, site: HarborSite, nodes: tuple[NodeWithRoot, NodeWithRoot]
+) -> None:
+    share(site, nodes)
+    nodes[1].secret(site, secrets.TOKEN_KEY).write_bytes(content)
+    nodes[0].secret(site, secrets.TOKEN_KEY).write_bytes(content)
+    with pytest.raises(Refused, match="no RSA private key"):
+        share(site, nodes)
+
+
+def test_the_token_key_of_a_backup_gets_the_form_that_core_reads_and_stays_the_same_key() -> None:
+    key = secrets.new_token_key()
+    assert secrets.traditional(key) == key
+    assert secrets.traditional(pkcs8(key)) == key
+    with pytest.raises(HarborHaError, match="private_key"):
+        secrets.traditional(b"-----BEGIN CERTIFICATE-----\n")
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_restore_puts_back_a_key_that_core_reads(broken: bool, tmp_path: Path) -> None:
+    site = make_site(tmp_path, data_volume=str(tmp_path / "data"))
+    key = secrets.new_token_key()
+    saved = b"no key" if broken else pkcs8(key)
+    configuration = Configuration(
+        {
+            "/old/secret/keys/secretkey": b"s" * 16,
+            "/old/secret/core/private_key.pem": saved,
+            "/old/secret/registry/root.crt": b"a certificate",
+        }
+    )
+    node = NodeInDirectory("node-a", tmp_path / "state").as_host()
+    assert put_back_secrets(site, node, configuration).changed
+    placed = Path(secrets.paths(site)[secrets.TOKEN_KEY]).read_bytes()
+    assert placed == (saved if broken else key)
+    assert not put_back_secrets(site, node, configuration).changed

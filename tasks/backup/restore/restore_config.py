@@ -1,6 +1,7 @@
 """The configuration archive back out of the bucket, and the secrets of Harbor back onto a node."""
 
 import base64
+import contextlib
 import hashlib
 import io
 import tarfile
@@ -10,9 +11,9 @@ from dataclasses import dataclass, field
 from blocks import HarborSite
 from tasks.backup.format.manifest import Artifact, Manifest
 from tasks.backup.restore.fetch import ArtifactDamaged, Origin, opened, unpacked, whole
-from tasks.errors import Refused
+from tasks.errors import HarborHaError, Refused
 from tasks.harbor.on_node import secret_files
-from tasks.harbor.secrets import SECRETKEY, paths
+from tasks.harbor.secrets import SECRETKEY, TOKEN_KEY, paths, traditional
 from tasks.hosts.connection import Host
 from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
@@ -97,6 +98,10 @@ def put_back_secrets(site: HarborSite, host: Host, configuration: Configuration)
         if data is None:
             raise ArtifactDamaged(f"The configuration archive has no {name}.", remedy="Use another backup.")
         wanted[name] = data
+    # A key in another form is the same key, and core reads one form only. One that is none comes back as it was: the
+    # site is lost, and the proof at the end says what is wrong with it.
+    with contextlib.suppress(HarborHaError):
+        wanted[TOKEN_KEY] = traditional(wanted[TOKEN_KEY])
     program = _SECRET_FILES
     seen: dict[str, str | None] = host.python(program, {"look": places})
     fingerprints = {name: secret_files.fingerprint_of(data) for name, data in wanted.items()}

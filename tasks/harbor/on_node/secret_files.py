@@ -24,9 +24,13 @@ def place(path: str, data: bytes) -> bool:
 
 
 def work(given: Dict[str, Any]) -> Any:
-    """Serve one request: `look` at files, `give` one, or `place` some."""
+    """Serve one request: `look` at files, tell the `form` of one, `give` one, or `place` some."""
     if "look" in given:
         return {name: fingerprint_of(read(path)) for name, path in given["look"].items()}
+    if "form" in given:
+        # What kind of PEM it is, which is no secret.
+        first = (read(given["form"]) or b"").split(b"\n", 1)[0].strip()
+        return first.decode("ascii", "replace") if first.startswith(b"-----BEGIN ") else ""
     if "give" in given:
         return base64.b64encode(read(given["give"]) or b"").decode()
     return [path for path, data in given["place"] if place(path, base64.b64decode(data))]
