@@ -217,6 +217,7 @@ def bring_back_harbor(run: Protocol, target: str, given: dict[str, Any]) -> None
     run.on(steps.clear_stale_state, target)
     run.on(steps.restore_secrets, target, **given)
     run.on(harbor.install, target)
+    run.on(steps.restore_settings, target, **given)
     run.on(harbor.bind_registry, target)
     run.on(harbor.share_secrets, target)
     run.on(harbor.share_override, target)

@@ -71,6 +71,16 @@ def render(
     return text
 
 
+def objections(base: str | None, site: HarborSite) -> list[str]:
+    """List why `render` would refuse a harbor.yml, before anything is changed."""
+    try:
+        if base is not None:
+            render(base, site, site.nodes[0].address)
+    except Refused as refused:
+        return list(refused.reasons)
+    return []
+
+
 def removed(base: str, version: Version) -> list[str]:
     """Name the keys of a harbor.yml that `render` makes remarks of: they change what the site file says of Redis.
 

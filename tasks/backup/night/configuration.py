@@ -163,7 +163,7 @@ def configuration_paths(site: HarborSite, harbor_yml: Mapping[str, Any]) -> list
         harbor_yml: its parsed content, which names certificates anywhere on the machine.
     """
     harbor, layout = site.harbor, layout_of(site)
-    named = [_value(harbor_yml, keys) for keys in _FILES_IN_HARBOR_YML]
+    named = named_files(harbor_yml)
     paths = [
         f"{harbor.install_dir}/harbor.yml",
         f"{harbor.install_dir}/docker-compose.yml",
@@ -176,6 +176,11 @@ def configuration_paths(site: HarborSite, harbor_yml: Mapping[str, Any]) -> list
         *(path for path in named if path.startswith("/")),
     ]
     return list(dict.fromkeys(paths))
+
+
+def named_files(harbor_yml: Mapping[str, Any]) -> list[str]:
+    """List the files that a harbor.yml names, wherever on the machine; "" for what it does not name."""
+    return [_value(harbor_yml, keys) for keys in _FILES_IN_HARBOR_YML]
 
 
 def _value(tree: Any, keys: tuple[str, ...]) -> str:

@@ -14,6 +14,7 @@ from tasks.backup.restore.fetch import Origin
 from tasks.backup.restore.restore_blobs import bring_blobs, fetch_index, restore_links
 from tasks.backup.restore.restore_config import put_back_secrets, read_configuration
 from tasks.backup.restore.restore_database import restore_database
+from tasks.backup.restore.restore_settings import put_back_settings
 from tasks.backup.restore.revive import harbor_runs
 from tasks.backup.restore.roles import make_roles
 from tasks.backup.restore.whole import images_of
@@ -82,6 +83,23 @@ def restore_secrets(
     """Put secretkey and the token keys back, before anything could make new ones."""
     origin, manifest = _backup(site, backup, identity_file, accept_unsigned)
     return put_back_secrets(site, host, read_configuration(origin, manifest))
+
+
+def restore_settings(
+    site: HarborSite,
+    host: Host,
+    *,
+    backup: str,
+    identity_file: str | None = None,
+    accept_unsigned: bool = False,
+) -> Outcome:
+    """Put the operator's own settings back, before the site's are written into them."""
+    if accept_unsigned:
+        return unchanged(
+            "not taken from a backup that nobody vouches for: they are as good as root on the node"
+        )
+    origin, manifest = _backup(site, backup, identity_file, accept_unsigned)
+    return put_back_settings(site, host, read_configuration(origin, manifest))
 
 
 def restore_image_links(
