@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from blocks import HarborSite
 from flows.machinery.protocol import Protocol
+from flows.rules.adoption import would_take_over
 from flows.rules.preflight import Plan
 from tasks.hosts.observation import SiteSeen
 from tasks.hosts.preflight import DatabaseSeen, NodeSeen
@@ -40,6 +41,7 @@ def decided(site: HarborSite, plan: Plan) -> list[str]:
 def found(site: HarborSite, seen: SiteSeen) -> list[str]:
     """Tell what stood on the nodes before, and which services answered."""
     lines = [f"{node.name}: {', '.join(_node(node))}" for node in seen.nodes]
+    lines += [line for node in seen.nodes for line in would_take_over(site, node)]
     bucket = "not configured, so there are no backups" if site.oss is None else "takes and gives"
     return [*lines, *seen.unreachable, f"OSS: {'; '.join(seen.bucket) or bucket}"]
 

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from blocks import HarborSite
 from blocks.certificates import flaws
+from flows.rules.adoption import adoption_objections
 from tasks.docker import daemon, engine
 from tasks.errors import Refused
 from tasks.hosts.observation import SiteSeen
@@ -109,6 +110,7 @@ def node_objections(site: HarborSite, node: NodeSeen) -> Iterator[str]:
         if answer != "ok":
             yield f"{target} cannot be reached: {answer} -> open it in the security group"
     yield from _supply_objections(site, node)
+    yield from adoption_objections(site, node)
     if node.database is not None:
         yield from _database_objections(site, node.database)
 
@@ -245,7 +247,8 @@ def _holds(node: NodeSeen) -> bool:
 def _own_listener(site: HarborSite, node: NodeSeen, port: int, program: str) -> bool:
     if port == site.postgres.port:
         return program == "postgres" and _holds(node)
-    return program == "docker-proxy" and node.harbor_installed
+    # Of a Harbor elsewhere is told what it is; "stop it" would be bad advice for one that serves.
+    return program == "docker-proxy" and (node.harbor_installed or node.harbor is not None)
 
 
 def _roles(site: HarborSite, seen: Sequence[NodeSeen]) -> Plan:

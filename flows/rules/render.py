@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flows.rules.admission import ADMISSION_RULES
+from flows.rules.adoption import ADOPTION_CHECKS
 from flows.rules.after_fence import AFTER_FENCE_RULES
 from flows.rules.durability import SYNC_RULES
 from flows.rules.fence import FENCE_RULES
@@ -87,6 +88,7 @@ _RULES: tuple[tuple[str, str, Sequence[Rule[Any, Any]]], ...] = (
 _CHECKS: tuple[tuple[str, Sequence[Check[Any]]], ...] = (
     ("May the standby take over without its primary's help?", CANDIDATE_CHECKS),
     ("May the roles be exchanged as planned?", SWITCH_CHECKS),
+    ("Does bootstrap go on from the Harbor that a node has already?", ADOPTION_CHECKS),
 )
 
 

@@ -26,6 +26,8 @@ _SECTIONS = (
         "redis",
     ),
 )
+# Of storage_service: everything else is the name of a driver.
+_NO_OBJECT_STORE = ("filesystem", "ca_bundle", "redirect")
 # Once the section is there, each of its keys is mandatory.
 _WHOLE = {"log.external_endpoint": ("protocol", "host", "port"), "metric": ("enabled", "port", "path")}
 _LEVELS = ("debug", "info", "warning", "error", "fatal")
@@ -51,6 +53,17 @@ def at(document: Any, path: str) -> Any:
             return None
         document = document.get(key)
     return document
+
+
+def object_store(document: Mapping[str, Any]) -> str:
+    """Name the driver by which Harbor keeps its images elsewhere than in files; "" where it does not."""
+    section = at(document, "storage_service")
+    names = (
+        [str(key)[:40] for key in section if key not in _NO_OBJECT_STORE]
+        if isinstance(section, Mapping)
+        else []
+    )
+    return names[0] if names else ""
 
 
 def no_sections(document: Mapping[str, Any]) -> Iterator[str]:

@@ -9,6 +9,8 @@ from typing import Any
 from blocks import HarborSite
 from tasks.docker import engine
 from tasks.docker.engine import EngineFacts
+from tasks.harbor import found
+from tasks.harbor.found import HarborFound
 from tasks.harbor.on_node.containers import LOG_PORT
 from tasks.hosts import nas
 from tasks.hosts.connection import MARK, Host
@@ -80,6 +82,7 @@ class NodeSeen:
         installer: `ok`, or why the node cannot fetch Harbor's installer from its address.
         operation: what was last done to the site, as far as this node knows.
         unfinished: commands that an earlier run began here and that still run.
+        harbor: the Harbor that the node has already, wherever it lies; None when it has none.
     """
 
     name: str
@@ -109,6 +112,7 @@ class NodeSeen:
     installer: str
     operation: OperationSeen | None
     unfinished: list[str]
+    harbor: HarborFound | None = None
 
 
 def observe(site: HarborSite, host: Host) -> NodeSeen:
@@ -117,9 +121,12 @@ def observe(site: HarborSite, host: Host) -> NodeSeen:
     Raises:
         HostUnreachable, HostKeyChanged, LoginRefused: it cannot be reached as configured.
     """
-    with ThreadPoolExecutor(2) as pool:
-        asked = pool.submit(engine.observe, host) if site.node(host.name).runs_harbor else None
+    with ThreadPoolExecutor(3) as pool:
+        runs_harbor = site.node(host.name).runs_harbor
+        asked = pool.submit(engine.observe, host) if runs_harbor else None
+        harbor = pool.submit(found.observe, site, host) if runs_harbor else None
         seen = _probe(site, host, asked.result if asked else lambda: None)
+        seen = replace(seen, harbor=harbor.result() if harbor else None)
     return with_supplies(site, host, seen)
 
 

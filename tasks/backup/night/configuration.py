@@ -13,6 +13,7 @@ from tasks.backup.night.stored import Destination, store_output
 from tasks.backup.server import server_of
 from tasks.backup.tools import find_tools, pipeline
 from tasks.errors import HarborHaError, Refused
+from tasks.harbor.lint_sections import object_store
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, unchanged
 from tasks.postgres.layout import layout_of
@@ -26,8 +27,6 @@ _FILES_IN_HARBOR_YML = (
     ("storage_service", "ca_bundle"),
     ("uaa", "ca_file"),
 )
-# Of storage_service: everything else is the name of a driver.
-_NO_OBJECT_STORE = ("filesystem", "ca_bundle", "redirect")
 _SECRETKEY_BYTES = 16
 
 _LOOK = """
@@ -142,12 +141,12 @@ def require_filesystem(site: HarborSite, host: Host) -> Outcome:
         raise ConfigurationIncomplete(
             f"storage_service in {site.harbor.install_dir}/harbor.yml is not a mapping.", where=host.name
         )
-    drivers = [str(key)[:40] for key in section if key not in _NO_OBJECT_STORE]
-    if drivers:
+    driver = object_store({"storage_service": section})
+    if driver:
         raise Refused(
             f"The images of {site.name} cannot be backed up.",
             [
-                f"storage_service.{drivers[0]} in harbor.yml on {host.name} keeps them in an object store of Harbor's "
+                f"storage_service.{driver} in harbor.yml on {host.name} keeps them in an object store of Harbor's "
                 "own; only the file system is supported. Protect that store by its own versions and copies, and run "
                 "nightly_backup with images=false for databases and configuration."
             ],

@@ -17,6 +17,15 @@ def fingerprint_of(data: Optional[bytes]) -> Optional[str]:
     return None if data is None else hashlib.sha256(b"harbor-ha:" + data).hexdigest()[:24]
 
 
+def pem_form(path: str) -> Optional[str]:
+    """Read what kind of PEM a file is, which is no secret; "" for no PEM, None for no file."""
+    data = read(path)
+    if data is None:
+        return None
+    first = data.lstrip().split(b"\n", 1)[0].strip()
+    return first.decode("ascii", "replace") if first.startswith(b"-----BEGIN ") else ""
+
+
 def place(path: str, data: bytes) -> bool:
     """Write a secret under a name that must not exist; False when it exists. Never overwrites."""
     make_directories(os.path.dirname(path), 0o755)
@@ -28,9 +37,7 @@ def work(given: Dict[str, Any]) -> Any:
     if "look" in given:
         return {name: fingerprint_of(read(path)) for name, path in given["look"].items()}
     if "form" in given:
-        # What kind of PEM it is, which is no secret.
-        first = (read(given["form"]) or b"").split(b"\n", 1)[0].strip()
-        return first.decode("ascii", "replace") if first.startswith(b"-----BEGIN ") else ""
+        return pem_form(given["form"]) or ""
     if "give" in given:
         return base64.b64encode(read(given["give"]) or b"").decode()
     return [path for path, data in given["place"] if place(path, base64.b64decode(data))]
