@@ -100,9 +100,7 @@ class Road(Demo):
         self._stage("base-backup: the primary into the bucket", lambda: self._flow("base-backup"))
         self.change_roles()
         self.back_up()
-        self._stage(
-            "restore-drill: the newest backup, compared and thrown away", lambda: self._flow("restore-drill")
-        )
+        self._stage("restore-drill: the newest backup, compared and thrown away", self._drill)
         self._stage("a moment, and what came after it", self._live_on)
         self._stage("both machines and the NAS are lost", self._lose_everything)
         self._stage(
@@ -141,6 +139,9 @@ class Road(Demo):
         major = str(self.site.postgres.major)
         said = self.lab.exec(node, ["sh", "-c", _VERSIONS, "sh", major]).stdout
         return dict(line.split("|", 1) for line in said.splitlines())
+
+    def _drill(self) -> str:
+        return self._flow("restore-drill", identity_file=self._disaster()["identity_file"])
 
     def _live_on(self) -> str:
         """Make a project, remember the moment, and make another one; both are in the WAL in the bucket."""
