@@ -22,10 +22,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _turn(item: pytest.Item) -> int:
-    """What takes seconds comes first; then bootstrap and boot, which leave the site that the others need."""
+    """What takes seconds first; then what leaves bare nodes; then bootstrap and boot, and what needs their site."""
     if not item.path.is_relative_to(_HERE):
         return 0
-    return 1 if "boot" in item.path.name else 2
+    if "oldest" in item.path.name:
+        return 1
+    return 2 if "boot" in item.path.name else 3
 
 
 @pytest.fixture(scope="session")
