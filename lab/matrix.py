@@ -1,23 +1,23 @@
 """`make test-matrix`: the road of the demo, and more, on nodes of every release; the table in docs/versions.md.
 
-    python -m lab.matrix                 # all of them, and the page is written
-    python -m lab.matrix trixie          # one of them, for the eye
+    python -m lab.matrix                 # all of them
+    python -m lab.matrix trixie          # one of them
 
-Each release gets a lab of its own, one after the other. What went well is taken away again, what failed stays.
+Each release gets a lab of its own, one after the other. What went well is taken away again, what failed stays. The
+page is written as soon as one state of the code has gone the road on every release, at once or one by one.
 """
 
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from lab import apt
+from lab.columns import PAGE, Column, keep, kept, render, state_of_code, write_page
 from lab.demo import NAME, Demo, clean
 from lab.shell import LabError
 from lab.topology import NODES, REPOSITORY
@@ -27,12 +27,12 @@ from tasks.harbor.web import through_balancer
 from tasks.hosts.connection import Host, connect
 from tasks.postgres.sql import execute, value
 
-PAGE = REPOSITORY / "docs" / "versions.md"
-BEGIN, END = "<!-- BEGIN results -->\n", "<!-- END results -->"
-NOT_RUN = "not run"
-
 # A base backup of the oldest cannot be read by the newest's PostgreSQL; a dump can.
 OLDEST, NEWEST = "bullseye", "trixie"
+
+# Of this one the pair runs two minor versions, as in the week between two upgrades: node-b the one of the release,
+# node-a the one with the security updates.
+MIXED = "bookworm"
 
 _ARRIVAL_S = 120.0
 
@@ -51,22 +51,14 @@ say systemd "$(systemctl --version | sed -n '1s/^systemd [0-9]* (\(.*\))$/\1/p')
 say OpenSSH "$(ssh -V 2>&1 | sed 's/^OpenSSH_\([^ ,]*\).*/\1/')"
 """
 
-
-@dataclass
-class Column:
-    """What was run on one release.
-
-    Attributes:
-        release: its code name.
-        versions: what ran, by its name.
-        results: seconds of each step that came to its end, by its title.
-        problem: why the road ended before its end; "" when it did not.
-    """
-
-    release: str
-    versions: dict[str, str] = field(default_factory=dict)
-    results: dict[str, float] = field(default_factory=dict)
-    problem: str = ""
+# The oldest build that the node's package sources still have is the only one that apt may take.
+_HOLD_BACK = r"""
+apt-get -q update >&2
+oldest=$(apt-cache madison "postgresql-$1" | awk '{print $3}' | sort -V | head -n 1)
+printf 'Package: postgresql-%s postgresql-client-%s\nPin: version %s\nPin-Priority: 1001\n' "$1" "$1" "$oldest" \
+  >/etc/apt/preferences.d/held-back
+echo "$oldest"
+"""
 
 
 class Road(Demo):
@@ -76,12 +68,14 @@ class Road(Demo):
         name: of the lab.
         release: of all nodes.
         newer: a release onto whose PostgreSQL the backup is restored in the end.
+        mixed: node-b gets the oldest minor version of PostgreSQL that its release has, node-a the newest.
     """
 
-    def __init__(self, name: str, release: str, newer: str | None = None) -> None:
+    def __init__(self, name: str, release: str, newer: str | None = None, *, mixed: bool = False) -> None:
         super().__init__(name, dict.fromkeys(NODES, release))
         self.column = Column(release)
         self.newer = newer
+        self.mixed = mixed
         self.moment: datetime | None = None
 
     def run(self) -> None:
@@ -97,6 +91,8 @@ class Road(Demo):
     def _go(self) -> None:
         self.build()
         self.column.versions = self._versions("node-a")
+        if self.mixed:
+            self.column.versions["PostgreSQL of node-b"] = self._versions("node-b")["PostgreSQL"]
         self._stage("base-backup: the primary into the bucket", lambda: self._flow("base-backup"))
         self.change_roles()
         self.back_up()
@@ -121,7 +117,14 @@ class Road(Demo):
     def _bring_up(self) -> str:
         result = super()._bring_up()
         self.site_file = self._with_wal(self.lab.site_file)
+        if self.mixed:
+            self._hold_back("node-b")
         return result
+
+    def _hold_back(self, node: str) -> None:
+        major = str(self.site.postgres.major)
+        held = self.lab.exec(node, ["sh", "-c", _HOLD_BACK, "sh", major], timeout=300).stdout.strip()
+        print(f"{node} is held back at PostgreSQL {held}", flush=True)
 
     def _apply_disaster(self) -> None:
         self.site_file = self._with_wal(self.lab.topology.directory / "site-disaster.yml")
@@ -224,66 +227,36 @@ class Road(Demo):
 
 
 def main(wanted: Sequence[str]) -> int:
-    """Run the road on the releases that are wanted, or on all, and show the table; after all of them, keep it.
+    """Run the road on the releases that are wanted, or on all, and show the table; keep it when all are in it.
 
     Returns:
         the exit status: 0 when every road was gone to its end.
     """
-    columns = []
-    for release in wanted or apt.RELEASES:
-        print(f"\n##### nodes of {release}", flush=True)
-        name = f"{'matrix' if NAME == 'demo' else NAME}-{release}"
-        clean(name)
-        road = Road(name, release, NEWEST if release == OLDEST else None)
-        road.run()
-        columns.append(road.column)
-        if not road.column.problem:
-            clean(name)
-    text = render(columns)
-    print(f"\n{text}")
+    columns = [go(release) for release in wanted or apt.RELEASES]
+    print(f"\n{render(columns)}")
     failed = [column for column in columns if column.problem]
     for column in failed:
         print(f"{column.release}: {column.problem}", file=sys.stderr)
-    if not wanted and not failed:
-        write_page(PAGE, text)
+    whole = kept(state_of_code())
+    if not failed and len(whole) == len(apt.RELEASES):
+        write_page(PAGE, render(whole))
     return 1 if failed else 0
 
 
-def render(columns: Sequence[Column]) -> str:
-    """Render what ran, and how long each step took, as two Markdown tables."""
-    names = [column.release for column in columns]
-    versions = _merged([column.versions for column in columns])
-    # A step by a flow has a colon in its title; between them a client pushes and pulls.
-    steps = [title for title in _merged([column.results for column in columns]) if ": " in title]
-    ran = _table("what ran", names, {v: [c.versions.get(v, "") for c in columns] for v in versions})
-    took = _table("seconds", names, {step: [_cell(c, step) for c in columns] for step in steps}, right=True)
-    return f"{ran}\n\n{took}"
-
-
-def _cell(column: Column, step: str) -> str:
-    return f"{column.results[step]:.1f}" if step in column.results else NOT_RUN
-
-
-def _merged(parts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys of all, in their order; what only a later one has comes behind."""
-    return list(dict.fromkeys(key for part in parts for key in part))
-
-
-def _table(
-    title: str, names: Sequence[str], rows: Mapping[str, Sequence[str]], *, right: bool = False
-) -> str:
-    rule = "---:" if right else "---"
-    lines = [f"| {title} | {' | '.join(names)} |", f"|---|{'|'.join([rule] * len(names))}|"]
-    lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
-    return "\n".join(lines)
-
-
-def write_page(page: Path, text: str) -> None:
-    """Put the tables into the page between its marks; the rest of the page is left alone."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    note = f"`make test-matrix` on {datetime.now(UTC):%Y-%m-%d}:"
-    page.write_text(f"{before}{BEGIN}{note}\n\n{text}\n{END}{after}", encoding="utf-8")
+def go(release: str) -> Column:
+    """Go the road on one release, and keep its column."""
+    print(f"\n##### nodes of {release}", flush=True)
+    name = f"{'matrix' if NAME == 'demo' else NAME}-{release}"
+    clean(name)
+    code = state_of_code()
+    road = Road(name, release, NEWEST if release == OLDEST else None, mixed=release == MIXED)
+    road.run()
+    if not road.column.problem and state_of_code() != code:
+        road.column.problem = "what runs was changed while it ran"
+    keep(road.column, code)
+    if not road.column.problem:
+        clean(name)
+    return road.column
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import matrix
-from lab.matrix import BEGIN, END, PAGE, Column, Road, main, render, write_page
+from lab import columns, matrix
+from lab.columns import BEGIN, END, PAGE, Column, render, state_of_code, write_page
+from lab.matrix import Road, main
 
 OLD = Column(
     "bullseye",
@@ -40,34 +41,91 @@ def test_the_page_has_its_marks() -> None:
     assert END in PAGE.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    ("wanted", "problem", "status", "written"),
-    [([], "", 0, True), (["trixie"], "", 0, False), ([], "node-a: broken", 1, False)],
-    ids=["all", "one of them", "one failed"],
-)
-def test_the_page_is_written_when_all_went_to_the_end(
-    wanted: list[str],
-    problem: str,
-    status: int,
-    written: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    page = tmp_path / "versions.md"
-    page.write_text(f"{BEGIN}{END}")
-    gone, roads = [], []
-
-    def run(road: Road) -> None:
-        roads.append((road.name, road.newer))
-        road.column.problem = problem if road.column.release == "trixie" else ""
-
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    made = tmp_path / "versions.md"
+    made.write_text(f"{BEGIN}{END}")
     monkeypatch.setattr("lab.orchestrator.STATE", tmp_path)
-    monkeypatch.setattr(matrix, "PAGE", page)
-    monkeypatch.setattr(matrix, "clean", gone.append)
-    monkeypatch.setattr(Road, "run", run)
-    assert main(wanted) == status
-    assert (page.read_text() != f"{BEGIN}{END}") == written
-    # What failed is left to be looked at.
-    assert gone.count("matrix-trixie") == (1 if problem else 2)
-    assert ("matrix-trixie", None) in roads
-    assert wanted or ("matrix-bullseye", "trixie") in roads
+    monkeypatch.setattr(columns, "STATE", tmp_path)
+    monkeypatch.setattr(matrix, "PAGE", made)
+    monkeypatch.setattr(matrix, "state_of_code", lambda: "this state")
+    return made
+
+
+class Gone:
+    """What was asked of roads that nobody goes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.cleaned: list[str] = []
+        self.roads: list[tuple[str, str | None, bool]] = []
+        self.problems: dict[str, str] = {}
+        monkeypatch.setattr(matrix, "clean", self.cleaned.append)
+
+    def run(self, road: Road) -> None:
+        self.roads.append((road.name, road.newer, road.mixed))
+        road.column.problem = self.problems.get(road.column.release, "")
+
+
+@pytest.fixture
+def gone(page: Path, monkeypatch: pytest.MonkeyPatch) -> Gone:
+    made = Gone(monkeypatch)
+    # As a method it would be given itself and not the road.
+    monkeypatch.setattr(Road, "run", lambda road: made.run(road))
+    return made
+
+
+def test_the_page_is_written_when_all_went_to_the_end(gone: Gone, page: Path) -> None:
+    assert main([]) == 0
+    assert "| what ran | bullseye | bookworm | trixie |" in page.read_text()
+    assert gone.cleaned.count("matrix-trixie") == 2
+    # The backup of the oldest ends on the newest; one pair has two minor versions.
+    assert gone.roads == [
+        ("matrix-bullseye", "trixie", False),
+        ("matrix-bookworm", None, True),
+        ("matrix-trixie", None, False),
+    ]
+
+
+def test_one_that_failed_is_left_to_be_looked_at_and_the_page_as_it_was(gone: Gone, page: Path) -> None:
+    gone.problems["trixie"] = "node-a: broken"
+    assert main([]) == 1
+    assert page.read_text() == f"{BEGIN}{END}"
+    assert gone.cleaned.count("matrix-trixie") == 1
+
+
+def test_releases_that_were_run_one_by_one_make_one_page(gone: Gone, page: Path) -> None:
+    gone.problems["bookworm"] = "node-a: broken"
+    main([])
+    gone.problems.clear()
+    assert main(["bookworm"]) == 0
+    assert "| what ran | bullseye | bookworm | trixie |" in page.read_text()
+
+
+def test_what_another_state_of_the_code_ran_is_not_in_the_page(
+    gone: Gone, page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["bullseye", "bookworm"])
+    monkeypatch.setattr(matrix, "state_of_code", lambda: "another state")
+    assert main(["trixie"]) == 0
+    assert page.read_text() == f"{BEGIN}{END}"
+
+
+def test_a_road_on_which_the_code_was_changed_does_not_count(
+    gone: Gone, page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = iter(["this state", "another state", "another state"])
+    monkeypatch.setattr(matrix, "state_of_code", lambda: next(states))
+    assert main(["trixie"]) == 1
+
+
+def test_the_state_of_the_code_changes_with_what_runs_and_with_nothing_else(tmp_path: Path) -> None:
+    for name in ("lab/one.py", "flows/two.py", "docs/page.md", "tests/test_one.py"):
+        file = tmp_path / name
+        file.parent.mkdir()
+        file.write_text("as it was")
+    before = state_of_code(tmp_path)
+    (tmp_path / "docs/page.md").write_text("changed")
+    (tmp_path / "lab/site.yml").write_text("made by a run")
+    assert state_of_code(tmp_path) == before
+    (tmp_path / "flows/two.py").write_text("changed")
+    assert state_of_code(tmp_path) != before
