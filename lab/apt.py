@@ -6,6 +6,7 @@ and a machine behind a company's mirror just works.
 
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from lab.shell import LabError, run
 # The releases of Debian that nodes may run, whichever of them the machine itself runs.
 RELEASES = {"bullseye": "11", "bookworm": "12", "trixie": "13"}
 DEFAULT_RELEASE = "bookworm"
+
+_HELPER = "/usr/lib/apt/apt-helper"
 
 # Settings of apt that decide whether a download works at all; the rest is the machine's own business.
 _SETTINGS = re.compile(r'^Acquire::(Check-\S+|http\S*|https\S*|Retries|ForceIPv4|Languages) ".*";$')
@@ -132,6 +135,24 @@ def sources_of(wanted: Distribution, own: Distribution, etc_apt: Path = Path("/e
         Source(source.uri, source.suite.replace(own.codename, wanted.codename, 1), ("main",))
         for source in found
     ]
+
+
+def is_served(wanted: Distribution, own: Distribution, etc_apt: Path = Path("/etc/apt")) -> bool:
+    """Ask the machine's own places whether they still have a release; old ones move to an archive one day.
+
+    Returns:
+        False only when a place says that it does not have it. One that cannot be asked may have it: whoever needs
+        it then fails with the true reason.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        target = str(Path(scratch) / "InRelease")
+        for source in sources_of(wanted, own, etc_apt):
+            address = f"{source.uri.rstrip('/')}/dists/{source.suite}/InRelease"
+            # apt's own helper: behind the machine's proxy and with its certificates, as apt itself asks.
+            asked = run([_HELPER, "download-file", address, target], timeout=60, check=False)
+            if re.search(r"\b404\b", asked.stdout + asked.stderr):
+                return False
+    return True
 
 
 def settings() -> str:

@@ -22,9 +22,12 @@ OLDEST = next(iter(apt.RELEASES))
 @pytest.fixture
 def oldest(standing_lab: Lab, orchestrator: Orchestrator, nursery: Nursery) -> Iterator[LabSite]:
     """The pair, bare, on the oldest release; afterwards bare on the usual one again."""
-    usual = apt.default_release(apt.this_distribution())
+    own = apt.this_distribution()
+    usual = apt.default_release(own)
     if usual not in apt.RELEASES:
         pytest.skip(f"nodes cannot run Debian on a machine of {usual}")
+    if not apt.is_served(apt.chosen(OLDEST, own), own):
+        pytest.skip(f"the package sources of this machine do not have {OLDEST} any more")
 
     def install(release: str) -> None:
         standing_lab.heal()

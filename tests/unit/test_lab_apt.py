@@ -1,10 +1,22 @@
 """The lab installs from where the machine itself installs, and from nowhere else."""
 
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from lab.apt import Distribution, Source, chosen, default_release, own_sources, sources_of, this_distribution
+from lab.apt import (
+    Distribution,
+    Source,
+    chosen,
+    default_release,
+    is_served,
+    own_sources,
+    sources_of,
+    this_distribution,
+)
 from lab.shell import LabError
 
 _BOOKWORM = Distribution("debian", "bookworm", "12")
@@ -103,3 +115,38 @@ def test_nodes_run_the_release_before_the_newest_unless_the_machine_is_another_s
     assert default_release(Distribution("debian", "trixie", "13")) == "bookworm"
     assert default_release(Distribution("ubuntu", "noble", "24.04")) == "noble"
     assert default_release(Distribution("debian", "forky", "14")) == "forky"
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """A directory that is served as packages are, and its address."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    root = tmp_path / "mirror"
+    root.mkdir()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: object) -> None:
+            super().__init__(*arguments, directory=str(root))  # type: ignore[arg-type]
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield root, f"http://127.0.0.1:{server.server_port}/debian"
+        server.shutdown()
+
+
+def test_a_place_says_whether_it_has_a_release(mirror: tuple[Path, str], tmp_path: Path) -> None:
+    root, address = mirror
+    etc = _etc_apt(tmp_path, debian=f"deb {address} bookworm main\n")
+    there = root / "debian/dists/bullseye"
+    there.mkdir(parents=True)
+    (there / "InRelease").write_text("Suite: oldoldstable\n")
+    assert is_served(Distribution("debian", "bullseye", "11"), _BOOKWORM, etc)
+    assert not is_served(Distribution("debian", "buster", "10"), _BOOKWORM, etc)
+
+
+def test_a_place_that_cannot_be_asked_has_not_said_that_it_lacks_a_release(tmp_path: Path) -> None:
+    etc = _etc_apt(tmp_path, debian="deb http://127.0.0.1:1/debian bookworm main\n")
+    assert is_served(Distribution("debian", "bullseye", "11"), _BOOKWORM, etc)
