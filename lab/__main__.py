@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from lab.apt import DEFAULT_RELEASE, RELEASES
+from lab.harbor.app.habits import full_version
 from lab.shell import LabError
 from lab.site_lab import Lab
 from lab.state import known_labs
@@ -22,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         releases = read_releases(getattr(options, "release", []))
-        return _run(options, Lab(options.name, options.subnet, releases))
+        asked = getattr(options, "harbor", "")
+        harbor = full_version(asked) if asked else ""
+        return _run(options, Lab(options.name, options.subnet, releases, harbor))
     except (LabError, ValueError) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
@@ -113,12 +116,19 @@ def _parser() -> argparse.ArgumentParser:
         ("prepare", "install the Docker engine and build the images; `up` does it, too"),
         ("up", "bring the lab up and write its site file; what stands already stays"),
     ):
-        command(name, help).add_argument(
+        made = command(name, help)
+        made.add_argument(
             "--release",
             action="append",
             default=[],
             metavar="[NODE=]RELEASE",
             help=f"what the nodes run: {', '.join(RELEASES)} (default: {DEFAULT_RELEASE}); again for one of them",
+        )
+        made.add_argument(
+            "--harbor",
+            default="",
+            metavar="VERSION",
+            help="which Harbor the miniature is: 2.3.2, 2.9, 2.13 (default) or another from 2.3 to 2.15",
         )
     down = command("down", "remove the lab's containers, volumes, network and keys")
     down.add_argument("--images", action="store_true", help="remove the images as well")

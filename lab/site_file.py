@@ -27,19 +27,28 @@ class Installer:
     sha256: str
 
 
-def find_installer() -> Installer:
+def find_installer(version: str = "") -> Installer:
     """The real Harbor where `HARBOR_INSTALLER` names its file, else the miniature one, built when missing.
 
+    Args:
+        version: of the miniature; "" is the usual one.
+
     Raises:
-        LabError: the named file does not exist or its name tells no version.
+        LabError: the named file does not exist, its name tells no version, or it is not the version that is wanted.
     """
+    from lab.harbor.installer import USUAL_VERSION, build_installer
+
     chosen = os.environ.get("HARBOR_INSTALLER")
     if chosen:
-        return _real_installer(Path(chosen).resolve())
-    from lab.harbor import build_installer  # here: it is not needed where a real one is given
-
+        real = _real_installer(Path(chosen).resolve())
+        if version and real.version.removeprefix("v") != version:
+            raise LabError(
+                f"HARBOR_INSTALLER names Harbor {real.version}, and this lab is one of Harbor {version}.",
+                remedy="Leave one of the two out.",
+            )
+        return real
     with step("Build the miniature Harbor's installer, unless it stands"):
-        built = build_installer(STATE / "installer")
+        built = build_installer(STATE / "installer", version or USUAL_VERSION)
     return Installer(built.path, built.version, built.sha256)
 
 

@@ -28,14 +28,20 @@ class Lab:
         name: the lab's name.
         subnet: its network; when it is not given, the network it has, else the first free one.
         releases: the release of each node; when none is given, those they have, else the usual one.
+        harbor: the version of the miniature Harbor, `2.9.5`; when not given, the one it has, else the usual.
     """
 
     def __init__(
-        self, name: str = "demo", subnet: str | None = None, releases: Mapping[str, str] | None = None
+        self,
+        name: str = "demo",
+        subnet: str | None = None,
+        releases: Mapping[str, str] | None = None,
+        harbor: str = "",
     ) -> None:
         check_name(name)
         self.name = name
         self._wanted_releases = releases or {}
+        self._wanted_harbor = harbor
         self._wanted_subnet = ipaddress.IPv4Network(subnet) if subnet else None
 
     @property
@@ -74,7 +80,7 @@ class Lab:
         STATE.mkdir(exist_ok=True)
         engine.ensure_engine(STATE)
         images.ensure_images(self._wanted_releases)
-        site_file.find_installer()
+        site_file.find_installer(self._wanted_harbor)
 
     def up(self) -> Topology:
         """Bring the lab up; what stands already stays, what was stopped is started.
@@ -91,7 +97,7 @@ class Lab:
             with alone(STATE / "subnets.lock"):
                 topology = self._settle()
             built = images.ensure_images(topology.releases)
-            installer = site_file.find_installer()
+            installer = site_file.find_installer(topology.harbor)
             keys.ensure_keys(topology)
             changed = services.write_settings(topology, keys.secret(topology, "redis-password"))
             creation.ensure_network(topology)
@@ -222,7 +228,9 @@ class Lab:
             built = images.ensure_images(topology.releases)
             self._ensure_machines(topology, built)
             if release is not None:
-                site_file.write_site(topology, site_file.find_installer(), images.postgres_majors(built))
+                site_file.write_site(
+                    topology, site_file.find_installer(topology.harbor), images.postgres_majors(built)
+                )
 
     def empty_shared(self) -> None:
         """Empty what the nodes share: NAS, Redis and the bucket."""
@@ -280,11 +288,14 @@ class Lab:
                 f"The lab {self.name!r} stands on {mine.subnet}.",
                 remedy="Take it down first, or leave --subnet out.",
             )
-        if mine and self._wanted_releases and mine.releases != self._wanted_releases:
-            raise LabError(
-                f"The nodes of the lab {self.name!r} run another release.",
-                remedy="Take it down first, or leave --release out.",
-            )
+        if mine:
+            for option, has, wanted in (
+                ("release", mine.releases, self._wanted_releases),
+                ("harbor", mine.harbor, self._wanted_harbor),
+            ):
+                if wanted and has != wanted:
+                    what = f"The lab {self.name!r} stands with another {option}."
+                    raise LabError(what, remedy=f"Take it down first, or leave --{option} out.")
         self._clear_away(mine)
         if mine:
             return mine
@@ -294,6 +305,7 @@ class Lab:
             self._wanted_subnet or free_subnet([*taken, *docker_subnets()]),
             secrets.token_hex(8),
             self._wanted_releases,
+            self._wanted_harbor,
         )
         for other in known.values():
             if other.subnet.overlaps(made.subnet):

@@ -15,12 +15,18 @@ def known_labs() -> dict[str, Topology]:
             note = json.loads(file.read_text())
             network = ipaddress.IPv4Network(note["subnet"])
             releases = note.get("releases", {})
-            known[file.parent.name] = Topology(file.parent.name, network, str(note["mark"]), releases)
+            harbor = str(note.get("harbor", ""))
+            known[file.parent.name] = Topology(file.parent.name, network, str(note["mark"]), releases, harbor)
     return known
 
 
 def remember(lab: Topology) -> None:
     """Write a lab down, before the first part of it exists."""
     lab.directory.mkdir(parents=True, exist_ok=True)
-    note = {"subnet": str(lab.subnet), "mark": lab.mark, "releases": dict(lab.releases)}
+    note = {
+        "subnet": str(lab.subnet),
+        "mark": lab.mark,
+        "releases": dict(lab.releases),
+        "harbor": lab.harbor,
+    }
     (lab.directory / "lab.json").write_text(json.dumps(note) + "\n")

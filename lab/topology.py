@@ -37,12 +37,14 @@ class Topology:
         subnet: its network.
         mark: drawn when it was first brought up; what was made for it is known by that.
         releases: code name of the release that each node runs; a node that is not in it runs the usual one.
+        harbor: the version of the miniature Harbor; "" is the usual one.
     """
 
     name: str
     subnet: ipaddress.IPv4Network
     mark: str
     releases: Mapping[str, str] = field(default_factory=dict, hash=False)
+    harbor: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name)

@@ -4,6 +4,7 @@ import tarfile
 from pathlib import Path
 
 from . import archive
+from .app.habits import habits
 from .archive import Image, Layer
 from .rootfs import Layers
 
@@ -49,7 +50,16 @@ def images(layers: Layers, app: Layer, version: str) -> list[Image]:
 
     nginx = ("nginx", "-c", "/etc/nginx/nginx.conf", "-g", "daemon off;")
     redis = ("redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/var/lib/redis")
+    removed_since = {
+        "notary": [
+            image("notary-server-photon", *program("notary"), "server"),
+            image("notary-signer-photon", *program("notary"), "signer"),
+        ],
+        "chartmuseum": [image("chartmuseum-photon", *program("chartmuseum"), health="9999 /health")],
+    }
+    old = [made for part in habits(version).components for made in removed_since.get(part, [])]
     return [
+        *old,
         image("harbor-core", *program("core"), health="8080 /api/v2.0/ping"),
         image("harbor-jobservice", *program("jobservice"), health="8080 /api/v1/stats"),
         image("harbor-registryctl", *program("registryctl"), health="8080 /api/health"),

@@ -17,6 +17,7 @@ from typing import IO
 from lab.shell import LabError, alone, docker, step
 
 from . import archive, images, rootfs
+from .app.habits import for_version, habits
 
 HERE = Path(__file__).parent
 BUNDLE = {
@@ -28,6 +29,7 @@ BUNDLE = {
 }
 CHUNK = 1 << 20
 KEPT_SECONDS = 3 * 86400
+USUAL_VERSION = "2.13.2"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def source_hash(version: str) -> str:
 
 def bundled(name: str, version: str) -> bytes:
     """One file of the installer's directory with the version filled in."""
-    text = (HERE / "bundle" / name).read_text()
+    text = for_version((HERE / "bundle" / name).read_text(), habits(version).minor)
     minor = ".".join(version.split(".")[:2])
     return text.replace("@VERSION@", version).replace("@MINOR@", f"{minor}.0").encode()
 
@@ -102,7 +104,7 @@ def _forget_old(out_dir: Path, kind: str) -> None:
             shutil.rmtree(build)
 
 
-def build_installer(out_dir: Path, version: str = "2.13.2") -> InstallerFile:
+def build_installer(out_dir: Path, version: str = USUAL_VERSION) -> InstallerFile:
     """Build the installer below `out_dir`, or take the one that these sources already gave.
 
     About fifty seconds cold on two cores, under ten when only our own programs changed. Safe to call from
@@ -110,10 +112,11 @@ def build_installer(out_dir: Path, version: str = "2.13.2") -> InstallerFile:
 
     Raises:
         LabError: the machine cannot build it.
-        ValueError: `version` is not a version of Harbor 2.
+        ValueError: `version` is not a version from 2.3 to 2.15.
     """
     if not re.fullmatch(r"2\.\d+\.\d+", version):
         raise ValueError(f"a Harbor version is 2.<minor>.<patch>, not {version!r}")
+    habits(version)
     out_dir.mkdir(parents=True, exist_ok=True)
     done = out_dir / f"harbor-{version}-{source_hash(version)}"
     target = done / f"harbor-offline-installer-v{version}.tgz"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lab.__main__ import _parser
+from lab.__main__ import _parser, main
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,8 @@ def test_a_command_for_a_machine_keeps_its_own_options() -> None:
     options = _parser().parse_args(["--name", "other", "exec", "node-a", "--", "ls", "--name", "x"])
     assert options.name == "other"
     assert [part for part in options.argv if part != "--"] == ["ls", "--name", "x"]
+
+
+def test_a_harbor_that_is_none_is_refused_before_anything_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--name", "never-made", "up", "--harbor", "1.10"]) == 1
+    assert "from 2.3 to 2.15, not '1.10'" in capsys.readouterr().err

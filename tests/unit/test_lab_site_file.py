@@ -122,3 +122,14 @@ def test_an_installer_that_is_not_there_is_refused(
     monkeypatch.setenv("HARBOR_INSTALLER", str(tmp_path / "harbor-offline-installer-v2.9.1.tgz"))
     with pytest.raises(LabError, match="no Harbor offline installer"):
         site_file.find_installer()
+
+
+def test_a_real_installer_of_another_version_than_the_labs_is_refused(
+    lab: Topology, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "harbor-offline-installer-v2.9.1.tgz"
+    file.write_bytes(b"real")
+    monkeypatch.setenv("HARBOR_INSTALLER", str(file))
+    assert site_file.find_installer("2.9.1").path == file
+    with pytest.raises(LabError, match=r"names Harbor v2\.9\.1, and this lab is one of Harbor 2\.3\.2"):
+        site_file.find_installer("2.3.2")

@@ -123,10 +123,10 @@ def test_a_pair_of_two_releases_is_refused() -> None:
     replace(_LAB, releases={"node-a": "bullseye", "node-b": "bullseye", "node-c": "trixie"})
 
 
-def test_a_lab_remembers_the_releases_of_its_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lab_remembers_its_releases_and_its_harbor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (state, topology):
         monkeypatch.setattr(module, "STATE", tmp_path)
-    made = replace(_LAB, releases=read_releases(["bullseye", "node-c=trixie"]))
+    made = replace(_LAB, releases=read_releases(["bullseye", "node-c=trixie"]), harbor="2.3.2")
     state.remember(made)
     assert state.known_labs() == {"demo": made}
     # Of a clone from before there was a choice.

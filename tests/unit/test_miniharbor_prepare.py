@@ -10,11 +10,13 @@ import pytest
 import yaml
 
 from lab.harbor import installer
+from lab.harbor.app.habits import habits
 from lab.harbor.app.prepare import main as prepare
 from lab.harbor.app.prepare.model import Invalid, parse, validate
 from lab.harbor.app.prepare.secretfiles import keep_secretkey, keep_token_pair
 
 VERSION = "v2.13.2"
+KNOWN = habits(VERSION)
 EXTERNAL: dict[str, Any] = {
     "external_database": {
         "harbor": {
@@ -59,7 +61,7 @@ def paths(tmp_path: Path) -> prepare.Paths:
 def run(paths: prepare.Paths) -> Run:
     def once(document: dict[str, Any]) -> int:
         paths.input.write_text(yaml.safe_dump(document))
-        return prepare.run(paths, VERSION, with_trivy=False)
+        return prepare.run(paths, VERSION)
 
     return once
 
@@ -76,7 +78,7 @@ def test_the_template_as_shipped_has_harbors_keys_and_is_refused_for_its_hostnam
     )
     assert "external_database" not in document
     with pytest.raises(Invalid, match="Please specify hostname"):
-        validate(parse(document, with_trivy=False), document)
+        validate(parse(document, KNOWN), document)
 
 
 @pytest.mark.parametrize("block", ["external_database", "external_redis", "metric", "storage_service"])
@@ -149,18 +151,18 @@ def test_validation_says_what_harbor_says(
 ) -> None:
     document = {**template, **change}
     with pytest.raises(Invalid, match=said):
-        validate(parse(document, with_trivy=False), document)
+        validate(parse(document, KNOWN), document)
 
 
 def test_missing_keys_are_raw_tracebacks(template: dict[str, Any]) -> None:
     without_loggers = {**template, "jobservice": {"max_job_workers": 10}}
     with pytest.raises(KeyError, match="job_loggers"):
-        parse(without_loggers, with_trivy=False)
+        parse(without_loggers, KNOWN)
     del template["database"]
     with pytest.raises(KeyError, match="harbor_db_password"):
-        parse(template, with_trivy=False)
+        parse(template, KNOWN)
     with pytest.raises(KeyError, match="disable"):
-        parse({**template, **EXTERNAL, "storage_service": {"redirect": {"disabled": True}}}, with_trivy=False)
+        parse({**template, **EXTERNAL, "storage_service": {"redirect": {"disabled": True}}}, KNOWN)
 
 
 def test_a_database_without_a_host_is_let_through(

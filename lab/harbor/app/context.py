@@ -35,13 +35,20 @@ class Core:
     database: Database
     redis: Any
     secretkey: str
-    signing_key: rsa.RSAPrivateKey
+    signing_key: rsa.RSAPrivateKey | None
     health: Callable[[], dict[str, Any]]
     version: str
 
 
 def audit(session: Session, project: int, operation: str, kind: str, resource: str, username: str) -> None:
     """One line of the audit log, in the caller's transaction."""
+    if not session.audit_ext:
+        session.run(
+            "INSERT INTO audit_log (project_id, operation, resource_type, resource, username)"
+            " VALUES (%s, %s, %s, %s, %s)",
+            (project, operation, kind, resource, username),
+        )
+        return
     session.run(
         "INSERT INTO audit_log_ext (project_id, operation, resource_type, resource, username, op_desc)"
         " VALUES (%s, %s, %s, %s, %s, %s)",

@@ -17,6 +17,7 @@ from . import config, passwords
 from .api import admin, gc, projects, system, token, v2
 from .context import Core, connect_redis
 from .database import Database, Session, wait_for_tcp
+from .habits import Habits, habits
 from .health import Check, Health, http_check
 from .identity import identify
 from .migrate import MigrationFailed, migrate
@@ -77,12 +78,12 @@ def sync_scanner(session: Session, with_trivy: bool) -> None:
         session.run("DELETE FROM scanner_registration WHERE name = 'Trivy'")
 
 
-def prepare_database(settings: CoreSettings) -> Database:
+def prepare_database(settings: CoreSettings, known: Habits) -> Database:
     """Dial, migrate, write the first rows. Raises ConnectionError, MigrationFailed, psycopg2.Error."""
     where = settings.database
     wait_for_tcp(where.host, where.port, DIAL_BUDGET)
-    database = Database(where)
-    applied = migrate(database)
+    database = Database(where, known.audit_ext)
+    applied = migrate(database, known)
     log.info("database %s:%s/%s is ready, %d migrations applied", where.host, where.port, where.name, applied)
     with database.session() as session:
         # Both nodes may start together on an empty database.
@@ -111,6 +112,10 @@ def _checks(settings: CoreSettings, database: Database, client: redis.Redis) -> 
     }
     if settings.with_trivy:
         checks["trivy"] = http_check("http://trivy-adapter:8080/probe/healthy")
+    if settings.notary_url:
+        checks["notary"] = http_check(f"{settings.notary_url}/_notary_server/health")
+    if settings.chartmuseum_url:
+        checks["chartmuseum"] = http_check(f"{settings.chartmuseum_url}/health")
     return checks
 
 
@@ -136,7 +141,7 @@ def build(settings: CoreSettings, secretkey: str, private_key: bytes, version: s
     """Connect everything. Raises what makes core end at start."""
     client = connect_redis(settings.redis)
     _wait_for_redis(client, DIAL_BUDGET)
-    database = prepare_database(settings)
+    database = prepare_database(settings, habits(version))
     health = Health(_checks(settings, database, client))
     return Core(settings, database, client, secretkey, load_key(private_key), health, version)
 

@@ -47,8 +47,9 @@ def wait_for_tcp(host: str, port: int, budget: float) -> None:
 class Session:
     """One transaction: execute statements, fetch rows as dictionaries."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, audit_ext: bool) -> None:
         self.connection = connection
+        self.audit_ext = audit_ext
 
     def run(self, sql: str, parameters: Parameters = ()) -> int:
         """Execute a statement; the number of rows that it touched."""
@@ -82,10 +83,16 @@ def _is_stale(connection: Connection) -> bool:
 
 
 class Database:
-    """A pool of connections to one PostgreSQL."""
+    """A pool of connections to one PostgreSQL.
 
-    def __init__(self, settings: DatabaseSettings) -> None:
+    Args:
+        settings: where it is.
+        audit_ext: the schema has the newer audit log.
+    """
+
+    def __init__(self, settings: DatabaseSettings, audit_ext: bool = True) -> None:
         self.settings = settings
+        self.audit_ext = audit_ext
         self._idle: list[tuple[Connection, float]] = []
         self._lock = threading.Lock()
         limit = settings.max_open
@@ -132,7 +139,7 @@ class Database:
         with self._slots or contextlib.nullcontext():
             connection, born = self._take()
             try:
-                yield Session(connection)
+                yield Session(connection, self.audit_ext)
                 connection.commit()
             except BaseException:
                 with contextlib.suppress(psycopg2.Error):

@@ -63,6 +63,8 @@ def identify(core: Core, request: Request) -> Identity:
             raise Refused(401, "UNAUTHORIZED", "unauthorized: incorrect user name or password")
         return found
     if kind == "bearer":
+        if core.signing_key is None:
+            raise Refused(401, "UNAUTHORIZED", "unauthorized: no key to verify a token with")
         try:
             subject, access = verify(core.signing_key, header[7:], int(time.time()))
         except BadToken as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg2
 
 from .database import Connection, Database
+from .habits import Habits
 
 log = logging.getLogger("migrate")
 DIRECTORY = Path(__file__).parent / "migrations"
@@ -28,10 +29,11 @@ class Step:
     path: Path
 
 
-def steps(directory: Path = DIRECTORY) -> list[Step]:
-    """All migrations in order."""
+def steps(newest: int, directory: Path = DIRECTORY) -> list[Step]:
+    """The migrations of a version in order, up to and with the newest that it brings."""
     found = [(re.match(r"(\d{4})_.*\.up\.sql$", path.name), path) for path in directory.iterdir()]
-    return sorted((Step(int(m[1]), path) for m, path in found if m), key=lambda step: step.version)
+    known = [Step(int(m[1]), path) for m, path in found if m and int(m[1]) <= newest]
+    return sorted(known, key=lambda step: step.version)
 
 
 def pending(known: list[Step], version: int | None, dirty: bool) -> list[Step]:
@@ -56,12 +58,17 @@ def _lock(connection: Connection) -> None:
             time.sleep(0.2)
 
 
-def _recorded(connection: Connection) -> tuple[int | None, bool]:
+def _recorded(connection: Connection, creates_first: bool) -> tuple[int | None, bool]:
     """Version and dirty flag. Creates the version table only when it is missing.
 
-    Looking first is what lets this Harbor start on a read-only standby without any complaint.
+    Looking first is what lets Harbor from 2.5 on start on a read-only standby without any complaint; before, it asked
+    for the table to be created in any case, and ended there.
     """
     with connection.cursor() as cursor:
+        if creates_first:
+            cursor.execute(
+                "CREATE TABLE IF NOT EXISTS schema_migrations (version bigint PRIMARY KEY, dirty boolean NOT NULL)"
+            )
         cursor.execute(
             "SELECT 1 FROM information_schema.tables"
             " WHERE table_schema = current_schema() AND table_name = 'schema_migrations'"
@@ -88,14 +95,14 @@ def _apply(connection: Connection, step: Step) -> None:
                 cursor.execute(step.path.read_text())
 
 
-def migrate(database: Database) -> int:
-    """Apply what is missing; the number of applied steps. Raises MigrationFailed or psycopg2.Error."""
+def migrate(database: Database, known: Habits) -> int:
+    """Apply what a version brings and what is missing; the number of steps. Raises MigrationFailed."""
     connection = database.dial()
     connection.autocommit = True
     try:
         _lock(connection)
-        version, dirty = _recorded(connection)
-        todo = pending(steps(), version, dirty)
+        version, dirty = _recorded(connection, known.creates_first)
+        todo = pending(steps(known.schema), version, dirty)
         for step in todo:
             _apply(connection, step)
         return len(todo)

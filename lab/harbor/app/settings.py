@@ -91,6 +91,10 @@ class RedisSettings:
         )
 
 
+def _on(env: Mapping[str, str], name: str) -> bool:
+    return env.get(name, "").lower() == "true"
+
+
 @dataclass(frozen=True)
 class CoreSettings:
     """Everything that core takes from `common/config/core/env`."""
@@ -111,6 +115,8 @@ class CoreSettings:
     redis_url_reg: str
     storage_provider: str
     with_trivy: bool
+    notary_url: str = ""
+    chartmuseum_url: str = ""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "CoreSettings":
@@ -131,5 +137,7 @@ class CoreSettings:
             portal_url=env["PORTAL_URL"],
             redis_url_reg=env.get("_REDIS_URL_REG", ""),
             storage_provider=env.get("REGISTRY_STORAGE_PROVIDER_NAME") or "filesystem",
-            with_trivy=env.get("WITH_TRIVY", "").lower() == "true",
+            with_trivy=_on(env, "WITH_TRIVY"),
+            notary_url=env["NOTARY_URL"] if _on(env, "WITH_NOTARY") else "",
+            chartmuseum_url=env["CHART_REPOSITORY_URL"] if _on(env, "WITH_CHARTMUSEUM") else "",
         )

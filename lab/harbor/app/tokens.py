@@ -39,8 +39,14 @@ class Access:
         return cls(found[1], found[2], tuple(action for action in found[3].split(",") if action))
 
 
-def load_key(pem: bytes) -> rsa.RSAPrivateKey:
-    """Read the signing key. Raises ValueError when it is not an RSA private key."""
+def load_key(pem: bytes) -> rsa.RSAPrivateKey | None:
+    """Read the signing key; None for one in PKCS#8.
+
+    Harbor starts with such a key, is healthy, and answers 500 whenever a token is asked for: it takes what says
+    `RSA PRIVATE KEY` only. Raises ValueError when it is not an RSA private key.
+    """
+    if b"BEGIN PRIVATE KEY" in pem:
+        return None
     key = serialization.load_pem_private_key(pem, password=None)
     if not isinstance(key, rsa.RSAPrivateKey):
         raise ValueError("private_key.pem is not an RSA key")

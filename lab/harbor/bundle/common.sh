@@ -23,10 +23,16 @@ check_docker() {
 }
 
 check_dockercompose() {
+@until 4
+    if docker-compose --version >/dev/null 2>&1; then
+        DOCKER_COMPOSE=docker-compose
+@end
+@from 5
     if docker compose version >/dev/null 2>&1; then
         DOCKER_COMPOSE='docker compose'
     elif docker-compose --version >/dev/null 2>&1; then
         DOCKER_COMPOSE=docker-compose
+@end
     else
         error 'Need to install docker-compose(1.18.0+) or a docker-compose-plugin by yourself first and run this script again.'
         exit 1

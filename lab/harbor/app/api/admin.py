@@ -196,7 +196,10 @@ def create_robot(core: Core, request: Request) -> Response:
 def list_audit(core: Core, request: Request) -> Response:
     """The audit log, youngest first."""
     require_admin(core, request)
-    return _listing(core, request, "audit_log_ext", "id DESC")
+    newer = request.path.endswith("-exts")
+    if newer and not core.database.audit_ext:
+        raise Refused(404, "NOT_FOUND", "path /api/v2.0/auditlog-exts was not found")
+    return _listing(core, request, "audit_log_ext" if core.database.audit_ext else "audit_log", "id DESC")
 
 
 def list_quotas(core: Core, request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 from .. import config
 from ..context import Core
+from ..habits import habits
 from ..identity import identify, require_admin, require_user
 from ..web import Refused, Request, Response, Routes
 
@@ -38,6 +39,13 @@ def systeminfo(core: Core, request: Request) -> Response:
             "project_creation_restriction": values["project_creation_restriction"],
             "has_ca_root": False,
         }
+        known = habits(core.version).components
+        for part, address in (
+            ("notary", core.settings.notary_url),
+            ("chartmuseum", core.settings.chartmuseum_url),
+        ):
+            if part in known:
+                info[f"with_{part}"] = bool(address)
     return Response.of(info)
 
 

@@ -6,7 +6,7 @@ from ..context import Core
 from ..identity import allowed_actions, identify
 from ..records import find_project
 from ..tokens import LIFETIME, Access, issue
-from ..web import Request, Response, Routes
+from ..web import Refused, Request, Response, Routes
 
 
 def _grant(core: Core, request: Request, wanted: Access) -> Access:
@@ -21,10 +21,12 @@ def _grant(core: Core, request: Request, wanted: Access) -> Access:
 
 
 def get_token(core: Core, request: Request) -> Response:
-    """A bearer token with the asked scopes, cut down to what is allowed. Raises Refused (401)."""
+    """A bearer token with the asked scopes, cut down to what is allowed. Raises Refused (401, 500)."""
     who = identify(core, request)
     wanted = [access for access in map(Access.parse, request.scopes) if access]
     granted = [_grant(core, request, access) for access in wanted]
+    if core.signing_key is None:
+        raise Refused(500, "UNKNOWN", "unable to get PrivateKey from PEM type: PRIVATE KEY")
     now = int(time.time())
     token = issue(core.signing_key, who.name, granted, now)
     issued = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))

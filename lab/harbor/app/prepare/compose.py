@@ -7,7 +7,7 @@ import yaml
 from .model import HarborConfig
 
 Service = dict[str, Any]
-COMPOSE_VERSION_UNTIL = (2, 11)  # later templates have no `version` line
+NOTARY_PORT = 4443
 
 
 def _bind(source: str, target: str) -> Service:
@@ -96,6 +96,8 @@ def _proxy(config: HarborConfig, version: str) -> Service:
     if config.protocol == "https":
         volumes.append(f"{config.data_volume}/secret/cert:/etc/cert:z")
         ports.append(f"{config.https_port}:8443")
+        if "notary" in config.components:
+            ports.append(f"{NOTARY_PORT}:{NOTARY_PORT}")
     return _service(
         "proxy",
         "nginx-photon",
@@ -103,7 +105,7 @@ def _proxy(config: HarborConfig, version: str) -> Service:
         "nginx",
         volumes=volumes,
         ports=ports,
-        depends_on=["registry", "core", "portal", "log"],
+        depends_on=["registry", "core", "portal", "log", *(["notary-server"] if config.notary else [])],
     )
 
 
@@ -153,6 +155,36 @@ def _extras(config: HarborConfig, version: str) -> dict[str, Service]:
     return found
 
 
+def _notary(config: HarborConfig, version: str) -> dict[str, Service]:
+    bundled = [] if config.database.external else ["postgresql"]
+    found = {}
+    for part, needs in (("signer", bundled), ("server", [*bundled, "notary-signer"])):
+        name = f"notary-{part}"
+        found[name] = _service(
+            name,
+            f"{name}-photon",
+            version,
+            name,
+            volumes=["./common/config/notary:/etc/notary:z"],
+            env_file=[f"./common/config/notary/{part}_env"],
+            depends_on=["log", *needs],
+        )
+    return found
+
+
+def _chartmuseum(config: HarborConfig, version: str) -> dict[str, Service]:
+    return {
+        "chartmuseum": _service(
+            "chartmuseum",
+            "chartmuseum-photon",
+            version,
+            "chartmuseum",
+            volumes=[f"{config.data_volume}/chart_storage:/chart_storage:z"],
+            env_file=["./common/config/chartserver/env"],
+        )
+    }
+
+
 def compose(config: HarborConfig, version: str) -> str:
     """The file's text. `version` is the tag of the images, e.g. v2.13.2."""
     portal = _service(
@@ -171,8 +203,9 @@ def compose(config: HarborConfig, version: str) -> str:
         "jobservice": _jobservice(config, version),
         "proxy": _proxy(config, version),
         **_extras(config, version),
+        **(_notary(config, version) if "notary" in config.components else {}),
+        **(_chartmuseum(config, version) if "chartmuseum" in config.components else {}),
     }
     document = {"services": services, "networks": {"harbor": {"external": False}}}
-    minor = tuple(int(part) for part in version.lstrip("v").split(".")[:2])
-    head = "version: '2.3'\n" if minor <= COMPOSE_VERSION_UNTIL else ""
+    head = "version: '2.3'\n" if config.known.compose_version else ""
     return head + yaml.safe_dump(document, sort_keys=False)

@@ -1,4 +1,4 @@
-"""`python3 -m miniharbor.prepare.main prepare [--conf FILE] [--with-trivy]`, as the prepare image runs it.
+"""`python3 -m miniharbor.prepare.main prepare [--conf FILE] [--with-trivy …]`, as the prepare image runs it.
 
 The first thing it does is to delete every file under common/config, before it has even read harbor.yml: a
 prepare that fails leaves a running node without its configuration.
@@ -9,16 +9,18 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ..habits import habits
 from . import render
 from .compose import compose
 from .model import HarborConfig, Invalid, check_log_level, parse, validate
-from .secretfiles import HARBOR_UID, FreshSecrets, keep_secretkey, keep_token_pair
+from .secretfiles import HARBOR_UID, FreshSecrets, keep_alias, keep_secretkey, keep_token_pair
 
 DATABASE_UID = 999
 DATA_DIRECTORIES = (
@@ -32,6 +34,7 @@ DATA_DIRECTORIES = (
     ("trivy-adapter/trivy", HARBOR_UID, 0o755),
     ("trivy-adapter/reports", HARBOR_UID, 0o755),
 )
+CHART_DIRECTORY = ("chart_storage", HARBOR_UID, 0o755)
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,10 @@ def _own(path: Path, uid: int, mode: int) -> None:
     path.chmod(mode)
 
 
-def prepare_data(data: Path) -> None:
+def prepare_data(data: Path, components: Collection[str] = ()) -> None:
     """The layout of data_volume with its owners; a directory of another owner is changed as a whole tree."""
-    for name, uid, mode in DATA_DIRECTORIES:
+    charts = (CHART_DIRECTORY,) if "chartmuseum" in components else ()
+    for name, uid, mode in (*DATA_DIRECTORIES, *charts):
         path = data / name
         path.mkdir(parents=True, exist_ok=True)
         if path.stat().st_uid != uid:
@@ -87,12 +91,16 @@ def prepare_data(data: Path) -> None:
         _own(path, uid, mode)
 
 
-def prepare_secrets(data: Path) -> None:
-    """secretkey and the token pair. Raises RuntimeError for a secretkey of another length."""
+def prepare_secrets(data: Path, components: Collection[str] = ()) -> None:
+    """secretkey, the token pair, notary's alias. Raises RuntimeError for a secretkey of another length."""
     secret = data / "secret"
     keep_secretkey(secret / "keys" / "secretkey")
     keep_token_pair(secret / "core" / "private_key.pem", secret / "registry" / "root.crt")
-    for name in ("keys/secretkey", "core/private_key.pem", "registry/root.crt"):
+    names = ["keys/secretkey", "core/private_key.pem", "registry/root.crt"]
+    if "notary" in components:
+        keep_alias(secret / "keys" / "defaultalias")
+        names.append("keys/defaultalias")
+    for name in names:
         _own(secret / name, HARBOR_UID, 0o600)
 
 
@@ -108,8 +116,10 @@ def copy_certificates(config: HarborConfig, paths: Paths) -> None:
         _own(target / name, HARBOR_UID, 0o644 if name.endswith("crt") else 0o600)
 
 
-def rendered(config: HarborConfig, fresh: FreshSecrets, document: dict[str, Any]) -> dict[str, str]:
-    """All files under common/config by their names there."""
+def rendered(
+    config: HarborConfig, fresh: FreshSecrets, document: dict[str, Any], alias: str = ""
+) -> dict[str, str]:
+    """All files under common/config by their names there; `alias` is what notary's signer encrypts with."""
     files = {
         "core/env": render.core_env(config, fresh),
         "core/app.conf": "appname = Harbor\nrunmode = prod\nenablegzip = true\n\n[prod]\nhttpport = 8080\n",
@@ -131,6 +141,10 @@ def rendered(config: HarborConfig, fresh: FreshSecrets, document: dict[str, Any]
         files["exporter/env"] = render.exporter_env(config)
     if config.with_trivy:
         files["trivy-adapter/env"] = render.trivy_env(config)
+    if "chartmuseum" in config.components:
+        files["chartserver/env"] = render.chartserver_env(config)
+    if config.notary:
+        files |= render.notary_files(config, alias)
     return files
 
 
@@ -145,11 +159,11 @@ def write_config(directory: Path, files: dict[str, str]) -> None:
         print(f"Generated configuration file: /config/{name}")
 
 
-def run(paths: Paths, version: str, *, with_trivy: bool) -> int:
+def run(paths: Paths, version: str, components: Sequence[str] = ()) -> int:
     """Everything that `prepare` does; the exit status. Missing keys leave as KeyError."""
     wipe(paths.config)
     document = yaml.safe_load(paths.input.read_text())
-    config = parse(document, with_trivy=with_trivy)
+    config = parse(document, habits(version), components)
     try:
         validate(config, document)
     except Invalid as error:
@@ -157,11 +171,13 @@ def run(paths: Paths, version: str, *, with_trivy: bool) -> int:
         logging.error("%s", error)
         return 255
     check_log_level(config)
-    prepare_data(paths.data)
-    prepare_secrets(paths.data)
+    prepare_data(paths.data, components)
+    prepare_secrets(paths.data, components)
     if config.protocol == "https":
         copy_certificates(config, paths)
-    write_config(paths.config, rendered(config, FreshSecrets.new(), document))
+    alias = paths.data / "secret" / "keys" / "defaultalias"
+    name = alias.read_text() if config.notary else ""
+    write_config(paths.config, rendered(config, FreshSecrets.new(), document, name))
     paths.compose.write_text(compose(config, version))
     print("Generated configuration file: /compose_location/docker-compose.yml")
     print("Clean up the input dir")
@@ -174,11 +190,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="prepare")
     parser.add_argument("command", choices=["prepare"])
     parser.add_argument("--conf", help="accepted and ignored: the wrapper mounts the file as input")
-    parser.add_argument("--with-trivy", action="store_true")
-    arguments = parser.parse_args()
     version = "v" + Path("/harbor/VERSION").read_text().strip()
+    known = habits(version).components
+    for name in known:
+        parser.add_argument(f"--with-{name}", action="store_true")
+    arguments = vars(parser.parse_args())
     print(f"prepare base dir is set to {os.environ.get('HARBOR_BASE_DIR', '/compose_location')}")
-    sys.exit(run(Paths(Path("/")), version, with_trivy=arguments.with_trivy))
+    sys.exit(run(Paths(Path("/")), version, [name for name in known if arguments[f"with_{name}"]]))
 
 
 if __name__ == "__main__":

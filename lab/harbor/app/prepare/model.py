@@ -3,8 +3,11 @@
 It does not check any value of the database or of Redis, nor whether anything can be reached.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+
+from ..habits import Habits
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "fatal")
 PLACEHOLDER_HOST = "reg.mydomain.com"
@@ -26,6 +29,7 @@ class Endpoint:
     registry_db: int = 1
     jobservice_db: int = 2
     trivy_db: int = 5
+    chartmuseum_db: int = 3
     idle_timeout: int = 30
     username: str = ""
 
@@ -63,8 +67,17 @@ class Metric:
 
 @dataclass(frozen=True)
 class HarborConfig:
-    """The whole of harbor.yml that reaches a generated file."""
+    """The whole of harbor.yml that reaches a generated file.
 
+    Attributes:
+        known: the habits of the version.
+        components: what --with-… named.
+        notary: addresses of notary's two databases, by `server` and `signer`; none without notary.
+    """
+
+    known: Habits
+    components: frozenset[str]
+    notary: dict[str, DatabaseAddress]
     hostname: str
     public_url: str
     protocol: str
@@ -88,13 +101,18 @@ class HarborConfig:
     no_proxy: frozenset[str]
     http_proxy: str
     https_proxy: str
-    with_trivy: bool
+
+    @property
+    def with_trivy(self) -> bool:
+        """Whether --with-trivy was given."""
+        return "trivy" in self.components
 
 
 INTERNAL_NAMES = frozenset(
     {"127.0.0.1", "localhost", ".local", ".internal", "log", "db", "redis", "nginx", "core", "portal",
      "postgresql", "jobservice", "registry", "registryctl", "trivy-adapter", "exporter"}
 )  # fmt: skip
+NAMES_OF = {"notary": ("notary-server", "notary-signer"), "chartmuseum": ("chartmuseum",)}
 
 
 def _database(document: dict[str, Any]) -> DatabaseAddress:
@@ -109,16 +127,7 @@ def _database(document: dict[str, Any]) -> DatabaseAddress:
         "conn_max_idle_time": source.get("conn_max_idle_time", 0),
     }
     if external:
-        return DatabaseAddress(
-            host=source["host"],
-            port=source["port"],
-            username=source["username"],
-            password=source["password"],
-            name=source["db_name"],
-            sslmode=source["ssl_mode"],
-            external=True,
-            **pool,
-        )
+        return _external(source, pool)
     return DatabaseAddress(
         host="postgresql",
         port=5432,
@@ -129,6 +138,32 @@ def _database(document: dict[str, Any]) -> DatabaseAddress:
         external=False,
         **pool,
     )
+
+
+def _external(source: dict[str, Any], pool: dict[str, Any]) -> DatabaseAddress:
+    return DatabaseAddress(
+        host=source["host"],
+        port=source["port"],
+        username=source["username"],
+        password=source["password"],
+        name=source["db_name"],
+        sslmode=source["ssl_mode"],
+        external=True,
+        **pool,
+    )
+
+
+def _notary(document: dict[str, Any], own: DatabaseAddress) -> dict[str, DatabaseAddress]:
+    """Where notary keeps its data: beside Harbor's own, where no other place is named."""
+    external = document.get("external_database") or {}
+    pool = {"max_idle_conns": 2, "max_open_conns": 0, "conn_max_lifetime": "5m", "conn_max_idle_time": 0}
+    found = {}
+    for part in ("server", "signer"):
+        if external:
+            found[part] = _external(external[f"notary_{part}"], pool)
+        else:
+            found[part] = replace(own, username=part, password="password", name=f"notary{part}")
+    return found
 
 
 def _redis(document: dict[str, Any]) -> Endpoint:
@@ -143,13 +178,40 @@ def _redis(document: dict[str, Any]) -> Endpoint:
         registry_db=external.get("registry_db_index", 1),
         jobservice_db=external.get("jobservice_db_index", 2),
         trivy_db=external.get("trivy_db_index", 5),
+        chartmuseum_db=external.get("chartmuseum_db_index", 3),
         idle_timeout=external.get("idle_timeout_seconds", 30),
         username=str(external.get("username") or ""),
     )
 
 
-def parse(document: dict[str, Any], *, with_trivy: bool) -> HarborConfig:
-    """Read the keys. Raises KeyError for a missing one, which the operator sees as a traceback (exit 1)."""
+def _job_loggers(document: dict[str, Any], known: Habits) -> tuple[str, ...]:
+    """Where jobs log to. Raises KeyError for any key that the version insists on, in prepare's order."""
+    jobservice, notification = document["jobservice"], document.get("notification") or {}
+    loggers = tuple(jobservice["job_loggers"]) if known.job_loggers else ("STD_OUTPUT", "FILE")
+    needed = [(notification, "webhook_job_max_retry")]
+    if known.sweeper_and_hook_timeout:
+        needed = [
+            (jobservice, "logger_sweeper_duration"),
+            *needed,
+            (notification, "webhook_job_http_client_timeout"),
+        ]
+    for section, key in needed:
+        if key not in section:
+            raise KeyError(key)
+    return loggers
+
+
+def parse(document: dict[str, Any], known: Habits, components: Sequence[str] = ()) -> HarborConfig:
+    """Read the keys.
+
+    Args:
+        document: the content of harbor.yml.
+        known: the habits of the version.
+        components: what --with-… named.
+
+    Raises:
+        KeyError: one is missing, which the operator sees as a traceback (exit 1).
+    """
     https = document.get("https") or {}
     protocol = "https" if https else "http"
     http_port = (document.get("http") or {}).get("port", 80)
@@ -165,7 +227,12 @@ def parse(document: dict[str, Any], *, with_trivy: bool) -> HarborConfig:
     proxy = document.get("proxy") or {}
     local = document["log"]["local"]
     asked = {name.strip() for name in str(proxy.get("no_proxy") or "").split(",") if name.strip()}
+    database = _database(document)
+    inside = [name for part in components for name in NAMES_OF.get(part, ())]
     return HarborConfig(
+        known=known,
+        components=frozenset(components),
+        notary=_notary(document, database) if "notary" in components else {},
         hostname=hostname,
         public_url=document.get("external_url") or f"{protocol}://{hostname}{suffix}",
         protocol=protocol,
@@ -175,21 +242,20 @@ def parse(document: dict[str, Any], *, with_trivy: bool) -> HarborConfig:
         cert_key=https.get("private_key", "") or "",
         admin_password=document["harbor_admin_password"],
         data_volume=document["data_volume"],
-        database=_database(document),
+        database=database,
         redis=_redis(document),
         external_redis=bool(document.get("external_redis")),
         log_level=document["log"]["level"],
         log_location=local["location"],
         job_workers=document["jobservice"]["max_job_workers"],
-        job_loggers=tuple(document["jobservice"]["job_loggers"]),
+        job_loggers=_job_loggers(document, known),
         storage_driver=driver,
         storage_options=dict(storage.get(driver) or {}),
-        redirect_disabled=bool(redirect["disable"]) if redirect else False,
+        redirect_disabled=bool(redirect[known.redirect_key]) if redirect else False,
         metric=Metric(metric["port"], metric["path"]) if metric.get("enabled") else None,
-        no_proxy=INTERNAL_NAMES | asked,
+        no_proxy=INTERNAL_NAMES | asked | set(inside),
         http_proxy=proxy.get("http_proxy") or "",
         https_proxy=proxy.get("https_proxy") or "",
-        with_trivy=with_trivy,
     )
 
 
@@ -199,6 +265,8 @@ def validate(config: HarborConfig, document: dict[str, Any]) -> None:
         raise Invalid("127.0.0.1 can not be the hostname")
     if config.hostname == PLACEHOLDER_HOST:
         raise Invalid("Please specify hostname")
+    if config.protocol == "http" and "notary" in config.components:
+        raise Invalid("Error: the protocol must be https when Harbor is deployed with Notary")
     if config.protocol == "https":
         if not config.cert or config.cert == PLACEHOLDER_PATHS[0]:
             raise Invalid("Error: The protocol is https but attribute ssl_cert is not set")

@@ -1,5 +1,6 @@
 """The generated files, as text: environment files, the registry's and jobservice's YAML, nginx."""
 
+import json
 import random
 from string import Template
 from typing import Any
@@ -31,7 +32,11 @@ def _proxy(config: HarborConfig) -> dict[str, str]:
 
 def core_env(config: HarborConfig, fresh: FreshSecrets) -> str:
     """core/env: the only file (with exporter/env) that names the database's host."""
-    database = config.database
+    database, known = config.database, config.known
+    ages = {
+        "POSTGRESQL_CONN_MAX_LIFETIME": database.conn_max_lifetime,
+        "POSTGRESQL_CONN_MAX_IDLE_TIME": database.conn_max_idle_time,
+    }
     return env_file(
         {
             "CONFIG_PATH": "/etc/core/app.conf",
@@ -49,8 +54,7 @@ def core_env(config: HarborConfig, fresh: FreshSecrets) -> str:
             "POSTGRESQL_SSLMODE": database.sslmode,
             "POSTGRESQL_MAX_IDLE_CONNS": database.max_idle_conns,
             "POSTGRESQL_MAX_OPEN_CONNS": database.max_open_conns,
-            "POSTGRESQL_CONN_MAX_LIFETIME": database.conn_max_lifetime,
-            "POSTGRESQL_CONN_MAX_IDLE_TIME": database.conn_max_idle_time,
+            **(ages if known.connection_ages else {}),
             "REGISTRY_URL": "http://registry:5000",
             "PORTAL_URL": "http://portal:8080",
             "TOKEN_SERVICE_URL": "http://core:8080/service/token",
@@ -59,6 +63,7 @@ def core_env(config: HarborConfig, fresh: FreshSecrets) -> str:
             "CORE_SECRET": fresh.core_secret,
             "JOBSERVICE_SECRET": fresh.jobservice_secret,
             "WITH_TRIVY": config.with_trivy,
+            **_removed_since(config),
             "CORE_URL": "http://core:8080",
             "CORE_LOCAL_URL": "http://127.0.0.1:8080",
             "JOBSERVICE_URL": "http://jobservice:8080",
@@ -70,10 +75,54 @@ def core_env(config: HarborConfig, fresh: FreshSecrets) -> str:
             "REGISTRY_CREDENTIAL_USERNAME": REGISTRY_USER,
             "REGISTRY_CREDENTIAL_PASSWORD": fresh.registry_password,
             "CSRF_KEY": fresh.csrf_key,
-            "ROBOT_SCANNER_NAME_PREFIX": fresh.scanner_prefix,
+            **({"ROBOT_SCANNER_NAME_PREFIX": fresh.scanner_prefix} if known.scanner_prefix else {}),
             **_proxy(config),
             "PORT": 8080,
-            "QUOTA_UPDATE_PROVIDER": "db",
+            **({"QUOTA_UPDATE_PROVIDER": "db"} if known.minor >= 9 else {}),
+        }
+    )
+
+
+def _removed_since(config: HarborConfig) -> dict[str, Any]:
+    """Core's settings for parts that later versions have not."""
+    addresses = {
+        "notary": {"NOTARY_URL": "http://notary-server:4443"},
+        "chartmuseum": {"CHART_REPOSITORY_URL": "http://chartmuseum:9999"},
+    }
+    found: dict[str, Any] = {}
+    for part, address in addresses.items():
+        if part in config.known.components:
+            found |= {f"WITH_{part.upper()}": part in config.components, **address}
+    return found
+
+
+def notary_files(config: HarborConfig, alias: str) -> dict[str, str]:
+    """notary/*: two programs, each with a database of its own; the addresses are in these files as well."""
+    files = {}
+    for part, address in config.notary.items():
+        user = f"{address.username}:{address.password}"
+        url = f"postgres://{user}@{address.host}:{address.port}/{address.name}?sslmode={address.sslmode}"
+        storage = {"backend": "postgres", "db_url": url, "default_alias": "defaultalias"}
+        files[f"notary/{part}-config.postgres.json"] = json.dumps({"storage": storage}, indent=2) + "\n"
+        files[f"notary/{part}_env"] = env_file(
+            {"MIGRATIONS_PATH": f"migrations/{part}/postgresql", "DB_URL": url}
+        )
+    files["notary/signer_env"] += env_file({"NOTARY_SIGNER_DEFAULTALIAS": alias})
+    return files
+
+
+def chartserver_env(config: HarborConfig) -> str:
+    """chartserver/env."""
+    redis = config.redis
+    return env_file(
+        {
+            "PORT": 9999,
+            "CACHE": "redis",
+            "CACHE_REDIS_ADDR": f"{redis.host}:{redis.port}",
+            "CACHE_REDIS_PASSWORD": redis.password,
+            "CACHE_REDIS_DB": redis.chartmuseum_db,
+            "STORAGE": "local",
+            "STORAGE_LOCAL_ROOTDIR": "/chart_storage",
         }
     )
 
@@ -243,6 +292,17 @@ $locations  }
   }
 """)
 
+_NOTARY = Template("""\
+  upstream notary-server { server notary-server:4443; }
+  server {
+    listen 4443 ssl;
+    server_name $hostname;
+    ssl_certificate /etc/cert/server.crt;
+    ssl_certificate_key /etc/cert/server.key;
+    location / { proxy_pass http://notary-server; }
+  }
+""")
+
 _HTTP = Template("""\
   server {
     listen 8080;
@@ -256,6 +316,8 @@ def nginx_conf(config: HarborConfig) -> str:
     port = "" if config.https_port == 443 else f":{config.https_port}"
     server = _HTTPS if config.protocol == "https" else _HTTP
     text = server.substitute(hostname=config.hostname, locations=_LOCATIONS, port=port)
+    if config.notary:
+        text += _NOTARY.substitute(hostname=config.hostname)
     return _NGINX.substitute(servers=text)
 
 

@@ -38,6 +38,13 @@ class FreshSecrets:
         return cls(draw(16), draw(16), draw(32), draw(32), draw(8))
 
 
+def keep_alias(path: Path) -> None:
+    """Keep the name of the key that notary's signer encrypts with, else draw one."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(draw(8))
+
+
 def keep_secretkey(path: Path) -> None:
     """Keep an existing secretkey, else draw one. Raises RuntimeError for one of another length."""
     if not path.exists():

@@ -1,0 +1,3 @@
+-- 2.10 changes nothing that the miniature keeps; its number is what a backup notes.
+
+SELECT 1;
