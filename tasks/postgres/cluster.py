@@ -89,7 +89,7 @@ def start(site: HarborSite, host: Host, *, limit_s: float = _START_S) -> Outcome
 
 
 def create_roles(site: HarborSite, host: Host) -> Outcome:
-    """Create the roles and the database on the primary, and set passwords that do not match any more."""
+    """Create the roles and the databases on the primary, and set passwords that do not match any more."""
     postgres = site.postgres
     rows = execute(
         site,
@@ -103,16 +103,19 @@ def create_roles(site: HarborSite, host: Host) -> Outcome:
         rewind_password=postgres.rewind.password.get_secret_value(),
     )
     made = [row[0] for row in rows if row and row[0]]
-    present = execute(site, host, "SELECT 1 FROM pg_database WHERE datname = :'name'", name=postgres.database)
-    if not present:
+    # Harbor makes its schema in an empty database, and notary in its own two; none of them makes the database.
+    notary = ("notaryserver", "notarysigner") if "notary" in site.harbor.components else ()
+    for name in (postgres.database, *notary):
+        if execute(site, host, "SELECT 1 FROM pg_database WHERE datname = :'name'", name=name):
+            continue
         execute(
             site,
             host,
             'CREATE DATABASE :"name" OWNER :"owner" TEMPLATE template0 ENCODING \'UTF8\'',
-            name=postgres.database,
+            name=name,
             owner=postgres.application.user,
         )
-        made.append(f"database {postgres.database}")
+        made.append(f"database {name}")
     return changed(f"created {', '.join(made)}") if made else unchanged("roles and database are there")
 
 
