@@ -134,6 +134,8 @@ def _supply_objections(site: HarborSite, node: NodeSeen) -> Iterator[str]:
         )
     if node.docker is None:
         return
+    if node.docker.snap:
+        yield "Docker is a snap, which cannot see Harbor's data -> snap remove docker, and run bootstrap again"
     if node.docker.too_old:
         oldest = ".".join(str(number) for number in engine.OLDEST_ENGINE)
         yield f"Docker {node.docker.engine} is too old for Harbor -> {oldest} or newer"

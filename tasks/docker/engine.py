@@ -37,6 +37,7 @@ class EngineFacts:
         compose_v1: version of `docker-compose`, if there is that program; it may be a 2, too.
         enabled: the engine starts at boot.
         half_installed: packages of these whose installation did not come to its end.
+        snap: there is an engine that came as a snap. It is confined: it sees neither Harbor's directory nor its data.
     """
 
     engine: str | None
@@ -45,6 +46,7 @@ class EngineFacts:
     compose_v1: str | None
     enabled: bool
     half_installed: Sequence[str] = ()
+    snap: bool = False
 
     @property
     def compose(self) -> tuple[str, ...]:
@@ -80,12 +82,20 @@ def install(site: HarborSite, host: Host) -> Outcome:
     """Install the engine and compose where they are missing; what the operator installed stays.
 
     Raises:
-        HarborHaError: the engine that is there is too old for Harbor.
+        HarborHaError: the engine that is there is too old for Harbor, or a snap.
         NotPackaged: no repository has compose.
         AptBusy: another installation did not end.
         RemoteCommandFailed: apt failed, or the engine does not start; its last lines are in the message.
     """
     facts = observe(host)
+    if facts.snap:
+        raise HarborHaError(
+            "Docker is a snap here.",
+            where=host.name,
+            meaning="It is confined to home directories: Harbor's data would not be seen. A second engine beside it "
+            "would fight with it for the socket.",
+            remedy=f"`snap remove docker` on this node; bootstrap then installs {ENGINE}.",
+        )
     if facts.too_old:
         raise HarborHaError(
             f"Docker {facts.engine} is too old for Harbor.",

@@ -13,7 +13,9 @@ _PACKAGE_STATES = node_program(package_states)
 
 logger = logging.getLogger(__name__)
 
-_ENV = ["env", "DEBIAN_FRONTEND=noninteractive"]
+# Ubuntu from 22.04 on restarts, after each installation and without a question, every service whose libraries have
+# changed since it started: the database of a site that serves among them.
+_ENV = ["env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_SUSPEND=1"]
 _APT = [*_ENV, "apt-get", "-y", "-qq", "-o", "Acquire::Retries=3"]
 _DOWNLOAD_S = 900.0
 # A machine of a cloud begins its life with updates of its own, which take minutes. apt's DPkg::Lock::Timeout is

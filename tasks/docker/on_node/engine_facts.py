@@ -1,10 +1,14 @@
 """Look at the Docker engine of this node."""
 
+import os
 import shutil
 from typing import Any, Dict, List, Optional
 
 from tasks.on_node.lib import payload, reply, run
 from tasks.on_node.package_states import half_installed
+
+# Ubuntu's installer offers Docker as a snap; a shell that nobody has logged in to has not its directory on the path.
+SNAP = "/snap/bin/docker"
 
 
 def observe(packages: List[str]) -> Dict[str, Any]:
@@ -25,6 +29,7 @@ def observe(packages: List[str]) -> Dict[str, Any]:
         "compose_v1": said(["docker-compose", "version", "--short"]),
         "enabled": run(["systemctl", "is-enabled", "--quiet", "docker"], 20)[0] == 0,
         "half_installed": half_installed(packages),
+        "snap": os.path.exists(SNAP),
     }
 
 
