@@ -43,9 +43,9 @@ class Stage:
 class Demo:
     """A lab, its orchestrator, and what was done so far."""
 
-    def __init__(self, name: str = NAME, releases: Mapping[str, str] | None = None) -> None:
+    def __init__(self, name: str = NAME, releases: Mapping[str, str] | None = None, harbor: str = "") -> None:
         self.name = name
-        self.lab = Lab(name, releases=releases)
+        self.lab = Lab(name, releases=releases, harbor=harbor)
         self.orchestrator = Orchestrator(name)
         self.stages: list[Stage] = []
         self.pushed: list[str] = []

@@ -7,6 +7,9 @@ Each release gets a lab of its own, one after the other. What went well is taken
 page is written as soon as one state of the code has gone the road on every release, at once or one by one.
 """
 
+import importlib.metadata
+import os
+import platform
 import subprocess
 import sys
 import time
@@ -29,6 +32,9 @@ from tasks.postgres.sql import execute, value
 
 # A base backup of the oldest cannot be read by the newest's PostgreSQL; a dump can.
 OLDEST, NEWEST = "bullseye", "trixie"
+# The miniature is another Harbor on each: the oldest one where compose is the oldest. Of today's Harbor with the oldest
+# compose `make test` has a test.
+HARBORS = {"bullseye": "2.3.2", "bookworm": "2.9.5", "trixie": "2.13.2"}
 
 # Of this one the pair runs two minor versions, as in the week between two upgrades: node-b the one of the release,
 # node-a the one with the security updates.
@@ -72,7 +78,9 @@ class Road(Demo):
     """
 
     def __init__(self, name: str, release: str, newer: str | None = None, *, mixed: bool = False) -> None:
-        super().__init__(name, dict.fromkeys(NODES, release))
+        # A real one is of one version.
+        self.harbor = "" if os.environ.get("HARBOR_INSTALLER") else HARBORS[release]
+        super().__init__(name, dict.fromkeys(NODES, release), self.harbor)
         self.column = Column(release)
         self.newer = newer
         self.mixed = mixed
@@ -90,7 +98,13 @@ class Road(Demo):
 
     def _go(self) -> None:
         self.build()
-        self.column.versions = self._versions("node-a")
+        harbor = self.site.harbor.version + (", miniature" if self.harbor else "")
+        self.column.versions = {
+            **self._versions("node-a"),
+            "Harbor": harbor,
+            "Python of the orchestrator": platform.python_version(),
+            "Prefect": importlib.metadata.version("prefect"),
+        }
         if self.mixed:
             self.column.versions["PostgreSQL of node-b"] = self._versions("node-b")["PostgreSQL"]
         self._stage("base-backup: the primary into the bucket", lambda: self._flow("base-backup"))
