@@ -85,6 +85,7 @@ class Road(Demo):
         self.newer = newer
         self.mixed = mixed
         self.moment: datetime | None = None
+        self.backed_up: list[str] = []
 
     def run(self) -> None:
         """Go the whole road; where it ends is in the column."""
@@ -234,7 +235,14 @@ class Road(Demo):
             raise LabError("The refusal came after node-c was changed.", where="node-c")
         return "refused before anything was changed"
 
+    def back_up(self) -> None:
+        """Everything into the bucket; what is pushed later is in the WAL alone."""
+        super().back_up()
+        self.backed_up = list(self.pushed)
+
     def _lose_again(self, release: str | None = None) -> str:
+        # What was pushed after the last restore is lost with node-c: a pull of it was rightly answered with 404.
+        self.pushed = list(self.backed_up)
         # It switches every machine on: the pair came back to life, and a restore was rightly refused.
         self.lab.recreate("node-c", release=release)
         return self._lose_everything()

@@ -129,3 +129,18 @@ def test_the_state_of_the_code_changes_with_what_runs_and_with_nothing_else(tmp_
     assert state_of_code(tmp_path) == before
     (tmp_path / "flows/two.py").write_text("changed")
     assert state_of_code(tmp_path) != before
+
+
+def test_a_restore_of_the_nightly_backup_has_not_what_was_pushed_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.orchestrator.STATE", tmp_path)
+    for name in ("_stage", "_lose_everything"):
+        monkeypatch.setattr(Road, name, lambda *_: "")
+    monkeypatch.setattr("lab.site_lab.Lab.recreate", lambda *_, **__: None)
+    road = Road("matrix-trixie", "trixie")
+    road.pushed = ["before"]
+    road.back_up()
+    road.pushed.append("after a restore")
+    road._lose_again()
+    assert road.pushed == ["before"]
