@@ -9,7 +9,11 @@ import flows.pause
 import flows.rejoin
 import flows.switchover
 from flows.machinery.operation import Operation
-from flows.machinery.vision import remember, sightings
+from flows.machinery.service import try_write, why
+from flows.machinery.vision import blind, remember, sightings
+from flows.rules.policy import policy_of
+from flows.rules.verdict import verdict
+from tasks import clock
 from tasks.balancer import steps as balancer
 from tasks.errors import HarborHaError, Refused
 from tasks.guard.install import CONFIG, node_config
@@ -21,7 +25,7 @@ from tests.simulation.engine import Actor, Killed
 from tests.simulation.invariants import Monitor
 from tests.simulation.seams import SimProtocol, SimSecrets, publish
 from tests.simulation.world.here import world as world_of_this
-from tests.simulation.world.looks import ask_witnesses
+from tests.simulation.world.looks import GUARD_VERSION, ask_witnesses
 from tests.simulation.world.machines import Machine, Node
 from tests.simulation.world.remote import SimHost
 from tests.simulation.world.site import DURABILITY_FILE, SYNC_FILE, World
@@ -171,15 +175,28 @@ class Cast:
             self.start_guard(node)
 
     def note_position(self) -> None:
-        """Let `check` keep the primary's position, and who sees whom."""
+        """Let `check` judge the site, and keep the primary's position and who sees whom."""
+        site = self.world.site
 
         def work() -> None:
             try:
                 run = SimProtocol.begin("check", SITE)
                 began = Operation.begin(run)
+                answers = ask_witnesses(site, [node.name for node in site.nodes])
+                note = sightings(site, began.seen, answers)
+                judged = verdict(
+                    began.seen.every,
+                    {node.name: node.address for node in site.nodes},
+                    policy_of(site),
+                    clock.now(),
+                    write_error=why(try_write(run)) or None,
+                    balancer_up=flows.check.served(site, answers),
+                    guard_version=GUARD_VERSION,
+                    blind_witnesses=blind(site, began.seen, answers, note),
+                )
+                self.world.note(f"check: {judged.kind}: {'; '.join(judged.reasons)}")
                 flows.check.record_position(began)
-                answers = ask_witnesses(self.world.site, [node.name for node in self.world.site.nodes])
-                remember(began, sightings(self.world.site, began.seen, answers))
+                remember(began, note)
             except HarborHaError as error:
                 self.world.note(f"check: {error}")
 

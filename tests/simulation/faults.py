@@ -29,7 +29,18 @@ class Event:
 
 
 # Of orchestrators, and of what they will meet: a guard sees the same after them.
-UNSEEN_BY_GUARDS = ("call", "alert", "check", "kill", "stall", "clone", "late_program", "fence")
+UNSEEN_BY_GUARDS = (
+    "symptom",
+    "no_symptom",
+    "call",
+    "alert",
+    "check",
+    "kill",
+    "stall",
+    "clone",
+    "late_program",
+    "fence",
+)
 
 
 def apply(world: World, cast: Cast, event: Event) -> None:
@@ -146,6 +157,12 @@ def _unhang(world: World, name: str) -> None:
         server.hung = False
 
 
+def _serve_reads(world: World, name: str, only: bool) -> None:
+    server = world.nodes[name].server
+    if server is not None:
+        server.read_only = only
+
+
 def _down(world: World, cast: Cast, name: str) -> None:
     world.down.add(name)
 
@@ -177,6 +194,9 @@ KINDS: dict[str, Callable[..., None]] = {
     "unhang": lambda world, cast, name: _unhang(world, name),
     "no_threads": lambda world, cast, name: world.noise.no_threads.add(name),
     "harbor_read_only": lambda world, cast: setattr(world.noise, "read_only", True),
+    "read_only": lambda world, cast, name: _serve_reads(world, name, True),
+    "symptom": lambda world, cast, name, what: world.noise.symptoms.add((name, what)),
+    "no_symptom": lambda world, cast, name, what: world.noise.symptoms.discard((name, what)),
     "harbor_stops": lambda world, cast, name: setattr(world.nodes[name].harbor, "running", False),
     "check": lambda world, cast: cast.note_position(),
     "alert": lambda world, cast, times: cast.alert(60.0, times),
@@ -192,7 +212,7 @@ def heal(world: World, cast: Cast) -> None:
     world.noise.fence, world.noise.late_program, world.noise.lag = "truthful", {}, set()
     world.noise.read_only = False
     world.noise.no_threads.clear()
-
+    world.noise.symptoms.clear()
     for machine in world.machines.values():
         machine.skew = 0.0
     for node in world.nodes.values():
@@ -201,7 +221,7 @@ def heal(world: World, cast: Cast) -> None:
         node.slow_promotion = node.slow_start = 0.0
         node.guard = True
         if node.server is not None:
-            node.server.hung = False
+            node.server.hung = node.server.read_only = False
         if not node.on:
             power_on(world, node)
         elif node.name in world.guards and world.guards[node.name].done and node.lives:

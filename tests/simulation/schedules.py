@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.simulation.faults import Event
 from tests.simulation.history import Plan, Setting
+from tests.simulation.world.symptoms import SYMPTOMS
 
 A, B, C = "node-a", "node-b", "node-c"
 SETTINGS = (
@@ -125,6 +126,7 @@ def _fault(rng: random.Random, at: float, nodes: list[str]) -> list[Event]:
     node = A if rng.random() < 0.7 else rng.choice(nodes)
     other = rng.choice([name for name in nodes if name != node])
     place = rng.choice([other, "o1", "o2", "balancer", "redis", "nas"])
+    symptom = rng.choice(list(SYMPTOMS))
     later = at + rng.choice((1.0, 5.0, 15.0, 60.0, 250.0)) * rng.uniform(0.5, 1.5)
     choices: list[list[Event]] = [
         [Event(at, "power_off", (node,))],
@@ -168,6 +170,9 @@ def _fault(rng: random.Random, at: float, nodes: list[str]) -> list[Event]:
         [Event(at, "harbor_stops", (node,))],
         [Event(at, "down", (rng.choice(("balancer", "redis", "nas")),))],
         [Event(at, "guard", (node, False))],
+        [Event(at, "read_only", (node,))],
+        [Event(at, "symptom", (rng.choice(nodes), symptom))],
+        [Event(at, "symptom", (node, symptom)), Event(later, "no_symptom", (node, symptom))],
     ]
     return rng.choice(choices)
 
@@ -183,6 +188,7 @@ def _call(rng: random.Random, at: float, nodes: list[str]) -> Event:
         ("switchover", {"to": rng.choice(nodes[1:])}),
         ("switchover", {"to": rng.choice(nodes)}),
         ("rejoin", {"node": rng.choice(nodes)}),
+        ("failover", {"expected_primary": "node-z"}),
         ("pause", {"reason": "maintenance"}),
         ("pause", {"end": True}),
     ]

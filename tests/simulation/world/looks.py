@@ -31,6 +31,7 @@ from tasks.postgres.lsn import Lsn
 from tests.simulation.world.here import SIM_TIME, machine, world
 from tests.simulation.world.machines import SYSTEM, Data, Node
 from tests.simulation.world.site import MASK, SYNC_FILE
+from tests.simulation.world.symptoms import SYMPTOMS
 from tests.simulation.world.texts import SIM_JSON
 
 GUARD_VERSION = "simulated"
@@ -101,10 +102,18 @@ def _without_dead_lock(facts: NodeFacts) -> NodeFacts:
 def _reach(origin: str, node: Node, moment: Moment) -> tuple[NodeFacts, bool]:
     here = world()
     if here.ssh(origin, node.name):
-        return facts_of(node, moment, "direct"), node.disk == "hang"
+        return shown(facts_of(node, moment, "direct")), node.disk == "hang"
     for other in here.ways(origin, node.name):
-        return facts_of(node, moment, f"via {other}"), True
+        return shown(facts_of(node, moment, f"via {other}")), True
     return NodeFacts(node.name, moment, error="direct: timed out"), True
+
+
+def shown(facts: NodeFacts) -> NodeFacts:
+    """Add what looks show beside the truth."""
+    for name, symptom in sorted(world().noise.symptoms):
+        if name == facts.name:
+            facts = SYMPTOMS[symptom](facts)
+    return facts
 
 
 def facts_of(node: Node, moment: Moment, way: str) -> NodeFacts:
@@ -137,7 +146,7 @@ def facts_of(node: Node, moment: Moment, way: str) -> NodeFacts:
         masked=MASK in node.files,
         data_disk=None if hang else Disk(100 * GB, 0 if node.disk == "full" else 50 * GB),
         nas_mounted=True,
-        nas_disk=Disk(100 * GB, 50 * GB),
+        nas_disk=Disk(100 * GB, 50 * GB) if here.has_nas(node.name) else None,
         harbor=harbor_of(node),
         tcp={name: here.port(node.name, name) for name in peers},
         state=state,
@@ -279,7 +288,8 @@ def server_of(node: Node) -> Server:
             end,
             "lost" if lost else "reserved",
             None,
-            False,
+            # What hot_standby_feedback has told of a standby that is away stays.
+            slot_of(name) not in streaming,
         )
         for name, lost in data.slots.items()
     )

@@ -25,4 +25,7 @@ class Noise:
     late_program: dict[str, float] = field(default_factory=dict)  # by node: the next program comes so late
     lag: set[str] = field(default_factory=set)  # standbys that receive keep-alives and no WAL
     no_threads: set[str] = field(default_factory=set)  # nodes whose guard cannot start a thread
+    symptoms: set[tuple[str, str]] = field(
+        default_factory=set
+    )  # by node and name: what looks show, see symptoms.py
     read_only: bool = False  # Harbor was put into read-only mode, and refuses clients by policy
