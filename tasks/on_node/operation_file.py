@@ -62,9 +62,9 @@ def claim_term(p: Dict[str, Any]) -> Optional[Answer]:
     """
     if p.get("term") is None:
         return None
-    known, shared = known_term(p), read_shared(p, "term") or {}
-    if int(shared.get("term") or 0) > known["term"]:
-        known = {"term": int(shared["term"]), "op_id": str(shared.get("op_id"))}
+    known, shared = known_term(p), on_nas(p, "term") or {}
+    if (shared.get("term") or 0) > known["term"]:
+        known = {"term": shared["term"], "op_id": str(shared.get("op_id"))}
     if known["term"] > p["term"] or (known["term"] == p["term"] and known["op_id"] != p["op_id"]):
         return {"state": "outdated", "term": known["term"], "operation": known["op_id"]}
     if known["term"] < p["term"]:
@@ -72,6 +72,13 @@ def claim_term(p: Dict[str, Any]) -> Optional[Answer]:
         write_durably(path(p, "term"), text)
         keep_shared(p, "term", text)
     return None
+
+
+def on_nas(p: Dict[str, Any], name: str) -> Optional[Dict[str, Any]]:
+    """Return the NAS's copy of a file; None for one whose numbers are none: the NAS is a witness, and ends nothing."""
+    found = read_shared(p, name)
+    numbers = [] if found is None else [found.get(key) or 0 for key in ("term", "timeline")]
+    return found if all(isinstance(number, int) for number in numbers) else None
 
 
 def operation(p: Dict[str, Any]) -> Any:
@@ -126,7 +133,7 @@ def accept(p: Dict[str, Any]) -> Answer:
     changed = not same or int((known or {}).get("term") or 0) < int(given.get("term") or 0)
     if changed:
         write_durably(path(p, "accepted"), p["accepted"])
-    shared = read_shared(p, "accepted")
+    shared = on_nas(p, "accepted")
     if shared is None or not newer(shared, given):
         keep_shared(p, "accepted", p["accepted"])
     return {"state": "written", "changed": changed}

@@ -231,6 +231,19 @@ def test_a_term_that_only_the_nas_still_knows_counts(nodes: list[Node]) -> None:
         shutil.rmtree(f"/dev/shm/.harbor-ha/{name}", ignore_errors=True)
 
 
+def test_a_copy_on_the_nas_that_says_nothing_ends_no_operation(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It is a witness more: the look took it for unknown, and the node for a damaged record of its own.
+    damaged = {"term": "nine", "timeline": "two", "primary": "node-a", "system_identifier": "7"}
+    monkeypatch.setattr(operation_file, "read_shared", lambda p, name: damaged)
+    store.acquire(SITE, *hosts(nodes), op_id="op-1", term=1)
+    accepted = acceptance("node-b", 2, "7", 1)
+    promoted = replace(record(Phase.OPENING), term=1)
+    store.advance(SITE, *hosts(nodes), record=promoted, required=["node-b"], accepted=accepted)
+    assert nodes[1].state("accepted")["primary"] == "node-b"
+
+
 def test_a_node_whose_disk_is_full_is_missed_and_does_not_end_the_operation(
     nodes: list[Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
