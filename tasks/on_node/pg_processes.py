@@ -114,7 +114,7 @@ def _lives_unseen(main: int, segment: str) -> bool:
     """
     wanted = [int(word) for word in segment.split() if word.isdigit()]
     try:
-        with open("/proc/sysvipc/shm") as source:
+        with open("/proc/sysvipc/shm", errors="replace") as source:
             rows = [line.split() for line in source.read().splitlines()[1:]]
     except OSError:
         rows = []

@@ -15,7 +15,7 @@ FSTAB = "/etc/fstab"
 def mounts() -> Dict[str, str]:
     """Map each mount point of this machine to its device number."""
     found = {}
-    with open("/proc/self/mountinfo", encoding="utf-8") as lines:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
         for line in lines:
             fields = line.split()
             found[re.sub(r"\\([0-7]{3})", lambda m: chr(int(m.group(1), 8)), fields[4])] = fields[2]

@@ -10,7 +10,7 @@ from tasks.on_node.files import make_directories, write_file
 
 def mounted(path: str) -> bool:
     """Whether something is mounted exactly there."""
-    with open("/proc/self/mountinfo") as source:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as source:
         return any(line.split()[4] == path for line in source)
 
 
@@ -27,7 +27,10 @@ def mount(p: Dict[str, Any]) -> Dict[str, Any]:
         table = source.read()
     others = [line for line in table.splitlines() if line.split()[1:2] == [path] and not line.startswith("#")]
     if others and others != [entry]:
-        return {"problem": "/etc/fstab has another entry for %s: %s" % (path, others[0])}
+        # Its options may hold a password.
+        return {
+            "problem": "/etc/fstab has another entry for %s: %s" % (path, " ".join(others[0].split()[:3]))
+        }
     if not others:
         write_file(
             "/etc/fstab", (table.rstrip("\n") + "\n" + entry + "\n").encode("utf-8", "surrogateescape"), 0o644

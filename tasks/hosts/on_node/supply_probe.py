@@ -76,7 +76,7 @@ class Lists:
 
 def codename() -> str:
     """Return the distribution's code name."""
-    with open("/etc/os-release") as source:
+    with open("/etc/os-release", errors="replace") as source:
         found = re.search(r'^VERSION_CODENAME="?([\w.-]+)', source.read(), re.MULTILINE)
     return found.group(1) if found else ""
 
@@ -93,7 +93,7 @@ def in_projects_repository(distribution: Lists, package: str) -> str:
     scripts = glob.glob(shipped + "/*.sh")
     if not keys or not scripts:
         return "the distribution's postgresql-common does not know the PostgreSQL repository"
-    with open(scripts[0]) as source:
+    with open(scripts[0], errors="replace") as source:
         servers = re.findall(r'\bHOST="([\w.-]+)"', source.read())
     complaint = ""
     for number, server in enumerate(dict.fromkeys(servers)):

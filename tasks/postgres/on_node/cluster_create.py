@@ -44,7 +44,7 @@ def create(p: Dict[str, Any]) -> Tuple[str, Optional[str]]:
     make_directories(p["state_dir"], 0o700)
     here = system_identifier(p)
     if os.path.exists(p["record"]):
-        with open(p["record"]) as source:
+        with open(p["record"], errors="replace") as source:
             if json.load(source)["system_identifier"] == here:
                 return "present", here
     if os.path.exists(intent):
