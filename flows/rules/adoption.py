@@ -42,6 +42,11 @@ class FoundView:
         return f"Harbor {self.version}" if self.version else "Harbor"
 
     @property
+    def place(self) -> str:
+        """Name its directory."""
+        return self.directory or "a directory that cannot be told"
+
+    @property
     def elsewhere(self) -> bool:
         """Whether it lies in another directory than the site's; its containers have the same names as the site's."""
         return self.directory != self.install_dir
@@ -87,8 +92,8 @@ ADOPTION_CHECKS: tuple[Check[FoundView], ...] = (
         "its compose project lies in another directory than harbor.install_dir",
         lambda view: view.elsewhere,
         Weight.REFUSE,
-        "a {named} is installed in {directory}, and the site file says {install_dir}",
-        "if it is to become this site, set harbor.install_dir to {directory}; nothing of it was touched",
+        "a {named} is installed in {place}, and the site file says {install_dir}",
+        "if it is to become this site, set harbor.install_dir to {place}; nothing of it was touched",
     ),
     Check(
         "external database",

@@ -10,7 +10,7 @@ from blocks import HarborSite
 from tasks.harbor import config, override
 from tasks.harbor.lint_sections import object_store
 from tasks.harbor.on_node import harbor_found as program
-from tasks.harbor.secrets import TOKEN_KEY, paths, token_key_flaw
+from tasks.harbor.secrets import token_key_flaw
 from tasks.hosts.connection import Host
 from tasks.node_program import node_program
 
@@ -62,6 +62,7 @@ def observe(site: HarborSite, host: Host) -> HarborFound | None:
     given = {
         "install_dir": site.harbor.install_dir.rstrip("/"),
         "data_volume": site.harbor.data_volume.rstrip("/"),
+        "nas_images": site.nas.registry.rstrip("/"),
         "unit_directories": list(_UNITS),
     }
     seen: dict[str, Any] = host.python(_PROGRAM, given, timeout=_TIMEOUT_S)
@@ -98,7 +99,7 @@ def _settings(site: HarborSite, seen: Mapping[str, Any], text: str | None) -> li
     extra = override.objections(seen["override"], site)
     found += [f"{home}/docker-compose.override.yml: {problem}" for problem in extra]
     form = seen["token_key"]
-    flaw = "" if form is None else token_key_flaw(form, paths(site)[TOKEN_KEY])
+    flaw = "" if form is None else token_key_flaw(form, seen["token_key_at"])
     return found + ([flaw] if flaw else [])
 
 

@@ -297,3 +297,38 @@ def test_the_report_tells_what_was_found_and_what_becomes_of_it(site: HarborSite
     ):
         assert word in text
     assert would_take_over(site, node("node-a", harbor=harbor, harbor_sha256="a" * 64)) == []
+
+
+def test_a_way_round_a_link_is_the_same_place(site: HarborSite, tmp_path: Path, old: OldHarbor) -> None:
+    old.stand()
+    Path(site.harbor.install_dir).parent.mkdir(parents=True)
+    Path(site.harbor.install_dir).symlink_to(old.home)
+    old.volume.mkdir(exist_ok=True)
+    site.harbor.data_volume = f"{tmp_path}/link"
+    Path(site.harbor.data_volume).symlink_to(old.volume)
+    one = seen(site, tmp_path)
+    assert one is not None
+    assert (one.directory, one.data_volume) == (site.harbor.install_dir, site.harbor.data_volume)
+    assert one.images_at == f"{site.harbor.data_volume}/registry"
+
+
+def test_the_images_of_the_sites_own_harbor_are_not_counted_at_every_run(
+    site: HarborSite, tmp_path: Path, old: OldHarbor
+) -> None:
+    old.stand()
+    old.blob(1, 10)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "harbor_installed.json").write_text('{"sha256": "aa"}')
+    one = seen(site, tmp_path)
+    assert one is not None
+    assert one.blobs == 0
+
+
+def test_a_harbor_whose_directory_cannot_be_told_is_refused(
+    site: HarborSite, tmp_path: Path, old: OldHarbor
+) -> None:
+    old.stand()
+    described = {"Config": {"Env": [], "Labels": {}, "Image": "x"}, "State": {"Running": True}, "Mounts": []}
+    (tmp_path / "answers" / "harbor-core").write_text(json.dumps([described]))
+    reasons = [*adoption_objections(site, node("node-a", harbor=seen(site, tmp_path)))]
+    assert any("in a directory that cannot be told" in reason for reason in reasons)

@@ -8,10 +8,12 @@ from typing import Any, Dict, List, Optional
 
 from tasks.harbor.on_node.containers import environment_of, inspect
 from tasks.harbor.on_node.secret_files import pem_form
-from tasks.on_node.lib import payload, read, reply, run
+from tasks.on_node.lib import payload, read, reply, run, state
 
 # Fixed by Harbor's docker-compose.yml in every version.
 CORE, STORE, DATABASE = "harbor-core", "registry", "harbor-db"
+# Of tasks/harbor/on_node/install.py, which cannot be joined with this program.
+INSTALLED = "harbor_installed.json"
 LABEL = "com.docker.compose.project"
 # Of core's environment: what says how it runs and is no secret.
 TOLD = ("POSTGRESQL_HOST", "EXT_ENDPOINT", "REGISTRY_STORAGE_PROVIDER_NAME")
@@ -61,6 +63,14 @@ def services_of(core: Dict[str, Any]) -> List[str]:
     form = '{{.Label "com.docker.compose.service"}}'
     argv = ["docker", "ps", "--all", "--filter", "label=%s=%s" % (LABEL, project), "--format", form]
     return sorted(set(run(argv, 30)[1].split()))
+
+
+def same_place(path: Optional[str], known: List[str]) -> Optional[str]:
+    """Call a path by the name that the site file has for it, where a link leads to the same place."""
+    for name in known if path else []:
+        if os.path.realpath(str(path)) == os.path.realpath(name):
+            return name
+    return path
 
 
 def count_blobs(storage: str, limit: float) -> Dict[str, Any]:
@@ -127,14 +137,19 @@ def look(given: Dict[str, Any]) -> Dict[str, Any]:
     core = inspect(CORE)
     answer: Dict[str, Any] = {"directory": given["install_dir"], "runs": False}
     answer.update(from_containers(core) if core is not None else {})
+    volume = given["data_volume"]
+    answer["directory"] = same_place(answer["directory"], [given["install_dir"]])
+    answer["data_volume"] = same_place(answer.get("data_volume"), [volume])
+    answer["images_at"] = same_place(answer.get("images_at"), [volume + "/registry", given["nas_images"]])
     home = answer["directory"] or given["install_dir"]
     answer["harbor_yml"] = text_of(home + "/harbor.yml")
     answer["override"] = text_of(home + "/docker-compose.override.yml")
     answer["found"] = core is not None or answer["harbor_yml"] is not None
     answer["units"] = units_of(home, given["unit_directories"]) if answer["found"] else []
-    volume = answer.get("data_volume") or given["data_volume"]
-    answer["token_key"] = pem_form(volume + "/secret/core/private_key.pem")
-    if answer.get("images_at"):
+    answer["token_key_at"] = (answer["data_volume"] or volume) + "/secret/core/private_key.pem"
+    answer["token_key"] = pem_form(answer["token_key_at"])
+    # What this software has installed is no find.
+    if answer["images_at"] and not state(INSTALLED):
         answer["blobs"] = count_blobs(answer["images_at"], given.get("count_limit_s", COUNT_LIMIT_S))
     return answer
 
