@@ -8,6 +8,7 @@ import yaml
 from tasks.harbor.config import render
 from tasks.harbor.on_node.prepare import prepare_inputs
 from tasks.harbor.on_node.repoint import with_host
+from tasks.harbor.yaml_edit import commented_out
 from tests.unit.harbor_site import make_site
 
 LOGGERS = """\
@@ -102,3 +103,47 @@ def test_prepare_runs_again_after_a_new_certificate_in_whatever_style_it_is_name
     before = prepare_inputs(str(tmp_path), [])
     certificate.write_text("new")
     assert prepare_inputs(str(tmp_path), []) != before
+
+
+LINES = "a:\n  x: 1\n  y:\n    - 1\n\n    - z: 2  # two\n  # below\n  w: 3\nb: |\n  text: y\n\nc: &c {d: 1}\ne: *c\n"
+
+
+@pytest.mark.parametrize(
+    "paths", [["a.y"], ["a.x", "a.w"], ["b"], ["e"], ["a"], ["a.x", "a.y", "a.w"], ["no.such"]]
+)
+@pytest.mark.parametrize("way", ["plain", "CRLF", "BOM"])
+def test_a_key_that_becomes_a_remark_takes_what_belongs_to_it_and_nothing_else(
+    paths: list[str], way: str
+) -> None:
+    text = {"plain": LINES, "CRLF": LINES.replace("\n", "\r\n"), "BOM": "\ufeff" + LINES}[way]
+    wanted = yaml.safe_load(text)
+    for path in paths:
+        *above, last = path.split(".")
+        section = wanted
+        for name in above:
+            section = section.get(name, {})
+        section.pop(last, None)
+    found = yaml.safe_load(commented_out(text, paths))
+    assert found == {name: value or None for name, value in wanted.items()}
+    for line in text.split("\n"):
+        assert line.strip().lstrip("\ufeff") in commented_out(text, paths)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: {x: 1, y: 2}\n",
+        "a: &a\n  x: 1\nb: *a\n",
+        "# one\u2028two\na:\n  x: 1\n  y: 2\n",
+        "a:\n  ? x\n  : 1\n",
+    ],
+    ids=["in braces", "an anchor that is used", "another line break", "an odd key"],
+)
+def test_what_cannot_become_a_remark_safely_is_left_as_it_is(text: str) -> None:
+    for path in ("a", "a.x"):
+        result = commented_out(text, [path])
+        if result != text:
+            wanted = yaml.safe_load(text)
+            assert text != "# one\u2028two\na:\n  x: 1\n  y: 2\n", "which PyYAML does not read"
+            del (wanted if path == "a" else wanted["a"])[path[-1]]
+            assert yaml.safe_load(result) == ({name: value or None for name, value in wanted.items()} or None)
