@@ -198,9 +198,10 @@ def _plain_data_volume(text: str, directory: str) -> str:
     # prepare's wrapper reads data_volume with grep and awk: the last word of the line, quotes and all. A
     # remark behind the value once became the name of an empty docker volume, with a new secretkey in it.
     # So the line is written as text; ruamel would keep quotes and remark.
-    if not re.search(r"(?m)^data_volume:", text):
+    line = r"(?m)^(\ufeff?)data_volume:.*$"
+    if not re.search(line, text):
         return f"{text.rstrip()}\n\ndata_volume: {directory}\n"
-    return re.sub(r"(?m)^data_volume:.*$", lambda _: f"data_volume: {directory}", text)
+    return re.sub(line, lambda found: f"{found[1]}data_volume: {directory}", text)
 
 
 def _database(site: HarborSite, known: Habits, host: str, port: int) -> dict[str, Any]:

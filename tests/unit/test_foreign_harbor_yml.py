@@ -85,6 +85,9 @@ def test_a_repoint_keeps_bytes_that_are_no_text(tmp_path: Path) -> None:
 WAYS = {
     "CRLF": lambda text: text.replace("\n", "\r\n"),
     "BOM": lambda text: "\ufeff" + text,
+    "BOM before the data volume": lambda text: (
+        "\ufeffdata_volume: /data\n" + text.replace("data_volume: /data\n", "")
+    ),
     "Chinese comments": lambda text: text.replace("# where the data is", "# 数据目录，请勿修改（存储）"),
     "indented by 3": lambda text: "\n".join(
         " " * ((len(line) - len(line.lstrip())) * 3 // 2) + line.lstrip() for line in text.split("\n")
