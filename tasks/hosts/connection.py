@@ -33,6 +33,7 @@ PUT = node_program(put_file)
 _TOKEN = secrets.token_hex(6)
 _BLOCK = 1 << 16
 _STDERR_KEPT = 1 << 16
+_STATUS_PACE_S = 0.005
 
 
 @dataclass(frozen=True)
@@ -350,7 +351,8 @@ def _collect(
             raise _timed_out(argv, where)
         if channel.closed and not channel.status_event.is_set():
             break
-        select.select([channel], [], [], min(left, 0.05))
+        # The status comes alone, after the end of the output, and wakes nobody: each command waited for it for 50 ms.
+        select.select([channel], [], [], min(left, _STATUS_PACE_S))
         _drain(channel, out, err)
     _drain(channel, out, err)
     if not channel.status_event.is_set() or channel.exit_status == -1:

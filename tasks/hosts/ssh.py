@@ -160,7 +160,10 @@ class Connection:
         """Reach the machine's SSH port, from here or from the host in between."""
         place = (self.target.address, self.target.port)
         if self.via is None:
-            return socket.create_connection(place, timeout=HANDSHAKE_TIMEOUT_S)
+            way = socket.create_connection(place, timeout=HANDSHAKE_TIMEOUT_S)
+            # A command is several small packets; with Nagle's algorithm the second waits 40 ms for a delayed ACK.
+            way.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return way
         transport = self.via._transport()
         try:
             return transport.open_channel(

@@ -40,6 +40,7 @@ def request(root: Path, **changes: Any) -> dict[str, Any]:
     """What to look at: nothing exists until a test makes it."""
     return {
         "limit_s": 4.0,
+        "harbor_s": 2.0,
         "runs_postgres": True,
         "runs_harbor": True,
         "bin_dir": PROGRAMS or str(root / "bin"),

@@ -119,7 +119,7 @@ def wait_for_sample(sampler: Sampler, after: float, limit: float = 20.0) -> Samp
 
 
 _ON_NODE = r"""
-import os, pwd, select, subprocess, sys, threading, time
+import glob, os, pwd, select, subprocess, sys, threading, time
 
 def leave():
     sys.stdin.read()
@@ -129,6 +129,8 @@ threading.Thread(target=leave, daemon=True).start()
 TLI = "('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
 SQL = "UPDATE faults.pulse SET at = clock_timestamp() RETURNING 'w', %s;\n\\echo .\n" % TLI
 postgres = pwd.getpwnam("postgres")
+# Not /usr/bin/psql, which is Perl: where the server is down it is started ten times a second, beside the failover.
+PSQL = sorted(glob.glob("/usr/lib/postgresql/*/bin/psql"))[-1]
 
 def demote():
     os.setgid(postgres.pw_gid)
@@ -148,7 +150,7 @@ def lines(stream):
 while True:
     try:
         session = subprocess.Popen(
-            ["psql", "-XAtqw", "-h", "/var/run/postgresql", "-p", "5432", "-d", "postgres", "-f", "-"],
+            [PSQL, "-XAtqw", "-h", "/var/run/postgresql", "-p", "5432", "-d", "postgres", "-f", "-"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=demote,
             env={"PATH": os.environ["PATH"], "PGCONNECT_TIMEOUT": "2", "LC_ALL": "C"}, cwd="/",
         )

@@ -1,9 +1,11 @@
 """One scenario: load, samples, what was called; and the assertions that every scenario must end with."""
 
+import contextlib
 import itertools
 import json
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -353,3 +355,14 @@ class Scene:
 
 def _slots(node: NodeFacts) -> set[str]:
     return {slot.name for slot in node.server.slots if slot.kind == "physical"} if node.server else set()
+
+
+@contextlib.contextmanager
+def under_load(stage: Stage) -> Iterator[None]:
+    """Load the site as a scene does, and look at nothing."""
+    scene = Scene(stage, "the machine's pace", "")
+    scene.__enter__()
+    try:
+        yield
+    finally:
+        scene._end()

@@ -4,7 +4,7 @@ import pytest
 
 from tests.lab.faults import accidents
 from tests.lab.faults.pace import best_of_two
-from tests.lab.faults.scene import Scene
+from tests.lab.faults.scene import Scene, under_load
 from tests.lab.faults.stage import Stage, wait_for
 
 # Seconds from the call to the first push that gets through.
@@ -46,7 +46,7 @@ def test_a_server_killed_for_good_is_replaced_within_ten_seconds(stage: Stage) -
             scene.saw(f"promoted; {seconds:.1f} s to the first push")
         return seconds
 
-    best_of_two(HOST_ALIVE_LIMIT_S, attempt, stage.shell)
+    best_of_two(HOST_ALIVE_LIMIT_S, attempt, stage.shell, under_load(stage))
 
 
 def test_f3_a_power_cut_of_the_primarys_machine_is_survived_within_twenty_seconds(stage: Stage) -> None:
@@ -69,7 +69,7 @@ def test_f3_a_power_cut_of_the_primarys_machine_is_survived_within_twenty_second
             scene.saw(f"promoted; {seconds:.1f} s to the first push")
         return seconds
 
-    best_of_two(POWER_CUT_LIMIT_S, attempt, stage.shell)
+    best_of_two(POWER_CUT_LIMIT_S, attempt, stage.shell, under_load(stage))
 
 
 def test_f4_a_cut_between_orchestrator_and_primary_alone_is_a_false_alarm(stage: Stage) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from tests.lab.faults import accidents
 from tests.lab.faults.pace import best_of_two
-from tests.lab.faults.scene import Scene
+from tests.lab.faults.scene import Scene, under_load
 from tests.lab.faults.stage import Stage
 
 # Seconds between the last push before and the first one after.
@@ -24,7 +24,7 @@ def test_s1_a_switchover_loses_nothing_and_stops_writes_for_less_than_five_secon
             scene.saw(f"gap {scene.write_gap():.1f} s for the database, {gap:.1f} s between pushes")
         return gap
 
-    best_of_two(WRITE_GAP_LIMIT_S, attempt, stage.shell)
+    best_of_two(WRITE_GAP_LIMIT_S, attempt, stage.shell, under_load(stage))
 
 
 @pytest.mark.faults
