@@ -11,7 +11,14 @@ import paramiko
 import pyrage
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+    load_ssh_private_key,
+    load_ssh_public_key,
+)
 
 HOST_KEY_TYPES = (
     "ssh-ed25519",
@@ -84,6 +91,35 @@ def _needs_token(text: str) -> bool:
 def load_private_key(text: str) -> paramiko.PKey:
     """Read a private key; what paramiko raises says why not."""
     text = plain_text(text) + "\n"
+    try:
+        return _loaded(text)
+    except paramiko.PasswordRequiredException:
+        raise
+    except Exception:
+        other = _in_the_old_form(text)
+        if other is None:
+            raise
+        return _loaded(other)
+
+
+def _in_the_old_form(text: str) -> str | None:
+    """Write an RSA or ECDSA key of OpenSSH's form in the older one; None for any other.
+
+    paramiko takes the end of a key for padding when it needs none and has no comment, which is what ssh-keygen makes
+    of half of the ECDSA keys that it converts.
+    """
+    if not text.startswith("-----BEGIN OPENSSH PRIVATE KEY-----"):
+        return None
+    try:
+        key = load_ssh_private_key(text.encode(), None)
+        if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey):
+            return None
+        return key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
+    except Exception:  # what is wrong with it is told by whoever reads it as it is
+        return None
+
+
+def _loaded(text: str) -> paramiko.PKey:
     last: Exception = paramiko.SSHException("no key class")
     for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
         try:
