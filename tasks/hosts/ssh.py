@@ -100,7 +100,7 @@ class Connection:
                 return transport.open_session(timeout=min(timeout, CONNECT_TIMEOUT_S))
             except Exception as error:
                 # Not only paramiko's own: its thread hands on whatever it stumbled over in what was sent.
-                self.close()
+                self._drop(transport)
                 if attempt == 2:
                     raise HostUnreachable(
                         f"The SSH connection broke while a session was opened ({_in_words(error)}).",
@@ -109,6 +109,17 @@ class Connection:
                         remedy=f"Try `ssh {self.target.user}@{self.target.address}` from the orchestrator.",
                     ) from error
         raise AssertionError("unreachable")
+
+    def _drop(self, transport: paramiko.Transport) -> None:
+        """Close a connection that broke, unless somebody has made another one since.
+
+        Of three who waited on a broken connection each closed the one that the one before had just made, and the
+        third gave the node up.
+        """
+        with self._lock:
+            if self._client is not None and self._client.get_transport() in (transport, None):
+                self._client.close()
+                self._client = None
 
     def _transport(self) -> paramiko.Transport:
         with self._lock:

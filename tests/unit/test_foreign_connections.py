@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -13,6 +13,7 @@ from blocks import SshHost
 from tasks.errors import HostUnreachable, RemoteConnectionLost
 from tasks.hosts.connection import connect
 from tasks.hosts.local import LocalCommandFailed, run_local
+from tasks.hosts.ssh import Connection, target_of
 from tests.unit.local_sshd import running_sshd
 from tests.unit.site_on_disk import ssh_host_key, ssh_private_key
 
@@ -107,6 +108,41 @@ def test_a_machine_that_takes_the_connection_and_is_slow_with_the_rest_is_known_
         with pytest.raises(HostUnreachable):
             host.run(["true"])
         assert host.heard
+
+
+class _Client:
+    """A connection as `Connection` keeps it; what opening a session does is given."""
+
+    def __init__(self, opens: Callable[[], str]) -> None:
+        self.opens, self.closed = opens, False
+
+    def get_transport(self) -> "_Client":
+        return self
+
+    def is_active(self) -> bool:
+        return not self.closed
+
+    def open_session(self, timeout: float) -> str:
+        return self.opens()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_whoever_waited_on_a_broken_connection_does_not_close_the_one_that_was_made_since() -> None:
+    """After a cut two looks and a question waited on the old connection, and the question gave the node up."""
+    made = _Client(lambda: "a session")
+
+    def broken() -> str:
+        # While this one waits, somebody else gives the old one up and connects anew.
+        connection._client = made  # type: ignore[assignment]
+        raise EOFError
+
+    with listening(b"") as node:
+        connection = Connection(target_of(node))
+        connection._client = _Client(broken)  # type: ignore[assignment]
+        assert connection._open_channel(3.0) == "a session"
+        assert not made.closed
 
 
 def test_a_server_that_lets_us_in_and_runs_nothing_is_an_error_of_ours() -> None:
