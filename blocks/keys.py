@@ -114,7 +114,8 @@ def _in_the_old_form(text: str) -> str | None:
         key = load_ssh_private_key(text.encode(), None)
         if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey):
             return None
-        return key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
+        old = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+        return old.decode("ascii", "replace")
     except Exception:  # what is wrong with it is told by whoever reads it as it is
         return None
 
