@@ -33,7 +33,6 @@ PUT = node_program(put_file)
 _TOKEN = secrets.token_hex(6)
 _BLOCK = 1 << 16
 _STDERR_KEPT = 1 << 16
-_STATUS_PACE_S = 0.005
 
 
 @dataclass(frozen=True)
@@ -351,8 +350,7 @@ def _collect(
             raise _timed_out(argv, where)
         if channel.closed and not channel.status_event.is_set():
             break
-        # The status comes alone, after the end of the output, and wakes nobody: each command waited for it for 50 ms.
-        select.select([channel], [], [], min(left, _STATUS_PACE_S))
+        select.select([channel], [], [], min(left, 0.05))
         _drain(channel, out, err)
     _drain(channel, out, err)
     if not channel.status_event.is_set() or channel.exit_status == -1:
