@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from blocks import HarborSite
+from blocks.flaw import shown
 from flows.rules.table import Check, Weight, evidence, fill, violations
 from tasks.harbor.found import HarborFound
 from tasks.harbor.versions import OLDEST, Version
@@ -195,7 +196,7 @@ def would_take_over(site: HarborSite, node: NodeSeen) -> list[str]:
         f"{'running' if found.runs else 'not running'}: {', '.join(found.services) or 'no containers'}",
         f"{node.name}: its database is {database}"
         + (f", in {found.database_at}: it is copied into the pair" if found.database_at else ""),
-        f"{node.name}: clients are told {found.external_url or 'nothing'}",
+        f"{node.name}: clients are told {shown(found.external_url) or 'nothing'}",
         f"{node.name}: data volume {view.data_volume or 'unknown'}, whose secretkey and token keys are kept and given "
         "to the other nodes",
     ]

@@ -1,11 +1,10 @@
 """daemon.json: what the site needs is added to what the operator has."""
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from blocks import HarborSite
+from blocks import HarborSite, docker_rules
 from tasks.docker.on_node import daemon_apply
 from tasks.errors import Refused
 from tasks.hosts.connection import Host
@@ -31,11 +30,8 @@ def merged(existing: str | None, mirrors: Sequence[str], insecure: Sequence[str]
     Raises:
         Refused: the existing file is not a JSON object with lists at these keys, or a mirror is no address.
     """
-    problems = [
-        f"docker.registry_mirrors: {mirror!r} must start with http:// or https://."
-        for mirror in mirrors
-        if not re.match(r"https?://[^/\s]+", mirror)
-    ]
+    flaw = docker_rules.mirrors(list(mirrors))
+    problems = [f"docker.registry_mirrors: {flaw.what} -> {flaw.right}"] if flaw else []
     document = _parse(existing, problems)
     before = json.dumps(document)
     # Docker stores a mirror with a slash at its end; it is the same mirror.

@@ -10,6 +10,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString as Quoted
 
 from blocks import HarborSite, OssBucket
+from blocks.flaw import shown
 from blocks.yaml_fault import yaml_fault
 from tasks.errors import Refused
 from tasks.harbor.lint import lint
@@ -176,7 +177,7 @@ def _address_problems(document: CommentedMap, site: HarborSite) -> list[str]:
     if told is None or same_address(str(told), wanted):
         return []
     return [
-        f"external_url is {str(told)[:200]}, where clients would be sent for their token; the site file says that "
+        f"external_url is {shown(str(told))}, where clients would be sent for their token; the site file says that "
         f"they come to {wanted}: remove external_url, or correct harbor.hostname and balancer.port."
     ]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from blocks.flaw import shown
 from tasks.errors import HarborHaError
 from tasks.harbor.web import Answer, Endpoint, HarborRefused, Session, same_address
 
@@ -226,7 +227,7 @@ class Registry:
         if same_address(realm, endpoint.told or f"https://{endpoint.hostname}"):
             return
         raise HarborHaError(
-            f"Clients are sent to {realm[:200] or 'nowhere'} for their token, and the site is at {endpoint.told}.",
+            f"Clients are sent to {shown(realm) or 'nowhere'} for their token, and the site is at {endpoint.told}.",
             where=f"{endpoint.address}:{endpoint.port}",
             meaning="They cannot log in, although Harbor says that it is healthy.",
             remedy="Correct external_url in harbor.yml, or harbor.hostname and balancer.port, and run bootstrap.",

@@ -8,6 +8,7 @@ import pytest
 
 from blocks import SiteFileInvalid, read_site_file
 from blocks.docker_rules import insecure_registries, mirrors
+from blocks.flaw import Flaw
 from tasks.docker.daemon import merged
 from tasks.docker.on_node import daemon_apply
 from tasks.errors import RemoteCommandFailed
@@ -53,6 +54,21 @@ def test_a_mirror_that_docker_does_not_take_is_refused_at_the_check(value: str, 
 @pytest.mark.parametrize("value", REFUSED_REGISTRIES)
 def test_a_registry_that_docker_does_not_take_is_refused_at_the_check(value: str) -> None:
     assert insecure_registries([value])
+
+
+@pytest.mark.parametrize(
+    "flaw",
+    [
+        mirrors(["user:Secret123@m.example.com"]),
+        mirrors(["https://user:Secret123@m.example.com:x"]),
+        insecure_registries(["https://user:Secret123@m.example.com"]),
+        insecure_registries(["user:Secret123@m.example.com"]),
+    ],
+)
+def test_a_password_in_an_address_is_not_quoted(flaw: Flaw | None) -> None:
+    assert flaw is not None
+    assert "m.example.com" in flaw.what
+    assert "Secret123" not in f"{flaw.what} {flaw.right}"
 
 
 def test_what_docker_takes_is_taken() -> None:
