@@ -31,14 +31,19 @@ def attentive() -> Iterator[Clusters]:
 
 @contextlib.contextmanager
 def stopped(pids: list[int]) -> Iterator[None]:
-    """Have processes stand still."""
+    """Have processes stand still. One that has ended meanwhile (the backend of a query just answered) is still too."""
     try:
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        tell(pids, signal.SIGSTOP)
         yield
     finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        tell(pids, signal.SIGCONT)
+
+
+def tell(pids: list[int], number: signal.Signals) -> None:
+    """Signal those that are there: the postmaster, going on first, buries a backend that ended while it stood."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def processes(pair: Clusters, name: str) -> list[int]:
