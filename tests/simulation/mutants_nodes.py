@@ -1,6 +1,7 @@
 """Cures in programs on the nodes that are taken out."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tests.simulation.history import Plan
 from tests.simulation.mutant import (
@@ -25,6 +26,13 @@ def _booting() -> Iterator[Plan]:
         slow, called = event(3, "slow_start", A, 2.0), 17.8 + later * 0.2
         booting = [slow, event(3.9, "power_off", A), event(5, "power_on", A), failover(called, "o2")]
         yield plan(1, OLD_HARBOR, booting)
+
+
+def _back() -> Iterator[Plan]:
+    """An isolated A, which has fenced itself, is in touch again while B is promoted, a little later each time."""
+    for later in range(12):
+        gone = [event(3, "isolate", A), failover(20), event(57.1 + later * 0.04, "mend", A)]
+        yield plan(1, replace(SELF_FENCE, harbor=OLD_HARBOR.harbor), gone, quiet_s=100.0)
 
 
 NODES: tuple[Mutant, ...] = (
@@ -194,6 +202,13 @@ NODES: tuple[Mutant, ...] = (
             ),
         ),
         _booting,
+        ("two writers",),
+    ),
+    Mutant(
+        "S19",
+        "a primary that fenced itself starts at the first pass that allows it",
+        (Edit("tasks.guard.on_node.guard_rules:when_settled", "free_s < START_AFTER_S", "False"),),
+        _back,
         ("two writers",),
     ),
 )

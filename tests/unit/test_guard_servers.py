@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tasks.guard.on_node import boot_guard, guard_watch
+from tasks.guard.on_node import boot_guard, guard_rules, guard_watch
 from tasks.guard.on_node.guard_look import local
 from tasks.guard.on_node.guard_rules import FENCE, NONE, START, YIELD
 from tasks.on_node.pg_disk import age_of, postmaster_in, postmaster_of, servers_in
@@ -71,6 +71,12 @@ def listener() -> Iterator[int]:
     """A port that is open and answers nothing, like a server that cannot be asked."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second of passes that allow a start is enough where nothing is promoted."""
+    monkeypatch.setattr(guard_rules, "START_AFTER_S", 1.0)
 
 
 def unwritable(tmp_path: Path) -> str:
@@ -141,7 +147,7 @@ def test_a_note_of_a_self_fence_in_memory_alone_is_found_by_the_next_guard(
     p["state_dir"] = unwritable(tmp_path)
     assert guard_watch.fence(p, "a test") != []
     p["witnesses"] = [["redis", "127.0.0.1", listener]]
-    assert guard_of(p, tmp_path).one_pass() == START
+    passes_until(guard_of(p, tmp_path), START)
 
 
 def test_a_configuration_that_cannot_be_read_any_more_leaves_the_last_limit_in_force(
@@ -353,6 +359,28 @@ def test_an_isolated_node_with_a_self_fence_does_not_start_as_a_primary(
     assert guard.one_pass() == NONE
     guard.config.ask = lambda: {**p, "witnesses": [["redis", "127.0.0.1", listener]]}
     passes_until(guard, START)
+
+
+def test_a_primary_that_is_back_in_touch_for_a_moment_is_not_started_by_it(
+    p: dict[str, Any], tmp_path: Path, listener: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its standby was being promoted, had just tried this node's port and found it closed.
+    monkeypatch.setattr(guard_rules, "START_AFTER_S", 3.0)
+    p.update(self_fence_s=30, peers=[["node-b", "255.255.255.255", 5432]])
+    config = stopped(p, tmp_path)
+    assert boot_guard.judge("15-main", config) == 1
+    guard = guard_watch.Guard("1", config)
+    near, far = [["redis", "127.0.0.1", listener]], [NOWHERE]
+    began = time.monotonic()
+    while time.monotonic() < began + 4.0:
+        for witnesses in (near, far):
+            guard.config.ask = lambda seen=witnesses: {**p, "witnesses": seen}  # type: ignore[misc]
+            assert guard.one_pass() == NONE
+            time.sleep(0.1)
+    guard.config.ask = lambda: {**p, "witnesses": near}
+    steady = time.monotonic()
+    passes_until(guard, START)
+    assert time.monotonic() - steady >= 3.0
 
 
 def test_without_a_self_fence_a_silent_site_keeps_no_accepted_primary_from_starting(

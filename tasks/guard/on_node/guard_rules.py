@@ -16,6 +16,10 @@ YIELD_S = 120.0
 SELF_FENCED = "self-fence"
 START_HELD = "held start"
 
+# How long nothing must have spoken against it. A standby that is being promoted still says that it is one, and has
+# tried this node's port already: a network mended in that second made two writers.
+START_AFTER_S = 10.0
+
 # What the guard does next.
 NONE, YIELD, FENCE, START, FORGET = "none", "yield", "fence", "start", "forget"
 
@@ -213,6 +217,15 @@ def next_act(sight: Sight, self_fence_s: Optional[float]) -> Tuple[str, str]:
     if sight.held and sight.silent_s == 0.0:
         return FORGET, "it runs again, and is in touch"
     return NONE, ""
+
+
+def when_settled(act: str, free_s: float) -> str:
+    """Start what was held only when every pass for `START_AFTER_S` would have.
+
+    Args:
+        free_s: seconds since the first of this row of passes.
+    """
+    return NONE if act == START and free_s < START_AFTER_S else act
 
 
 def _when_stopped(sight: Sight, self_fence_s: Optional[float]) -> Tuple[str, str]:

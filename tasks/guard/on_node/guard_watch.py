@@ -43,6 +43,7 @@ from tasks.guard.on_node.guard_rules import (
     Sight,
     next_act,
     of_this_database,
+    when_settled,
 )
 from tasks.on_node.pg_disk import (
     age_of,
@@ -135,11 +136,13 @@ class Guard:
         version: the hash of the text that runs.
         touched_at: when the question was put that a witness answered last, by the monotonic clock.
         fenced: it has fenced itself; here in case that no note could be written.
+        free_since: when the first of a row of passes that would start the server began; None: the last would not.
     """
 
     def __init__(self, version: str, config: str = CONFIG) -> None:
         self.version, self.passes, self.fenced = version, 0, False
         self.touched_at = time.monotonic()
+        self.free_since: Optional[float] = None
         self.p: Dict[str, Any] = {}
         self.looked_at = float("-inf")
         self.config = Question(lambda: read_config(config))
@@ -160,15 +163,26 @@ class Guard:
             if self.p:
                 sight = self.look()
                 act, why = next_act(sight, self.p["self_fence_s"])
+                act = self.settled(act, begun)
                 self.do(act, why)
                 if sight.silent_s == 0.0:
                     self.touched_at = begun
             self.well("pass")
         except Exception as error:
             self.tell("pass", error)
+            self.free_since = None
             act = self.without_looking()
         self.beat()
         return act
+
+    def settled(self, act: str, begun: float) -> str:
+        """Hold a start back; see `when_settled`."""
+        if act != START:
+            self.free_since = None
+            return act
+        if self.free_since is None:
+            self.free_since = begun
+        return when_settled(act, begun - self.free_since)
 
     def read(self) -> None:
         """Read the configuration; one that cannot be read leaves the last one in force."""
