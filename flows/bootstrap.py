@@ -160,6 +160,7 @@ def start_harbor(run: Protocol, plan: Plan) -> None:
     run.on_each(harbor.up, others)
     run.on_each(harbor.start_at_boot, plan.harbor)
     run.on_each(harbor.wait_healthy, plan.harbor)
+    run.on_each(harbor.foresee, plan.harbor)
     for node in plan.harbor:
         run.on(balancer.admit, node)
 

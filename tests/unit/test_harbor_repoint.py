@@ -153,7 +153,7 @@ class Engine:
         self.started: list[str] = []
         self.made = 0
         monkeypatch.setattr(clone, "engine", self.ask)
-        monkeypatch.setattr(clone, "compose", lambda home, words, timeout: "core abc123\n")
+        monkeypatch.setattr(clone, "core_hash", lambda home: "abc123")
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         _, _, name, *rest = path.partition("?")[0].split("/")
@@ -183,7 +183,7 @@ HOST = {"POSTGRESQL_HOST": "10.20.0.12"}
 
 def test_the_swap_leaves_one_core_with_the_new_address(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(monkeypatch)
-    assert clone.stage("/opt/harbor", "core", "harbor-core", HOST)
+    assert clone.stage("/opt/harbor", "harbor-core", HOST)
     assert engine.started == [], "a staged core must not run beside the old one"
     clone.switch("harbor-core")
     assert list(engine.containers) == ["harbor-core"]
@@ -196,7 +196,7 @@ def test_a_core_that_starts_before_the_promotion_has_another_address_than_the_ol
 ) -> None:
     """The proxy knows the old one's; with the same it would let clients in before the new primary is recorded."""
     engine = Engine(monkeypatch)
-    clone.stage("/opt/harbor", "core", "harbor-core", HOST)
+    clone.stage("/opt/harbor", "harbor-core", HOST)
     seen: list[list[str]] = []
     ask = engine.ask
     monkeypatch.setattr(
@@ -260,16 +260,16 @@ def test_a_core_that_was_started_for_a_promotion_that_did_not_come_is_replaced(
 
 def test_a_core_staged_for_another_primary_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(monkeypatch)
-    clone.stage("/opt/harbor", "core", "harbor-core", {"POSTGRESQL_HOST": "10.20.0.99"})
-    clone.stage("/opt/harbor", "core", "harbor-core", HOST)
+    clone.stage("/opt/harbor", "harbor-core", {"POSTGRESQL_HOST": "10.20.0.99"})
+    clone.stage("/opt/harbor", "harbor-core", HOST)
     assert "POSTGRESQL_HOST=10.20.0.12" in engine.containers["harbor-core.next"]["Config"]["Env"]
 
 
 def test_without_an_old_core_compose_has_to_do_it(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(monkeypatch)
-    clone.stage("/opt/harbor", "core", "harbor-core", HOST)
+    clone.stage("/opt/harbor", "harbor-core", HOST)
     del engine.containers["harbor-core"]
-    assert not clone.stage("/opt/harbor", "core", "harbor-core", HOST)
+    assert not clone.stage("/opt/harbor", "harbor-core", HOST)
     assert engine.containers == {}, "compose would take a leftover for the service's container"
 
 

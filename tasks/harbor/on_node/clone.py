@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Optional
 from urllib.parse import quote
 
-from tasks.harbor.on_node.containers import compose, environment_of
+from tasks.harbor.on_node.containers import environment_of
+from tasks.harbor.on_node.core_hash import core_hash
 
 NEXT = ".next"
 HASH_LABEL = "com.docker.compose.config-hash"
@@ -87,8 +88,8 @@ def endpoints_of(old: Dict[str, Any]) -> List[Any]:
     return found
 
 
-def stage(home: str, service: str, name: str, changes: Dict[str, str]) -> bool:
-    """Make the next container, not started. False when there is no old one to make it from."""
+def stage(home: str, name: str, changes: Dict[str, str]) -> bool:
+    """Make core's next container, not started. False when there is no old one to make it from."""
     old, ready = described(name), described(name + NEXT)
     if old is None:
         remove(name + NEXT)
@@ -98,7 +99,7 @@ def stage(home: str, service: str, name: str, changes: Dict[str, str]) -> bool:
         if all(environment.get(variable) == value for variable, value in changes.items()):
             return True
         remove(name + NEXT)
-    config_hash = compose(home, ["config", "--hash", service], 60).split()[-1]
+    config_hash = core_hash(home)
     # Engines before API 1.44 take one network here; the others are connected afterwards.
     engine("POST", "/containers/create?name=" + quote(name + NEXT), clone_of(old, changes, config_hash))
     for network, endpoint in endpoints_of(old)[1:]:

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Match, Optional
 
-from tasks.harbor.on_node.clone import NEXT, EngineRefused, described, stage, switch
+from tasks.harbor.on_node.clone import HASH_LABEL, NEXT, EngineRefused, described, stage, switch
 from tasks.harbor.on_node.containers import (
     STARTED,
     address_of,
@@ -19,6 +19,7 @@ from tasks.harbor.on_node.containers import (
     reload_proxy,
     require_nas,
 )
+from tasks.harbor.on_node.core_hash import foresee
 from tasks.harbor.on_node.prepare import PREPARED, prepare_inputs
 from tasks.harbor.on_node.start import start_inputs
 from tasks.on_node.lib import alone, payload, poll, read, record, reply, run, state, write
@@ -114,7 +115,7 @@ def connected_host() -> Optional[str]:
 def stage_core(home: str, host: str) -> bool:
     """Make the next core beside the running one; False when compose has to do it."""
     try:
-        return stage(home, "core", CORE, {"POSTGRESQL_HOST": host})
+        return stage(home, CORE, {"POSTGRESQL_HOST": host})
     except EngineRefused:
         return False
 
@@ -148,6 +149,13 @@ def start_core(home: str, host: str) -> bool:
         return True
     except EngineRefused:
         return False
+
+
+def foresee_core(home: str, host: str) -> bool:
+    """Work out what compose would say of core with another database, as long as nobody waits; whether it is new."""
+    core = inspect(CORE)
+    labels = (core["Config"].get("Labels") or {}) if core is not None else {}
+    return foresee(home, str(labels.get(HASH_LABEL)), edits(home, host))
 
 
 def untold() -> bool:
@@ -203,7 +211,7 @@ def restart_jobs(home: str, core_started: str) -> bool:
 
 
 def repoint(given: Dict[str, Any]) -> Dict[str, Any]:
-    """Do the parts that were asked for: `edit`, `stage`, `start`, `recreate`, `jobservice`.
+    """Do the parts that were asked for: `edit`, `stage`, `start`, `recreate`, `jobservice`, `foresee`.
 
     What is done is left alone. One after the other on a node: a core is staged and started beside the work on the
     database, and whoever wants it next waits for it.
@@ -211,7 +219,7 @@ def repoint(given: Dict[str, Any]) -> Dict[str, Any]:
     with alone(".harbor.lock", given["timeout"]):
         seconds: Dict[str, float] = {}
         start = time.monotonic()
-        answer = {"edited": [], "recreated": [], "jobs": False, **do_parts(given, seconds)}
+        answer = {"edited": [], "recreated": [], "jobs": False, "foreseen": [], **do_parts(given, seconds)}
         seconds["total"] = time.monotonic() - start
         answer["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
         answer["connected"] = connected_host()
@@ -246,6 +254,8 @@ def do_parts(given: Dict[str, Any], seconds: Dict[str, float]) -> Dict[str, Any]
         core = inspect(CORE)
         answer["jobs"] = restart_jobs(home, core["State"]["StartedAt"] if core else "")
         seconds["jobservice"] = time.monotonic() - mark
+    if "foresee" in parts:
+        answer["foreseen"] = [other for other in given["others"] if foresee_core(home, other)]
     return answer
 
 

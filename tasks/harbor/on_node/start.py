@@ -4,7 +4,7 @@ import glob
 import json
 import os
 import sys
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from tasks.harbor.on_node.containers import (
     STARTED,
@@ -28,8 +28,13 @@ from tasks.on_node.lib import (
 )
 
 
-def start_inputs(home: str) -> Dict[str, str]:
-    """Hash what containers are made from: `compose`, which compose compares, and `files`, which it does not."""
+def start_inputs(home: str, instead: Optional[Dict[str, str]] = None) -> Dict[str, str]:
+    """Hash what containers are made from: `compose`, which compose compares, and `files`, which it does not.
+
+    Args:
+        instead: texts that some files are to be taken for, by path.
+    """
+    texts = {path: text.encode("utf-8", "surrogateescape") for path, text in (instead or {}).items()}
     env = sorted(glob.glob(home + "/common/config/*/*env"))
     compose_files = [home + "/docker-compose.yml", home + "/docker-compose.override.yml"]
     others = []
@@ -37,8 +42,8 @@ def start_inputs(home: str) -> Dict[str, str]:
         others += [os.path.join(directory, name) for name in names]
     others = sorted(set(others) - set(env))
     return {
-        "compose": fingerprint(*[read(path) for path in compose_files + env]),
-        "files": fingerprint(*[read(path) for path in others]),
+        "compose": fingerprint(*[texts.get(path) or read(path) for path in compose_files + env]),
+        "files": fingerprint(*[texts.get(path) or read(path) for path in others]),
     }
 
 
