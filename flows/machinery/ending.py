@@ -7,11 +7,16 @@ from typing import Any, ParamSpec, cast
 from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 
+from blocks import SiteUnknown
+from tasks.backup.night.lock import LockedByAnother
 from tasks.errors import HarborHaError, Refused
+from tasks.operation.store import LockHeld
 
 # Beside Prefect's own: what a run that worked found.
 NOTHING_TO_DO, DRY_RUN = "Nothing to do", "Dry run"
 REFUSED = "Refused"
+# Raised before the first change; what takes a lock away later has another name.
+_REFUSALS = (Refused, LockHeld, LockedByAnother, SiteUnknown)
 
 P = ParamSpec("P")
 
@@ -51,7 +56,7 @@ def ends_named(function: Callable[P, dict[str, Any]]) -> Callable[P, dict[str, A
 def _state_of(work: Callable[[], dict[str, Any]]) -> Any:
     try:
         result = work()
-    except Refused as refused:
+    except _REFUSALS as refused:
         return Failed(name=REFUSED, message=str(refused), data=refused)
     name, headline = str(result["state"]), str(result["headline"])
     if result.get("alarming"):

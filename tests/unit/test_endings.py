@@ -7,11 +7,14 @@ import pytest
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from blocks import SiteUnknown
 from blocks.prefect_api import prefect_api
 from deployments import cli, runs
 from deployments.runs import Deployment, FlowRun
 from flows.machinery.ending import NOTHING_TO_DO, Alarming, ends_named
+from tasks.backup.night.lock import LockedByAnother
 from tasks.errors import Refused
+from tasks.operation.store import LockHeld
 
 RESULT = {"headline": "main is HEALTHY.", "state": "Healthy"}
 
@@ -24,6 +27,12 @@ def endings(how: str) -> dict[str, Any]:
     """
     if how == "refused":
         raise Refused("main cannot be switched over.", ["node-b is not reached."])
+    if how == "locked":
+        raise LockHeld("node-a", {"holder": "host:1", "op_id": "op-1", "expires_at": 0.0})
+    if how == "unknown":
+        raise SiteUnknown("Prefect knows no site nain.")
+    if how == "backed up":
+        raise LockedByAnother("The nightly backup of another orchestrator runs.")
     if how == "crashed":
         raise KeyError(how)
     return {
@@ -54,6 +63,9 @@ def test_the_form_of_a_flow_is_that_of_its_function() -> None:
         ("healthy", "COMPLETED", "Healthy", "main is HEALTHY."),
         ("calm", "COMPLETED", "Nothing to do", "Nothing was done: node-a lives."),
         ("refused", "FAILED", "Refused", "main cannot be switched over. Nothing was changed."),
+        ("locked", "FAILED", "Refused", "node-a: Operation op-1"),
+        ("unknown", "FAILED", "Refused", "Prefect knows no site nain."),
+        ("backed up", "FAILED", "Refused", "The nightly backup of another"),
         ("down", "FAILED", "Down", "main is DOWN: no primary."),
     ],
 )
