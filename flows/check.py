@@ -73,13 +73,15 @@ def check(site: str) -> dict[str, Any]:
         balancer_up=served(run.site, answers),
         guard_version=guard_version(),
         blind_witnesses=unseeing,
+        site=site,
     )
     record_position(work)
     remember(work, note)
     announce(work, judged)
     text = f"{site} is {judged.kind}"
     headline = f"{text}: {judged.reasons[0]}" if judged.reasons else f"{text}."
-    sections = {"Found": judged.lines() or ["nothing to complain about"]}
+    sections = {"Do now": [judged.first]} if judged.first else {}
+    sections |= {"Found": judged.lines() or ["nothing to complain about"]}
     if unseeing:
         sections["Witnesses that do not see, and have no vote"] = unseeing
     result = publish(run, headline, sections, state=judged.kind.replace("_", " ").capitalize())

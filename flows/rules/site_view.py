@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from flows.rules.admission import accepted_primary, latest_record, live_lock, pause_reason
+from flows.rules.advice import again_command, command, failover_command, rejoin_commands
 from flows.rules.policy import Policy
 from flows.rules.promotion import MIN_FREE_SHARE, OVERRIDES, RECOVERY_TARGET
 from flows.rules.table import describe_bytes
 from tasks.clock import Moment
 from tasks.operation.holder import describe
 from tasks.operation.record import RecordDamaged
-from tasks.postgres.facts import NOISE, NodeFacts, Sender
+from tasks.postgres.facts import NOISE, NodeFacts, Sender, Slot
+from tasks.postgres.layout import slot_of
 
 CERTIFICATE_WARNING = timedelta(days=21)
 MAX_CLOCK_SKEW_S = 2.0
@@ -23,7 +25,10 @@ MAX_HELD_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class SiteView:
-    """What the verdict looks at. A text is empty when there is nothing to say."""
+    """What the verdict looks at. A text is empty when there is nothing to say.
+
+    The last five are the commands that its remedies ask for, whole.
+    """
 
     nodes: int
     reached: int
@@ -63,6 +68,11 @@ class SiteView:
     unfinished: str
     paused: str
     damaged: str
+    failover: str
+    rejoin: str
+    bootstrap: str
+    again: str
+    end_pause: str
 
 
 def site_view(
@@ -75,6 +85,7 @@ def site_view(
     balancer_up: Mapping[str, bool] | None = None,
     guard_version: str | None = None,
     blind_witnesses: Sequence[str] = (),
+    site: str = "SITE",
 ) -> SiteView:
     """Condense the facts of all nodes.
 
@@ -87,6 +98,7 @@ def site_view(
         balancer_up: the load balancer's checks by node; None when it was not asked.
         guard_version: the guard that this orchestrator installs; None: not compared.
         blind_witnesses: who does not see a node that is in service, as sentences.
+        site: its name, for the commands.
     """
     primaries = [node for node in nodes if node.is_primary]
     primary = primaries[0] if len(primaries) == 1 else None
@@ -94,16 +106,18 @@ def site_view(
     harbors = [node for node in nodes if node.harbor is not None]
     ill = [node for node in harbors if node.harbor and node.harbor.health != "healthy"]
     busy, unfinished, damaged = _operations(nodes, now)
+    unready, superseded = _unready(nodes, primary), _superseded(nodes, primaries)
+    unstarted = [n for n in nodes if n.server and (n.masked or n.start_conf not in (None, "auto"))]
     return SiteView(
         nodes=len(nodes),
         reached=sum(node.reachable for node in nodes),
         primaries=len(primaries),
         primary=", ".join(node.name for node in primaries) or "none",
         heard=any(_fresh(node) for node in standbys),
-        superseded=_superseded(nodes, primaries),
+        superseded=", ".join(superseded),
         read_only=_names(n for n in primaries if n.server and n.server.read_only),
         unreached="; ".join(f"{n.name} ({n.error})" for n in nodes if not n.reachable),
-        unready_standbys=_unready(nodes, primary),
+        unready_standbys="; ".join(f"{name} ({why})" if name else why for name, why in unready),
         lagging=_lagging(primary, policy),
         not_synchronous=_not_synchronous(primary, policy),
         hanging_commits=_hanging(primary),
@@ -121,7 +135,7 @@ def site_view(
         clocks=_names(n for n in nodes if abs(n.clock_skew_s or 0.0) > MAX_CLOCK_SKEW_S),
         nas=_names(n for n in harbors if not n.nas_mounted or n.nas_disk is None),
         overrides="; ".join(filter(None, (_overrides(node) for node in nodes))),
-        autostart=_names(n for n in nodes if n.server and (n.masked or n.start_conf not in (None, "auto"))),
+        autostart=_names(unstarted),
         guards_away="; ".join(_guards_away(nodes)),
         guards_other=", ".join(_guards_other(nodes, guard_version)),
         self_fences=", ".join(_self_fences(nodes, policy)),
@@ -133,6 +147,19 @@ def site_view(
         unfinished=unfinished,
         paused="; ".join(sorted({pause_reason(node) for node in nodes} - {""})),
         damaged=damaged,
+        failover=failover_command(site, nodes),
+        rejoin=rejoin_commands(
+            site,
+            [
+                *superseded,
+                *(name for name, _ in unready),
+                *_owners_of_slots(primary, addresses),
+                *(node.name for node in unstarted if node.is_standby),
+            ],
+        ),
+        bootstrap=command("bootstrap", site),
+        again=again_command(site, nodes),
+        end_pause=command("pause", site, end="true"),
     )
 
 
@@ -157,19 +184,19 @@ def _operations(nodes: Sequence[NodeFacts], now: Moment) -> tuple[str, str, str]
     return "", words, ""
 
 
-def _superseded(nodes: Sequence[NodeFacts], primaries: Sequence[NodeFacts]) -> str:
+def _superseded(nodes: Sequence[NodeFacts], primaries: Sequence[NodeFacts]) -> list[str]:
     """Name a primary that the nodes know to have been replaced: another one was accepted on a newer timeline."""
     accepted = accepted_primary([node for node in nodes if not node.is_primary])
     recorded = accepted_primary(nodes)
     best = max(filter(None, (accepted, recorded)), key=lambda claim: claim[1], default=None)
     if best is None:
-        return ""
+        return []
     name, timeline = best
-    return ", ".join(n.name for n in primaries if n.name != name and (n.timeline or 0) < timeline)
+    return [n.name for n in primaries if n.name != name and (n.timeline or 0) < timeline]
 
 
-def _unready(nodes: Sequence[NodeFacts], primary: NodeFacts | None) -> str:
-    """Name the nodes with a cluster that is neither the primary nor a standby that hears and follows it."""
+def _unready(nodes: Sequence[NodeFacts], primary: NodeFacts | None) -> list[tuple[str, str]]:
+    """Name the nodes with a cluster that is neither the primary nor a standby that hears and follows it, and why."""
     bad = []
     for node in nodes:
         if node is primary or not node.reachable or (node.cluster is None and node.server is None):
@@ -177,16 +204,16 @@ def _unready(nodes: Sequence[NodeFacts], primary: NodeFacts | None) -> str:
         if node.is_primary:
             continue
         if node.server is None:
-            bad.append(f"{node.name} (its server does not answer)")
+            bad.append((node.name, "its server does not answer"))
         elif not _fresh(node):
-            bad.append(f"{node.name} (hears nothing from a primary)")
+            bad.append((node.name, "hears nothing from a primary"))
         elif primary is not None and node.timeline != primary.timeline:
-            bad.append(f"{node.name} (on another timeline)")
+            bad.append((node.name, "on another timeline"))
         elif node.server.replay_paused:
-            bad.append(f"{node.name} (replay is paused)")
+            bad.append((node.name, "replay is paused"))
     if primary is not None and not any(node.is_standby for node in nodes) and not bad:
-        bad.append("there is no standby")
-    return "; ".join(bad)
+        bad.append(("", "there is no standby"))
+    return bad
 
 
 def _streaming(primary: NodeFacts | None) -> list[Sender]:
@@ -234,12 +261,20 @@ def _wrong_database(
     return "; ".join(bad)
 
 
-def _slots(primary: NodeFacts | None) -> str:
+def _bad_slots(primary: NodeFacts | None) -> list[Slot]:
     server = primary.server if primary else None
-    bad = (
-        [s for s in server.slots if not s.active or s.wal_status in ("lost", "unreserved")] if server else []
-    )
+    slots = server.slots if server else ()
+    return [slot for slot in slots if not slot.active or slot.wal_status in ("lost", "unreserved")]
+
+
+def _slots(primary: NodeFacts | None) -> str:
+    bad = _bad_slots(primary)
     return ", ".join(f"{s.name} ({'active' if s.active else 'inactive'}, {s.wal_status})" for s in bad)
+
+
+def _owners_of_slots(primary: NodeFacts | None, names: Iterable[str]) -> list[str]:
+    bad = {slot.name for slot in _bad_slots(primary)}
+    return [name for name in names if slot_of(name) in bad]
 
 
 def _held_back(primary: NodeFacts | None) -> str:

@@ -60,6 +60,7 @@ class Decision(Generic[Kind]):
         remedies: what to do about each reason; same length, empty where nothing can be done.
         warnings: what is worth knowing and did not decide.
         evidence: the view that was decided on, attribute by attribute.
+        first: of all the remedies, what to do now.
     """
 
     kind: Kind
@@ -68,6 +69,7 @@ class Decision(Generic[Kind]):
     remedies: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    first: str = ""
 
     def lines(self) -> list[str]:
         """Return reasons with their remedies, one line each, for an error or a report."""

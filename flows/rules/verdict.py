@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from flows.rules.advice import advise
 from flows.rules.policy import Policy
 from flows.rules.site_view import SiteView, site_view
 from flows.rules.table import Decision, evidence, fill, require_fresh
@@ -54,7 +55,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: v.primaries > 1,
         Verdict.SPLIT_BRAIN,
         "More than one primary: {primary}.",
-        "Stop Harbor on both, decide which one holds the data to keep, stop the other, run rejoin for it.",
+        "Stop Harbor on both, decide which one holds the data to keep, stop the other, run rejoin for it: {rejoin}.",
     ),
     Finding(
         "superseded primary",
@@ -62,7 +63,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: bool(v.superseded),
         Verdict.SPLIT_BRAIN,
         "{superseded} runs as a primary although another node was promoted after it.",
-        "Stop PostgreSQL there, then run rejoin for it.",
+        "Stop PostgreSQL there, then run rejoin for it: {rejoin}.",
     ),
     Finding(
         "operation in progress",
@@ -70,6 +71,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: bool(v.busy),
         Verdict.IN_OPERATION,
         "In progress: {busy}.",
+        "Wait for its end.",
     ),
     Finding(
         "nothing reached",
@@ -93,7 +95,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: v.reached > 0 and v.primaries == 0 and not v.heard,
         Verdict.DOWN,
         "No node answers as primary.",
-        "Run failover with the node that was the primary.",
+        "Run failover with the node that was the primary: {failover}.",
     ),
     Finding(
         "read-only primary",
@@ -109,7 +111,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: v.reached > 0 and v.healthy_harbors == 0,
         Verdict.DOWN,
         "No Harbor is healthy: {ill_harbors}.",
-        "Look at the containers named; run bootstrap to bring them up.",
+        "Look at the containers named; run bootstrap to bring them up: {bootstrap}.",
     ),
     Finding(
         "write failed",
@@ -133,7 +135,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: bool(v.paused),
         Verdict.PAUSED,
         "The site is paused, nothing acts by itself: {paused}",
-        "End the pause when the maintenance is over.",
+        "End the pause when the maintenance is over: {end_pause}.",
     ),
     Finding(
         "node not reached",
@@ -149,7 +151,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: bool(v.unready_standbys),
         Verdict.DEGRADED,
         "No working standby: {unready_standbys}.",
-        "Run rejoin for it. Until then the database has one copy.",
+        "Run rejoin for it: {rejoin}. Until then the database has one copy.",
     ),
     Finding(
         "lag",
@@ -173,7 +175,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: 0 < v.healthy_harbors < v.harbors,
         Verdict.DEGRADED,
         "Harbor is not healthy: {ill_harbors}.",
-        "Look at the components named; run bootstrap to bring them up.",
+        "Look at the components named; run bootstrap to bring them up: {bootstrap}.",
     ),
     Finding(
         "wrong database",
@@ -181,7 +183,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: bool(v.wrong_database),
         Verdict.DEGRADED,
         "Harbor uses another database than the primary: {wrong_database}.",
-        "Run bootstrap: it points every Harbor at the primary.",
+        "Run bootstrap: it points every Harbor at the primary: {bootstrap}.",
     ),
     Finding(
         "not balanced",
@@ -197,7 +199,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: bool(v.held_back),
         Verdict.DEGRADED,
         "A standby that is away holds back the primary: {held_back}.",
-        "Run rejoin for the standby. If it will not come back soon, drop its slot on the primary with "
+        "Run rejoin for the standby: {rejoin}. If it will not come back soon, drop its slot on the primary with "
         "pg_drop_replication_slot; rejoin makes it anew, and copies when the WAL is gone.",
     ),
     Finding(
@@ -206,7 +208,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: bool(v.slots),
         Verdict.DEGRADED,
         "Replication slots need attention: {slots}.",
-        "Run rejoin for the standby; drop slots that nobody uses.",
+        "Run rejoin for the standby: {rejoin}; drop slots that nobody uses.",
     ),
     Finding(
         "archiver",
@@ -230,7 +232,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: bool(v.certificates),
         Verdict.DEGRADED,
         "Certificate: {certificates}.",
-        "Renew it and run bootstrap.",
+        "Renew it, save the site with `harbor-ha apply SITE.yml`, and run bootstrap: {bootstrap}.",
     ),
     Finding(
         "clocks",
@@ -262,7 +264,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: bool(v.autostart),
         Verdict.DEGRADED,
         "PostgreSQL would not start at boot on {autostart}.",
-        "Run rejoin for a standby; on a primary write `auto` into start.conf and unmask the unit.",
+        "Run rejoin for a standby: {rejoin}; on a primary write `auto` into start.conf and unmask the unit.",
     ),
     Finding(
         "guard not running",
@@ -270,7 +272,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: bool(v.guards_away),
         Verdict.DEGRADED,
         "The guard does not run on {guards_away}: nothing stops an isolated or superseded primary there.",
-        "Read `journalctl -u harbor-ha-guard` there and start the service, or run bootstrap.",
+        "Read `journalctl -u harbor-ha-guard` there and start the service, or run bootstrap: {bootstrap}.",
     ),
     Finding(
         "other guard",
@@ -278,7 +280,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: bool(v.guards_other),
         Verdict.DEGRADED,
         "The guard on {guards_other} is of another version than this orchestrator's.",
-        "Run bootstrap: it installs the guard anew. Until then decisions may rest on what it does not do.",
+        "Run bootstrap: it installs the guard anew: {bootstrap}. Until then decisions may rest on what it does not do.",
     ),
     Finding(
         "other self-fence",
@@ -286,7 +288,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: bool(v.self_fences),
         Verdict.DEGRADED,
         "The site file's self-fence is {wanted_self_fence}, the guard's is another: {self_fences}.",
-        "Run bootstrap: it gives the guards the site's limit. Until then a failover goes by what was seen.",
+        "Run bootstrap: it gives the guards the site's limit: {bootstrap}. Until then what was seen counts.",
     ),
     Finding(
         "blind witness",
@@ -311,7 +313,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: bool(v.unfinished),
         Verdict.DEGRADED,
         "Left unfinished: {unfinished}.",
-        "Run the same flow again.",
+        "Run the same flow again: {again}.",
     ),
     Finding(
         "damaged record",
@@ -342,6 +344,7 @@ def verdict(
     balancer_up: Mapping[str, bool] | None = None,
     guard_version: str | None = None,
     blind_witnesses: Sequence[str] = (),
+    site: str = "SITE",
 ) -> Decision[Verdict]:
     """Judge the whole site; see `site_view` for the arguments. All findings are reasons, the worst first.
 
@@ -358,6 +361,7 @@ def verdict(
         balancer_up=balancer_up,
         guard_version=guard_version,
         blind_witnesses=blind_witnesses,
+        site=site,
     )
     return judge(view)
 
@@ -366,10 +370,12 @@ def judge(view: SiteView) -> Decision[Verdict]:
     """Hold a view against all findings."""
     found = sorted((f for f in FINDINGS if f.holds(view)), key=lambda f: -SEVERITY.index(f.verdict))
     seen = evidence(view)
+    remedies, first = advise([(finding.name, finding.remedy) for finding in found], seen)
     return Decision(
         found[0].verdict if found else Verdict.HEALTHY,
         found[0].name if found else "nothing found",
         tuple(fill(finding.reason, seen) for finding in found),
-        tuple(fill(finding.remedy, seen) for finding in found),
+        remedies,
         evidence=seen,
+        first=first,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flows.rules.advice import COMES_FIRST
 from flows.rules.policy import Policy
 from flows.rules.table import Decision, FactsTooOld
 from flows.rules.verdict import FINDINGS, Verdict, verdict
@@ -200,3 +201,89 @@ def test_a_node_without_a_database_is_no_missing_standby() -> None:
 def test_old_facts_make_no_verdict() -> None:
     with pytest.raises(FactsTooOld):
         ask(replace(A, observed_at=Moment(NOW.monotonic - 99, 0.0)), B)
+
+
+def advice(*nodes: NodeFacts, **options: Any) -> Decision[Verdict]:
+    """The verdict on a site called main."""
+    return ask(*nodes, site="main", **options)
+
+
+DEAF = replace(deaf_standby(), harbor=harbor(health="unhealthy"))
+
+
+@pytest.mark.parametrize("lost", [unreached(), replace(stopped(), harbor=harbor(health=None))])
+@pytest.mark.parametrize("known", ["accepted", "last_primary", ""])
+def test_with_the_primary_gone_the_advice_is_a_failover_from_it_and_nothing_else(
+    lost: NodeFacts, known: str
+) -> None:
+    """The advice was rejoin for the standby that heard nothing, and bootstrap for the Harbors without a database."""
+    notes = {
+        "accepted": {"accepted": {"primary": "node-a", "timeline": 2}},
+        "last_primary": {
+            "last_primary": {"node": "node-a", "at": 1.0, "position": {"timeline": 2, "lsn": "0/6000000"}}
+        },
+        "": {},
+    }
+    decision = advice(lost, replace(DEAF, state=notes[known]), write_error="503")
+    name = "node-a" if known or lost.reachable else "NODE"
+    call = f"`harbor-ha run failover --site main --param expected_primary={name} --watch`"
+    assert call in decision.first
+    assert decision.kind is Verdict.DOWN
+    told = " ".join(decision.remedies)
+    assert told.count("harbor-ha run") == 1
+    assert "First see to: no primary." in told
+
+
+@pytest.mark.parametrize(
+    ("nodes", "options", "call"),
+    [
+        ((A, b(server_changes={"receiver": None})), {}, "rejoin --site main --param node=node-b --watch"),
+        (
+            (a(server_changes={"slots": (LOST_SLOT,)}), B),
+            {},
+            "rejoin --site main --param node=node-b --watch",
+        ),
+        ((A, b(start_conf="manual")), {}, "rejoin --site main --param node=node-b --watch"),
+        (CASES["superseded primary"][1], {}, "rejoin --site main --param node=node-a --watch"),
+        (CASES["wrong database"][1], {}, "bootstrap --site main --watch"),
+        (CASES["paused"][1], {}, "pause --site main --param end=true --watch"),
+        ((A, on(B, operation=RECORD)), {}, "failover --site main --param expected_primary=node-a --watch"),
+        (
+            (A, on(B, operation=replace(RECORD, kind=OperationKind.SWITCHOVER))),
+            {},
+            "switchover --site main --param to=node-b --watch",
+        ),
+        (
+            (A, on(B, operation=replace(RECORD, kind=OperationKind.REJOIN))),
+            {},
+            "rejoin --site main --param node=node-b --watch",
+        ),
+    ],
+)
+def test_the_advice_is_a_whole_command(
+    nodes: tuple[NodeFacts, ...], options: dict[str, Any], call: str
+) -> None:
+    assert f"`harbor-ha run {call}`" in advice(*nodes, **options).first
+
+
+def test_a_pause_is_ended_before_the_failover_that_it_would_hold_back() -> None:
+    decision = advice(unreached(), replace(DEAF, state={"paused": {"reason": "work"}}))
+    assert "pause --site main --param end=true" in decision.first
+    assert "failover" not in " ".join(decision.remedies)
+
+
+def test_nothing_is_to_be_done_on_a_healthy_site() -> None:
+    assert ask(A, B).first == ""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_flow_that_a_remedy_names_is_given_as_a_command(name: str) -> None:
+    """Of the whole list: a flow's name without its call was looked up at three in the morning."""
+    (finding,) = [one for one in FINDINGS if one.name == name]
+    for flow in ("failover", "rejoin", "bootstrap"):
+        asked = f"un {flow}" in finding.remedy
+        assert not asked or f"{{{flow}}}" in finding.remedy
+
+
+def test_what_comes_first_are_findings() -> None:
+    assert set(COMES_FIRST) <= {finding.name for finding in FINDINGS}
