@@ -55,6 +55,8 @@ class SiteView:
     certificates: str
     clocks: str
     nas: str
+    images_denied: str
+    projects_denied: str
     overrides: str
     autostart: str
     guards_away: str
@@ -134,6 +136,8 @@ def site_view(
         certificates="; ".join(filter(None, (_certificate(node, now) for node in harbors))),
         clocks=_names(n for n in nodes if abs(n.clock_skew_s or 0.0) > MAX_CLOCK_SKEW_S),
         nas=_names(n for n in harbors if not n.nas_mounted or n.nas_disk is None),
+        images_denied=_denied(harbors, projects=False),
+        projects_denied=_denied(harbors, projects=True),
         overrides="; ".join(filter(None, (_overrides(node) for node in nodes))),
         autostart=_names(unstarted),
         guards_away="; ".join(_guards_away(nodes)),
@@ -306,6 +310,17 @@ def _disks(node: NodeFacts) -> str:
     return ", ".join(f"{node.name} {name} {disk.free_share:.0%} free" for name, disk in low)
 
 
+def _denied(harbors: Sequence[NodeFacts], *, projects: bool) -> str:
+    """Name what the registry may not use of a NAS that is there: the projects' directories, or what is above them."""
+    found = []
+    for node in harbors:
+        paths = [path for path in node.images_denied if ("/repositories/" in path) is projects]
+        if node.nas_mounted and paths:
+            more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+            found.append(f"{node.name} ({', '.join(paths[:3])}{more})")
+    return "; ".join(found)
+
+
 def _certificate(node: NodeFacts, now: Moment) -> str:
     end = node.harbor.certificate_end if node.harbor else None
     if end is None:
@@ -346,4 +361,6 @@ def _seconds(limit: float | None) -> str:
 def _other_problems(node: NodeFacts) -> list[tuple[str, str]]:
     """Return the parts of the look that failed and are not judged elsewhere."""
     judged = {"server", "harbor_health", "nas", "shared", NOISE}
+    if "nas" in node.problems:
+        judged.add("images")
     return [(part, why) for part, why in sorted(node.problems.items()) if part not in judged]

@@ -122,6 +122,14 @@ FINDINGS: tuple[Finding, ...] = (
         "Look at the findings beside this one; without any, at the containers: `docker ps` on the nodes.",
     ),
     Finding(
+        "images not writable",
+        "the registry's user may not write where the images lie",
+        lambda v: bool(v.images_denied),
+        Verdict.DOWN,
+        "Every push fails: Harbor's registry may not use {images_denied}.",
+        "Run bootstrap: it gives the image data back to user 10000: {bootstrap}.",
+    ),
+    Finding(
         "commits hang",
         "synchronous_standby_names is set and no standby streams",
         lambda v: bool(v.hanging_commits),
@@ -249,6 +257,14 @@ FINDINGS: tuple[Finding, ...] = (
         Verdict.DEGRADED,
         "The shared file system is not usable on {nas}.",
         "Mount it; check the NAS.",
+    ),
+    Finding(
+        "project not writable",
+        "the registry's user may not write into the images of some project",
+        lambda v: bool(v.projects_denied),
+        Verdict.DEGRADED,
+        "Pushes to these projects fail: Harbor's registry may not use {projects_denied}.",
+        "Run bootstrap: it gives the image data back to user 10000: {bootstrap}.",
     ),
     Finding(
         "overrides",

@@ -252,6 +252,7 @@ class NodeFacts:
         tcp: for each peer, whether PostgreSQL's port there was `open`, `refused` or `silent` from this node.
         state: our JSON files on the node by name; see tasks/operation/files.py.
         shared: the NAS's copies of such files, and what a node without a database keeps of the site, by name.
+        images_denied: directories of the image data that Harbor's registry may not use; of a Harbor node.
         guard: of a database node; None when it was not looked at.
         addresses: the IP addresses of its interfaces, without loopback, link-local and Docker's bridges.
         clock_skew_s: the node's wall clock minus the orchestrator's; exact to half a round trip.
@@ -270,6 +271,7 @@ class NodeFacts:
     data_disk: Disk | None = None
     nas_mounted: bool | None = None
     nas_disk: Disk | None = None
+    images_denied: tuple[str, ...] = ()
     harbor: HarborOnNode | None = None
     tcp: Mapping[str, str] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)

@@ -82,6 +82,7 @@ def parse_answer(name: str, answer: Any, started: Moment, ended: Moment, path: s
         data_disk=read.part("data_disk", _disk),
         nas_mounted=shared["mounted"] if shared else None,
         nas_disk=shared["disk"] if shared else None,
+        images_denied=read.part("images", lambda found: tuple(str(path) for path in found)) or (),
         harbor=_harbor(read),
         tcp={key.removeprefix("tcp:"): value for key, value in seen.items() if key.startswith("tcp:")},
         state=state,

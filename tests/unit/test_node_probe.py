@@ -136,6 +136,17 @@ def test_a_guard_that_never_ran_is_a_fact_and_one_that_runs_tells_its_limit(tmp_
     assert "guard" in facts.problems
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_images_that_the_registrys_user_may_not_use_are_a_fact(tmp_path: Path) -> None:
+    """The site was healthy while every push ended with 500: only what the API does had been looked at."""
+    registry = tmp_path / "registry"
+    assert look(request(tmp_path)).images_denied == (f"{registry} (missing)",)
+    registry.mkdir()
+    assert look(request(tmp_path)).images_denied == (str(registry),)
+    os.chown(registry, 10000, 10000)
+    assert look(request(tmp_path)).images_denied == ()
+
+
 def test_the_nas_tells_what_no_node_does_and_a_damaged_copy_is_not_taken_for_absent(tmp_path: Path) -> None:
     assert look(request(tmp_path)).shared == {}
     (tmp_path / "nas").mkdir()

@@ -110,6 +110,12 @@ CASES: dict[str, tuple[Verdict, tuple[NodeFacts, ...], dict[str, Any]]] = {
     ),
     "clocks": (Verdict.DEGRADED, (A, b(clock_skew_s=-3.0)), {}),
     "NAS": (Verdict.DEGRADED, (A, b(nas_mounted=False)), {}),
+    "images not writable": (Verdict.DOWN, (A, b(images_denied=("/nas/registry",))), {}),
+    "project not writable": (
+        Verdict.DEGRADED,
+        (A, b(images_denied=("/nas/registry/docker/registry/v2/repositories/library",))),
+        {},
+    ),
     "overrides": (Verdict.DEGRADED, (A, b(cluster=cluster(auto_conf=("primary_conninfo",)))), {}),
     "autostart": (Verdict.DEGRADED, (A, b(start_conf="manual")), {}),
     "guard not running": (Verdict.DEGRADED, (A, b(guard=guard(age_s=21.0))), {}),

@@ -1,4 +1,7 @@
-"""Bind the registry's directory on the NAS to where Harbor's data volume has it, now and at boot."""
+"""Bind the registry's directory on the NAS to where Harbor's data volume has it, now and at boot.
+
+And give the image data back to the registry's user where it belongs to another one.
+"""
 
 import os
 import re
@@ -6,10 +9,12 @@ import sys
 from typing import Any, Dict, List
 
 from tasks.on_node.files import make_directories, new_directory
-from tasks.on_node.lib import must, payload, read, reply, write
+from tasks.on_node.lib import must, payload, read, reply, run, write
+from tasks.on_node.registry_rights import HARBOR_UID, denied_paths, rights_command
 
-HARBOR_UID = 10000
 FSTAB = "/etc/fstab"
+# A million files on NFS at some hundred a second.
+REPAIR_S = 3600.0
 
 
 def mounts() -> Dict[str, str]:
@@ -33,6 +38,40 @@ def fstab_with(text: str, source: str, target: str, nas: str) -> str:
     return text + separator + "{} {} none {} 0 0\n".format(source, target, options)
 
 
+def denied(registry: str) -> List[str]:
+    """List what the registry's user may not use; a NAS that does not answer ends the program."""
+    return denied_paths(must(rights_command(registry), 60), registry)
+
+
+def give_back(registry: str) -> List[str]:
+    """Make the image data the registry's user's again, where that may not use it; what was done.
+
+    Only then is the whole tree walked. `find` looks at a directory without following a link, and `-execdir` names a
+    file by the directory that it stands in: whoever writes there cannot have root give away another file.
+    """
+    before = denied(registry)
+    if not before:
+        return []
+    owner = "%d:%d" % (HARBOR_UID, HARBOR_UID)
+    foreign = ["(", "!", "-uid", str(HARBOR_UID), "-o", "!", "-gid", str(HARBOR_UID), ")"]
+    shut = ["-type", "d", "!", "-perm", "-u=rwx"]
+    walk = ["find", registry, "-xdev"]
+    problems = ""
+    for what in (
+        foreign + ["-execdir", "chown", "-h", owner, "{}", "+"],
+        shut + ["-execdir", "chmod", "u+rwx", "{}", "+"],
+    ):
+        problems += run(walk + what, REPAIR_S)[2]
+    left = denied(registry)
+    if left:
+        sys.exit(
+            "The registry's user (%s) may not use %s, and root could not change that: %s. Where the NAS squashes root, "
+            "change the owner on its server; where it is mounted read-only, mount it for writing."
+            % (owner, ", ".join(left[:5]), problems.strip()[-500:] or "no error was told")
+        )
+    return ["gave %s back to user %d" % (", ".join(before[:5]), HARBOR_UID)]
+
+
 def bind(given: Dict[str, Any]) -> List[str]:
     """Do what is missing; what was done."""
     nas, source, target = given["nas"], given["nas"] + "/registry", given["target"]
@@ -43,6 +82,7 @@ def bind(given: Dict[str, Any]) -> List[str]:
         # prepare would change the owner of the whole tree one by one if the top were not its own already.
         new_directory(source, 0o755, (HARBOR_UID, HARBOR_UID))
         done.append("created " + source)
+    done += give_back(source)
     # Byte for byte: a comment in another encoding than ours stays what it is.
     table = (read(FSTAB) or b"").decode("utf-8", "surrogateescape")
     wanted = fstab_with(table, source, target, nas).encode("utf-8", "surrogateescape")

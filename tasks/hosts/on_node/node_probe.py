@@ -23,6 +23,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from tasks.hosts.on_node.probe_reading import STATE_FILE_LIMIT, output_of, text_of
 from tasks.on_node.pg_processes import server_processes
+from tasks.on_node.registry_rights import denied_paths, rights_command
 
 # Time for one lost packet, which is sent again after a second; every look at a dead peer costs it.
 PORT_TIMEOUT_S = 1.2
@@ -184,6 +185,12 @@ def nas(want: Dict[str, Any]) -> Dict[str, Any]:
     return seen
 
 
+def images(want: Dict[str, Any]) -> List[str]:
+    """List what of the image data the registry's user may not use."""
+    registry = want["nas_path"].rstrip("/") + "/registry"
+    return denied_paths(output_of(rights_command(registry), want["limit_s"] - 0.5), registry)
+
+
 class EngineConnection(http.client.HTTPConnection):
     """HTTP over the Docker engine's socket; the docker program costs a tenth of a second each time."""
 
@@ -329,6 +336,7 @@ def parts(want: Dict[str, Any]) -> List[Part]:
         found.append(("data_disk", lambda: disk(want["data_dir"], want["limit_s"])))
     if want["runs_harbor"]:
         found += [
+            ("images", lambda: images(want)),
             ("harbor", lambda: harbor(want)),
             ("harbor_containers", lambda: harbor_containers(want)),
             ("harbor_health", lambda: harbor_health(want)),
