@@ -6,6 +6,8 @@ import contextlib
 import io
 import re
 import struct
+from collections.abc import Iterable
+from typing import Any
 
 import paramiko
 import pyrage
@@ -194,3 +196,30 @@ def age_identity_flaw(text: str) -> str | None:
     except Exception:  # pyrage raises IdentityError, or ValueError for other text
         return "is not an age identity"
     return None if keys else "is empty"
+
+
+def decrypts(identity: str, recipients: Iterable[str]) -> bool:
+    """Whether an age identity decrypts what is encrypted for these recipients; one that cannot be read is not judged.
+
+    Args:
+        identity: the text of an identity file.
+        recipients: public keys, `age1…` or `ssh-ed25519 …`.
+    """
+    if age_identity_flaw(identity) is not None:
+        return True
+    if identity.startswith("-----BEGIN"):
+        own = [pyrage.ssh.Identity.from_buffer(identity.encode())]
+    else:
+        lines = [line.strip() for line in identity.splitlines() if line.strip() and not line.startswith("#")]
+        own = [pyrage.x25519.Identity.from_str(line) for line in lines]
+    usable = [line.strip() for line in recipients if age_recipient_flaw(line.strip()) is None]
+    kinds = [(pyrage.ssh if line.startswith("ssh-") else pyrage.x25519, line) for line in usable]
+    sealed = [pyrage.encrypt(b"x", [kind.Recipient.from_str(line)]) for kind, line in kinds]
+    return any(_opens(text, own) for text in sealed)
+
+
+def _opens(sealed: bytes, identities: list[Any]) -> bool:
+    try:
+        return bool(pyrage.decrypt(sealed, identities))
+    except Exception:  # pyrage raises DecryptError; here it is an answer
+        return False

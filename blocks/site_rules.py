@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, SecretStr
 
 from blocks import certificates, value_rules
+from blocks.keys import decrypts
 from blocks.problems import Problem
 from blocks.site import HarborSite
 
@@ -220,6 +221,15 @@ def _backups_can_be_made(values: Values) -> Iterator[Problem]:
             "backup.age_recipients",
             "is empty: backups hold every password of Harbor",
             "at least one age public key",
+        )
+    identity = values.get("backup.age_identity")
+    recipients = values.get("backup.age_recipients") or []
+    if isinstance(identity, SecretStr) and not decrypts(identity.get_secret_value(), recipients):
+        # Every weekly drill would end red, over a backup that is as good as any.
+        yield Problem(
+            "backup.age_identity",
+            "decrypts nothing that is encrypted for backup.age_recipients",
+            "add its public key to age_recipients, or leave it out: then drills decrypt nothing and say so",
         )
     if (
         values.get("backup.wal_archive") == "oss"

@@ -70,7 +70,7 @@ class DeploymentEntry:
         """Return Prefect's form of the entry, with a schedule for each of the sites."""
         from prefect.types.entrypoint import EntrypointType
 
-        schedules = [self.schedule_of(site) for site in sites if self._fits(site)]
+        schedules = [self.schedule_of(site) for site in sites if self.fits(site)]
         made = self.flow().to_deployment(
             name=self.name,
             description=self.description,
@@ -82,7 +82,7 @@ class DeploymentEntry:
         assert not inspect.iscoroutine(made)  # it is one only when called from a coroutine
         return cast("RunnerDeployment", made)
 
-    def _fits(self, site: "HarborSite") -> bool:
+    def fits(self, site: "HarborSite") -> bool:
         """Whether the site has what a run by schedule needs: a bucket, and WAL in it for base backups."""
         if self.schedule == "base_cron" and site.backup.wal_archive != "oss":
             return False

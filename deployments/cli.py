@@ -118,10 +118,13 @@ def _apply(arguments: argparse.Namespace) -> int:
     from blocks.prefect_api import prefect_api
     from blocks.signing import with_signing_secret
     from blocks.site_file import inspect_site_file
+    from deployments.schedules import drill_choice, update_schedules
 
     site, warnings = inspect_site_file(arguments.site_file)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    if choice := drill_choice(site):
+        print(choice)
     if arguments.check:
         print(f"{arguments.site_file} describes site {site.name} without a mistake; nothing was saved")
         return DONE
@@ -136,6 +139,9 @@ def _apply(arguments: argparse.Namespace) -> int:
         )
     nodes = ", ".join(node.name for node in site.nodes)
     print(f"site {site.name} is saved: {nodes}")
+    with prefect_api(timeout=30) as api:
+        for line in update_schedules(api, site):
+            print(line)
     return DONE
 
 

@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyrage
 import pytest
 import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -25,6 +26,7 @@ from deployments import cli, runs
 from deployments.backup_alert import OVERDUE
 from deployments.catalogue import CATALOGUE, TAG, DeploymentEntry, entry
 from deployments.receiver import read_receiver_file
+from deployments.schedules import NOT_SERVED, remove_schedules, scheduled_sites, update_schedules
 from deployments.serve import remove_other_schedules
 from deployments.setup import ZOMBIES, setup
 from tests.unit.site_on_disk import NOW, correct_site
@@ -216,6 +218,56 @@ class TestAgainstAServer:
                 slugs = {schedule["slug"] for schedule in known["schedules"]}
                 assert slugs == {f"example-{one.name}" for one in sites}
 
+    def test_a_changed_schedule_is_that_of_the_server_when_the_site_is_applied(
+        self, prefect_server: str, site: HarborSite
+    ) -> None:
+        """A new time for the backup did nothing until somebody restarted the runner."""
+        other = site.model_copy(update={"name": "other"}, deep=True)
+        hourly = replace(EXAMPLE, every=timedelta(hours=1))
+        for entry_of in (TestSchedules.nightly, hourly):
+            with prefect_api(timeout=30) as api:
+                remove_schedules(api, "example")
+                remove_schedules(api, "other")
+                assert scheduled_sites(api).isdisjoint({"example", "other"})
+                assert update_schedules(api, site, [entry_of]) == [NOT_SERVED.format(site="example")]
+                entry_of.deployment((site, other)).apply()
+                assert scheduled_sites(api) >= {"example", "other"}
+                assert update_schedules(api, site, [entry_of]) == [], "nothing differs"
+        entry_of = TestSchedules.nightly
+        entry_of.deployment((site, other)).apply()
+        with prefect_api(timeout=30) as api:
+            before = self.schedules(api)
+            place = f"deployments/{runs.find_deployment(api, 'example').id}/schedules"
+            paused = {"active": False, "parameters": {"site": "example"}}
+            api.patch(f"{place}/{before['example-example']['id']}", json=paused).raise_for_status()
+            site.backup.cron, site.backup.timezone = "15 4 * * *", "Europe/Berlin"
+            assert update_schedules(api, site, [entry_of]) == [
+                "example of example is scheduled: 15 4 * * * (Europe/Berlin)"
+            ]
+            after = self.schedules(api)
+            assert after["example-other"] == before["example-other"]
+            changed = after["example-example"]
+            assert (changed["schedule"]["cron"], changed["active"]) == ("15 4 * * *", False)
+            assert changed["parameters"] == {"site": "example"}
+            # A runner that is started later finds what it would have made itself.
+            entry_of.deployment((site, other)).apply()
+            assert update_schedules(api, site, [entry_of]) == []
+            site.oss = None
+            check_of = replace(hourly, name="example-of-check")
+            check_of.deployment((site,)).apply()
+            told = update_schedules(api, site, [entry_of, check_of])
+            assert told == ["example of example is not scheduled any more"]
+            assert set(self.schedules(api)) == {"example-other"}
+            assert remove_schedules(api, "example") == 1
+            assert remove_schedules(api, "other") == 1
+
+    @staticmethod
+    def schedules(api: Any) -> dict[str, Any]:
+        """The example's schedules on the server, by slug, without what the server counts."""
+        found = api.post("deployments/filter", json={}).json()
+        (known,) = [item for item in found if item["name"] == "example"]
+        return {item["slug"]: {**item, "updated": ""} for item in known["schedules"]}
+
     def test_a_schedule_makes_runs(self, prefect_server: str, site: HarborSite) -> None:
         """With SQLAlchemy 2.1 it did not: the scheduler's insert failed at every pass, and nothing else did."""
         TestSchedules.nightly.deployment((site,)).apply()
@@ -307,7 +359,10 @@ class TestAgainstAServer:
         # The command judges certificates by the clock.
         on_disk.data["harbor"] |= fresh_certificate()
         assert cli.main(["apply", str(on_disk.write())]) == cli.DONE
-        assert "site example is saved: node-a, node-b" in capsys.readouterr().out
+        told = capsys.readouterr().out
+        assert "site example is saved: node-a, node-b" in told
+        assert "no runner serves example" in told
+        assert "restore-drill: without backup.age_identity" in told
         assert (tmp_path / "home" / "sites" / "example.json").exists()
 
     def test_a_served_flow_is_started_watched_and_its_report_printed(
@@ -360,6 +415,23 @@ class TestCommandLine:
         (tmp_path / "site.yml").write_text("name: x\nnodez: {}\n")
         assert cli.main(["apply", str(tmp_path / "site.yml")]) == cli.INVALID
         assert "did you mean nodes?" in capsys.readouterr().err
+
+    def test_what_the_weekly_drill_will_prove_is_told_when_it_is_chosen(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Without an identity it was red each week, by schedule; now it is green, and says less."""
+        on_disk = correct_site(tmp_path)
+        on_disk.data["harbor"] |= fresh_certificate()
+        assert cli.main(["apply", "--check", str(on_disk.write())]) == cli.DONE
+        assert "not that it can be decrypted and restored" in capsys.readouterr().out
+        own = pyrage.x25519.Identity.generate()
+        on_disk.data["backup"] = {
+            "age_recipients": [str(own.to_public())],
+            "age_identity": {"file": "identity"},
+        }
+        on_disk.secret("identity", str(own))
+        assert cli.main(["apply", "--check", str(on_disk.write())]) == cli.DONE
+        assert "restores the newest backup" in capsys.readouterr().out
 
     def test_a_server_that_is_down_is_named(self, capsys: pytest.CaptureFixture[str]) -> None:
         with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):

@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import pyrage
 import pytest
 
 from blocks import HarborSite, SiteFileInvalid
@@ -175,6 +176,15 @@ def test_a_wrong_value_is_named_and_corrected(site: SiteOnDisk, path: str, value
     assert named in found, found
     assert expected in found[named]
     assert len(found) == 1, f"one mistake was made, these were reported: {found}"
+
+
+def test_an_identity_that_decrypts_no_backup_of_the_site_is_a_mistake(site: SiteOnDisk) -> None:
+    """Each weekly drill would have ended red, over a backup that is as good as any."""
+    own = pyrage.x25519.Identity.generate()
+    site.data["backup"]["age_identity"] = site.secret("identity", f"# created\n{own}\n")
+    assert "add its public key to age_recipients" in problems(site)["backup.age_identity"]
+    site.data["backup"]["age_recipients"].append(str(own.to_public()))
+    assert inspect_site_file(site.write(), environ={}, now=NOW)[1] == []
 
 
 def test_a_command_balancer_needs_its_three_commands(site: SiteOnDisk) -> None:
