@@ -57,16 +57,20 @@ format: venv
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-venv: $(VENV)/.ready
+# By content, not by age: a lock that is older than the venv, from an archive or an earlier commit, was missed.
+LOCKED := $(shell cat requirements.lock pyproject.toml | sha256sum | cut -c1-16)
+
+venv: $(VENV)/.ready-$(LOCKED)
 
 # The lock names versions and hashes and no address: pip takes them from wherever this machine is set up to.
 # It is complete, so pip resolves nothing: where a pin is not the newest, its resolver trips over extras.
-$(VENV)/.ready: requirements.lock pyproject.toml
+$(VENV)/.ready-$(LOCKED):
 	@./scripts/find-python "$(PYTHON)" > /dev/null
 	"$$(./scripts/find-python "$(PYTHON)")" -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	$(RUN) -m pip check --quiet --disable-pip-version-check
+	@rm -f $(VENV)/.ready $(VENV)/.ready-*
 	@touch $@
 
 lock:

@@ -104,6 +104,64 @@ def _known(api: httpx.Client, kind: type[Block], name: str) -> dict[str, Any] | 
     return document
 
 
+def saved_sites() -> dict[str, list[str]]:
+    """Name every saved site with its nodes, by what Prefect keeps.
+
+    Raises httpx.HTTPError when the server does not answer.
+    """
+    asked = {"block_types": {"slug": {"any_": [HarborSite.get_block_type_slug()]}}}
+    with prefect_api(SAVE_TIMEOUT_S) as api:
+        found = api.post("block_documents/filter", json=asked).raise_for_status().json()
+    return {
+        str(document["name"]): [str(node["name"]) for node in document["data"].get("nodes") or []]
+        for document in found
+    }
+
+
+def saved_copies() -> list[str]:
+    """Name every site of which a local copy is here."""
+    return sorted(path.stem for path in copy_path("any").parent.glob("*.json"))
+
+
+def remove_site(name: str) -> list[str]:
+    """Remove a saved site: its Blocks, with the private keys of its nodes, and the local copy; nothing on its nodes.
+
+    Returns:
+        what was removed; empty when there was nothing of that name.
+
+    Raises:
+        httpx.HTTPError: the server does not answer; what is left is removed by the next call.
+    """
+    site_type, node_type = HarborSite.get_block_type_slug(), SshHost.get_block_type_slug()
+    removed = []
+    with prefect_api(SAVE_TIMEOUT_S) as api:
+        wanted: set[tuple[str | None, str]] = {
+            (node_type, _node_block(name, node)) for node in _saved_nodes(api, name)
+        }
+        wanted |= {(None, f"{name}-{part}") for part in _PARTS}
+        names = [name, *(block for _, block in wanted)]
+        asked = {"block_documents": {"name": {"any_": names}}}
+        found = api.post("block_documents/filter", json=asked).raise_for_status().json()
+        ours = {}
+        for document in found:
+            slug, block = document["block_type"]["slug"], document["name"]
+            part = None if slug not in (site_type, node_type) else slug
+            if (slug == site_type and block == name) or (
+                (part, block) in wanted and slug.startswith("harbor-ha")
+            ):
+                ours[document["id"]] = (slug == site_type, block)
+        # The site last: a call that was cut off finds its nodes by it.
+        for document_id, (_, block) in sorted(ours.items(), key=lambda item: item[1]):
+            api.delete(f"block_documents/{document_id}").raise_for_status()
+            removed.append(f"Block {block}")
+    copy = copy_path(name)
+    if copy.exists():
+        copy.unlink()
+        removed.append(str(copy))
+    forget(name)
+    return removed
+
+
 def load_site(name: str) -> HarborSite:
     """Return a saved site: from this process's memory, from Prefect, or from the local copy, in this order.
 

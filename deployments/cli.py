@@ -74,6 +74,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--timeout", type=float, default=6 * 3600, help="seconds to watch (default: 6 hours)")
     run.set_defaults(command=_run)
 
+    sites = commands.add_parser("sites", help="list the saved sites")
+    sites.set_defaults(command=_sites)
+
+    remove = commands.add_parser("remove", help="forget a site: its schedules, its Blocks and its local copy")
+    remove.add_argument("site", metavar="SITE")
+    remove.add_argument("--yes", action="store_true", help="do it; without this it is only said")
+    remove.set_defaults(command=_remove)
+
     receive = commands.add_parser("receive", help="start flows for the alerts of Alertmanager")
     receive.add_argument("--config", required=True, metavar="RECEIVER.yml")
     receive.add_argument("--host", default="127.0.0.1")
@@ -142,6 +150,22 @@ def _apply(arguments: argparse.Namespace) -> int:
     with prefect_api(timeout=30) as api:
         for line in update_schedules(api, site):
             print(line)
+    return DONE
+
+
+def _sites(_: argparse.Namespace) -> int:
+    from deployments.sites import list_sites
+
+    for line in list_sites():
+        print(line)
+    return DONE
+
+
+def _remove(arguments: argparse.Namespace) -> int:
+    from deployments.sites import forget_site
+
+    for line in forget_site(arguments.site, confirmed=arguments.yes):
+        print(line)
     return DONE
 
 

@@ -5,6 +5,8 @@ import contextlib
 import inspect
 import io
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +21,10 @@ import pytest
 import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from blocks import BLOCKS, HarborSite
+from blocks import BLOCKS, HarborSite, save_site
 from blocks.prefect_api import prefect_api
 from blocks.site_file import read_site_file
+from blocks.store import _PARTS, copy_path, write_copy
 from deployments import cli, runs
 from deployments.backup_alert import OVERDUE
 from deployments.catalogue import CATALOGUE, TAG, DeploymentEntry, entry
@@ -29,6 +32,7 @@ from deployments.receiver import read_receiver_file
 from deployments.schedules import NOT_SERVED, remove_schedules, scheduled_sites, update_schedules
 from deployments.serve import remove_other_schedules
 from deployments.setup import ZOMBIES, setup
+from tasks.harbor.boot import UNIT
 from tests.unit.site_on_disk import NOW, correct_site
 
 EXAMPLE = DeploymentEntry("example", "tests.unit.example_flow.example", "Does nothing.", ("test",))
@@ -365,6 +369,45 @@ class TestAgainstAServer:
         assert "restore-drill: without backup.age_identity" in told
         assert (tmp_path / "home" / "sites" / "example.json").exists()
 
+    def test_sites_are_listed_and_one_is_forgotten_with_all_that_is_kept_of_it(
+        self, prefect_server: str, site: HarborSite, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """There was no way to get rid of a site, nor of the private keys of its nodes."""
+        other = site.model_copy(update={"name": "example-node"}, deep=True)
+        for one in (site, other):
+            save_site(one)
+        TestSchedules.nightly.deployment((site, other)).apply()
+        assert cli.main(["sites"]) == cli.DONE
+        told = capsys.readouterr().out
+        assert "example  node-a, node-b; schedules run; local copy" in told
+        assert cli.main(["remove", "example"]) == cli.DONE
+        assert "nothing was done" in capsys.readouterr().out
+        assert self.blocks_of("example") == {f"example{end}" for end in self.ENDS}
+        assert cli.main(["remove", "example", "--yes"]) == cli.DONE
+        assert "1 schedules" in capsys.readouterr().out
+        assert self.blocks_of("example") == set()
+        assert not copy_path("example").exists()
+        # Another site is not touched, whatever it is called.
+        assert self.blocks_of("example-node") == {f"example-node{end}" for end in self.ENDS}
+        with prefect_api(timeout=30) as api:
+            assert set(self.schedules(api)) == {"example-example-node"}
+        assert cli.main(["remove", "example", "--yes"]) == cli.REFUSED
+        assert "example-node" in capsys.readouterr().err
+        assert cli.main(["remove", "example-node", "--yes"]) == cli.DONE
+        capsys.readouterr()
+        assert cli.main(["sites"]) == cli.DONE
+        assert "example" not in capsys.readouterr().out
+
+    ENDS = ("", *(f"-{part}" for part in _PARTS), "-node-a", "-node-b")
+
+    @staticmethod
+    def blocks_of(site: str) -> set[str]:
+        """The Blocks that a site of this name has on the server."""
+        with prefect_api(timeout=30) as api:
+            found = api.post("block_documents/filter", json={"limit": 200}).json()
+        names = {item["name"] for item in found if item["block_type"]["slug"].startswith("harbor-ha")}
+        return names & {f"{site}{end}" for end in TestAgainstAServer.ENDS}
+
     def test_a_served_flow_is_started_watched_and_its_report_printed(
         self, prefect_server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -443,6 +486,16 @@ class TestCommandLine:
             assert cli.main(["setup"]) == cli.NO_PREFECT
         assert "export PREFECT_API_URL" in capsys.readouterr().err
 
+    def test_without_prefect_the_local_copies_are_listed(
+        self, site: HarborSite, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        write_copy(site)
+        with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+            assert cli.main(["sites"]) == cli.DONE
+            assert cli.main(["remove", "example", "--yes"]) == cli.NO_PREFECT
+        assert "example  local copy" in capsys.readouterr().out
+        assert copy_path("example").exists(), "nothing is half removed"
+
     def test_wrong_usage_has_the_usual_status(self) -> None:
         with pytest.raises(SystemExit) as caught:
             cli.main(["no-such-command"])
@@ -495,6 +548,39 @@ class TestShippedFiles:
         for route in read_receiver_file(example).routes:
             assert route.alert in raised
             assert f'alertname="{route.alert}"' in routed
+
+    def test_the_page_takes_away_every_unit_that_is_put_in_place(self) -> None:
+        page = (FOLDER.parent / "docs" / "operations.md").read_text()
+        away = page[page.index("\n## Take it away") : page.index("\n## When something is wrong")]
+        upgrade = page[page.index("\n## Upgrade") : page.index("\n## Take it away")]
+        shipped = {path.name for path in (FOLDER / "systemd").glob("*.service")}
+        on_nodes = {UNIT, "harbor-ha-guard.service", "harbor-ha-durability.service"}
+        for unit in shipped | on_nodes:
+            assert f"/etc/systemd/system/{unit}" in away
+            assert re.search(rf"disable --now .*\b{unit.removesuffix('.service')}\b", away)
+        for unit in shipped:
+            assert re.search(rf"systemctl stop .*\b{unit.removesuffix('.service')}\b", upgrade)
+            assert re.search(rf"systemctl start .*\b{unit.removesuffix('.service')}\b", upgrade)
+
+    def test_a_lock_of_another_content_makes_the_venv_anew_however_old_it_is(self, tmp_path: Path) -> None:
+        """After an upgrade from an archive the lock is older than the venv, and nothing was installed."""
+        for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+            shutil.copy(FOLDER.parent / name, tmp_path)
+        lock, stamp = tmp_path / "requirements.lock", ".venv/.ready-"
+
+        def wanted() -> str:
+            argv = ["make", "-n", "venv"]
+            return subprocess.run(
+                argv, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=True
+            ).stdout
+
+        (made,) = [line.split()[-1] for line in wanted().splitlines() if line.startswith(f"touch {stamp}")]
+        (tmp_path / ".venv").mkdir()
+        (tmp_path / made).touch()
+        assert "pip install" not in wanted()
+        lock.write_text(lock.read_text() + "# another\n")
+        os.utime(lock, (1, 1))
+        assert "pip install" in wanted()
 
     def test_every_alert_says_what_to_do(self) -> None:
         rules = yaml.safe_load((FOLDER / "alerts" / "prometheus-rules.yml").read_text())["groups"][0]["rules"]

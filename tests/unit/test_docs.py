@@ -69,11 +69,23 @@ def test_every_command_is_one_that_harbor_ha_takes(page: Path) -> None:
     """A flow is one of the catalogue, a parameter one of the flow, an option one of the command line."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     deployments = {entry.name: entry for entry in CATALOGUE}
-    for line in re.findall(r"harbor-ha ((?:run|apply|serve|receive|setup)\b[^`\n]*)", text):
+    for line in re.findall(
+        r"harbor-ha ((?:run|apply|serve|receive|setup|sites|remove)\b[^`\n]*)", text
+    ):
         words = re.split(r"\s+#|\s*;|\s+and\b", line)[0].strip().split()
         if any(word in ("FLOW", "SITE.yml", "RECEIVER.yml") or word.endswith(":") for word in words[1:]):
             continue
-        assert line.split()[0] in ("run", "apply", "serve", "receive", "setup")
+        assert line.split()[0] in (
+            "run",
+            "apply",
+            "serve",
+            "receive",
+            "setup",
+            "sites",
+            "remove",
+            "status",
+            "backups",
+        )
         if words[0] != "run" or len(words) == 1:
             continue
         assert words[1] in deployments, line
