@@ -13,13 +13,13 @@ DONE, FAILED, USAGE, INVALID, NO_PREFECT, REFUSED, NOT_ENDED, DEGRADED = range(8
 EPILOG = """\
 exit status:
   0  done
-  1  the flow failed, crashed or was cancelled; --watch of check: the site is down, or nobody can tell
+  1  the flow failed, crashed or was cancelled; --watch of check, and status: it is down, or nobody can tell
   2  wrong usage
   3  the site file has mistakes; nothing was changed
   4  Prefect does not answer
   5  refused: no such site, flow or parameter, and nothing was started; or, with --watch, by the flow itself
   6  --watch: the flow has not ended in time; it goes on
-  7  --watch of check: the site is served, and something is wrong with it
+  7  --watch of check, and status: the site is served, and something is wrong with it
 
 environment:
   PREFECT_API_URL           the server, http://127.0.0.1:4200/api
@@ -77,6 +77,16 @@ def _parser() -> argparse.ArgumentParser:
     sites = commands.add_parser("sites", help="list the saved sites")
     sites.set_defaults(command=_sites)
 
+    status = commands.add_parser(
+        "status", help="look at a site, or at all, without Prefect: nodes, verdict, backup"
+    )
+    status.add_argument("site", metavar="SITE", nargs="?")
+    status.set_defaults(command=_status)
+
+    backups = commands.add_parser("backups", help="list the backups in a site's bucket, the newest first")
+    backups.add_argument("site", metavar="SITE")
+    backups.set_defaults(command=_backups)
+
     remove = commands.add_parser("remove", help="forget a site: its schedules, its Blocks and its local copy")
     remove.add_argument("site", metavar="SITE")
     remove.add_argument("--yes", action="store_true", help="do it; without this it is only said")
@@ -97,13 +107,16 @@ def _explained(command: Callable[[argparse.Namespace], int], arguments: argparse
     from blocks.prefect_api import PrefectAddressMissing
     from blocks.problems import SiteFileInvalid, SiteUnknown
     from deployments.runs import RunRefused
+    from tasks.errors import HarborHaError, Refused
 
     try:
         return command(arguments)
     except SiteFileInvalid as invalid:
         return _complain(str(invalid), INVALID)
-    except (RunRefused, SiteUnknown) as refused:
+    except (RunRefused, SiteUnknown, Refused) as refused:
         return _complain(str(refused), REFUSED)
+    except HarborHaError as error:
+        return _complain(str(error), FAILED)
     except PrefectAddressMissing as missing:
         return _complain(f"{missing}: export PREFECT_API_URL=http://127.0.0.1:4200/api", NO_PREFECT)
     except httpx.HTTPStatusError as error:
@@ -157,6 +170,33 @@ def _sites(_: argparse.Namespace) -> int:
     from deployments.sites import list_sites
 
     for line in list_sites():
+        print(line)
+    return DONE
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from blocks import load_site
+    from deployments.sites import site_names
+    from deployments.status import site_status
+    from flows.check import ALARMING
+    from flows.rules.verdict import Verdict
+
+    worst = DONE
+    for name in [arguments.site] if arguments.site else site_names():
+        judged, lines = site_status(load_site(name))
+        print("\n".join(lines))
+        if judged.kind in ALARMING:
+            worst = FAILED
+        elif judged.kind is Verdict.DEGRADED and worst == DONE:
+            worst = DEGRADED
+    return worst
+
+
+def _backups(arguments: argparse.Namespace) -> int:
+    from blocks import load_site
+    from deployments.status import backup_lines
+
+    for line in backup_lines(load_site(arguments.site)):
         print(line)
     return DONE
 

@@ -38,6 +38,19 @@ def list_sites() -> list[str]:
     return lines or ["no site is saved: harbor-ha apply SITE.yml saves one"]
 
 
+def site_names() -> list[str]:
+    """Name the sites of which a copy is here; where there is none, those that Prefect knows.
+
+    Raises:
+        RunRefused: there is no site at all.
+        httpx.HTTPError, PrefectAddressMissing: there is no copy, and Prefect cannot be asked.
+    """
+    names = saved_copies() or sorted(saved_sites())
+    if not names:
+        raise RunRefused("No site is saved: harbor-ha apply SITE.yml saves one")
+    return names
+
+
 def forget_site(name: str, *, confirmed: bool) -> list[str]:
     """Forget a site: its schedules first, then its Blocks with their keys, and the local copy.
 

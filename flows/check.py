@@ -31,7 +31,7 @@ from tasks.operation.files import VERDICT
 from tasks.postgres import ha_steps as postgres
 
 # Whoever looks at a list of runs, and a script that asks for the exit status, must not find these green.
-_ALARMING = (Verdict.DOWN, Verdict.SPLIT_BRAIN, Verdict.UNKNOWN)
+ALARMING = (Verdict.DOWN, Verdict.SPLIT_BRAIN, Verdict.UNKNOWN)
 # A write has two requests of 5 s each.
 _WRITE_PATIENCE_S = 11.0
 
@@ -85,7 +85,7 @@ def check(site: str) -> dict[str, Any]:
     if unseeing:
         sections["Witnesses that do not see, and have no vote"] = unseeing
     result = publish(run, headline, sections, state=judged.kind.replace("_", " ").capitalize())
-    alarming = judged.kind in _ALARMING
+    alarming = judged.kind in ALARMING
     return {"verdict": judged.kind.value, "findings": judged.lines(), "alarming": alarming, **result}
 
 

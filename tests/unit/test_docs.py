@@ -70,7 +70,7 @@ def test_every_command_is_one_that_harbor_ha_takes(page: Path) -> None:
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     deployments = {entry.name: entry for entry in CATALOGUE}
     for line in re.findall(
-        r"harbor-ha ((?:run|apply|serve|receive|setup|sites|remove)\b[^`\n]*)", text
+        r"harbor-ha ((?:run|apply|serve|receive|setup|sites|remove|status|backups)\b[^`\n]*)", text
     ):
         words = re.split(r"\s+#|\s*;|\s+and\b", line)[0].strip().split()
         if any(word in ("FLOW", "SITE.yml", "RECEIVER.yml") or word.endswith(":") for word in words[1:]):
