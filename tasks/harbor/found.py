@@ -37,6 +37,8 @@ class HarborFound:
         external_url: what clients are told.
         blobs, blob_bytes, blobs_whole: counted at images_at; not whole where the time was over before.
         units: systemd units that name the directory.
+        adoption: how far an adoption of it has come: "", copying, moving, moved, done, or returned when it was put
+            back to service.
         settings: why its harbor.yml, override or token key cannot be used for this site, each as a sentence.
     """
 
@@ -54,6 +56,7 @@ class HarborFound:
     blob_bytes: int = 0
     blobs_whole: bool = True
     units: tuple[str, ...] = ()
+    adoption: str = ""
     settings: tuple[str, ...] = ()
 
 
@@ -89,6 +92,7 @@ def from_answer(site: HarborSite, seen: Mapping[str, Any]) -> HarborFound:
         blob_bytes=blobs.get("bytes", 0),
         blobs_whole=blobs.get("whole", True),
         units=tuple(seen["units"]),
+        adoption=seen.get("adoption", ""),
         settings=tuple(_settings(site, seen, text)),
     )
 

@@ -26,7 +26,7 @@ class MigrationIncomplete(HarborHaError):
     """The copy differs from the original; it was rolled back and the original was not touched."""
 
 
-def from_bundled(site: HarborSite, source: Host, target: Host) -> Outcome:
+def from_bundled(site: HarborSite, source: Host, target: Host, *, directory: str = "") -> Outcome:
     """Copy the databases out of `harbor-db` into the primary; before `prepare` names the pair.
 
     Harbor's other containers on the source are stopped first, so that nothing is written that the copy would
@@ -37,6 +37,7 @@ def from_bundled(site: HarborSite, source: Host, target: Host) -> Outcome:
         site: its database names and role.
         source: the node whose Harbor has the data.
         target: the pair's primary.
+        directory: where the Harbor with the data lies, if not in the site's own.
 
     Raises:
         Refused: the target already has other tables, or the container with the data does not run.
@@ -44,19 +45,59 @@ def from_bundled(site: HarborSite, source: Host, target: Host) -> Outcome:
     """
     if source.read(RECORD) is not None:
         return unchanged("the bundled database was taken over before")
-    if not _container_runs(site, source):
+    if not _container_runs(site, source, required=bool(directory)):
         return unchanged("there is no bundled database")
     databases = [name for name in _names(site) if name in _ask_container(source, "postgres")(_DATABASES)]
     originals = {name: _counts(_ask_container(source, name)) for name in databases}
     todo = [name for name in databases if not _is_copy(site, target, name, originals[name])]
     if todo:
-        _stop_writers(site, source)
+        stop_writers(site, source, directory=directory)
     rows = {name: _copy(site, source, target, name) for name in todo}
     source.put(RECORD, f'{{"target": "{target.name}"}}\n', mode=0o600)
     if not todo:
         return unchanged("the pair has the bundled database's rows already")
     told = ", ".join(f"{name}: {sum(counts.values())} rows" for name, counts in rows.items())
     return changed(f"copied and compared {told}")
+
+
+def stop_writers(site: HarborSite, source: Host, *, directory: str = "") -> Outcome:
+    """Stop all containers of a Harbor except its database, its log and its Redis.
+
+    Args:
+        site: its directory, where no other is given.
+        source: the node.
+        directory: where that Harbor lies, if not in the site's own.
+    """
+    home = (directory or site.harbor.install_dir).rstrip("/")
+    label = f"label=com.docker.compose.project.working_dir={home}"
+    writers = _writers(source, label)
+    if not writers:
+        return unchanged("nothing writes")
+    source.run(["docker", "stop", "-t", "5", *writers], timeout=120)
+    return changed(f"stopped {', '.join(writers)}")
+
+
+def _writers(source: Host, label: str) -> list[str]:
+    names = source.run(["docker", "ps", "--filter", label, "--format", "{{.Names}}"]).stdout.split()
+    return [name for name in names if name not in (CONTAINER, "harbor-log", "redis")]
+
+
+def require_empty(site: HarborSite, target: Host) -> Outcome:
+    """See that the pair has no table of Harbor's yet, before the Harbor that is taken over is touched.
+
+    Raises:
+        Refused: it has some, which are never loaded into.
+    """
+    for name in (_target_name(site, database) for database in _names(site)):
+        there = name in _ask_pair(site, target, "postgres")(_DATABASES)
+        if there and (tables := _ask_pair(site, target, name)(_TABLES)):
+            raise Refused(
+                f"The pair's database {name} already has tables of its own.",
+                [
+                    f"{len(tables)} tables, such as {tables[0]} -> nothing is loaded into them; rename it if it may go"
+                ],
+            )
+    return unchanged("the pair is empty")
 
 
 _DATABASES = "SELECT datname FROM pg_database WHERE NOT datistemplate"
@@ -87,10 +128,15 @@ def _target_name(site: HarborSite, database: str) -> str:
     return site.postgres.database if database == "registry" else database
 
 
-def _container_runs(site: HarborSite, source: Host) -> bool:
+def _container_runs(site: HarborSite, source: Host, *, required: bool) -> bool:
     state = source.run(["docker", "inspect", "--format", "{{.State.Running}}", CONTAINER], check=False)
     if state.exit_status == 0 and state.stdout.strip() == "true":
         return True
+    if required:
+        raise Refused(
+            f"{source.name} has a bundled database, but {CONTAINER} does not run.",
+            [f"Start it (`docker start {CONTAINER}`) to have its data taken over."],
+        )
     directory = f"{site.harbor.data_volume.rstrip('/')}/database"
     found = source.run(["find", directory, "-maxdepth", "2", "-name", "PG_VERSION"], check=False)
     if found.stdout.strip():
@@ -143,14 +189,6 @@ def _is_copy(site: HarborSite, target: Host, database: str, original: Mapping[st
     if differences:
         raise Refused(f"The pair's database {name} already has tables of its own.", differences)
     return True
-
-
-def _stop_writers(site: HarborSite, source: Host) -> None:
-    label = f"label=com.docker.compose.project.working_dir={site.harbor.install_dir.rstrip('/')}"
-    names = source.run(["docker", "ps", "--filter", label, "--format", "{{.Names}}"]).stdout.split()
-    writers = [name for name in names if name not in (CONTAINER, "harbor-log", "redis")]
-    if writers:
-        source.run(["docker", "stop", "-t", "5", *writers], timeout=120)
 
 
 def _copy(site: HarborSite, source: Host, target: Host, database: str) -> dict[str, int]:

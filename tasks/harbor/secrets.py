@@ -128,6 +128,28 @@ def share(site: HarborSite, *hosts: Host) -> Outcome:
     return changed("; ".join(_describe(name, plan) for name, plan in plans.items() if plan.targets))
 
 
+def copied_on_node(host: Host, source: Mapping[str, str], target: Mapping[str, str]) -> Outcome:
+    """Copy secrets from one place on a node to another; the ones that are missing at the source are left out.
+
+    Args:
+        host: the node.
+        source, target: the path of each secret by its name.
+
+    Raises:
+        SecretsDiffer: the target has another one; it is never overwritten.
+    """
+    given, there = (_ask(host, {"look": dict(paths)}) for paths in (source, target))
+    other = [name for name, seen in there.items() if seen is not None and seen != given[name]]
+    if other:
+        raise SecretsDiffer(
+            f"{host.name} has other secrets where the site's are to be.",
+            [f"{target[name]} is not {source[name]} -> move it away if it may go" for name in other],
+        )
+    wanted = [name for name, seen in given.items() if seen is not None and there[name] is None]
+    _place(host, {target[name]: _fetch(host, source[name]) for name in wanted})
+    return changed(f"copied {', '.join(wanted)}") if wanted else unchanged("they are there")
+
+
 def random_text(length: int) -> str:
     """Draw letters and digits; a secret that no file format needs to quote."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(length))

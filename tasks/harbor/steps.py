@@ -1,6 +1,7 @@
 """Harbor's steps as Prefect tasks."""
 
 from tasks.harbor import (
+    adoption,
     api,
     boot,
     compose,
@@ -20,6 +21,18 @@ bind_registry = step(storage.bind_registry, "Bind the registry's data to the NAS
 share_secrets = step(secrets.share, "Share secretkey and token keys")
 share_override = step(override.share, "Pin the shared secrets")
 migrate_from_bundled = step(migrate.from_bundled, "Take over the bundled database")
+require_empty_pair = step(migrate.require_empty, "See that the pair is empty")
+begin_adoption = step(adoption.begin, "Keep the old Harbor's configuration")
+keep_secrets = step(adoption.keep_secrets, "Keep the old Harbor's secretkey and token keys")
+keep_settings = step(adoption.keep_settings, "Keep the old Harbor's settings")
+copy_images = step(adoption.copy_while_it_serves, "Copy the images while the old Harbor serves")
+copy_images_again = step(adoption.copy_once, "Copy the images that came since")
+refuse_writes = step(adoption.refuse_writes, "Make the old Harbor read-only")
+stop_old_writers = step(migrate.stop_writers, "Stop what writes in the old Harbor")
+allow_writes = step(adoption.allow_writes, "End read-only mode in the pair")
+take_down_old = step(adoption.take_down, "Take the old Harbor down")
+put_back_old = step(adoption.put_back, "Put the old Harbor back")
+note_adoption = step(adoption.set_phase, "Note how far the adoption is")
 configure = step(prepare.configure, "Write harbor.yml")
 prepare_configuration = step(prepare.prepare, "Run Harbor's prepare")
 up = step(compose.up, "Start Harbor")

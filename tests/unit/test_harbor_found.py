@@ -315,6 +315,7 @@ def test_a_way_round_a_link_is_the_same_place(site: HarborSite, tmp_path: Path, 
 def test_the_images_of_the_sites_own_harbor_are_not_counted_at_every_run(
     site: HarborSite, tmp_path: Path, old: OldHarbor
 ) -> None:
+    old.home = Path(site.harbor.install_dir)
     old.stand()
     old.blob(1, 10)
     (tmp_path / "state").mkdir()
@@ -322,6 +323,18 @@ def test_the_images_of_the_sites_own_harbor_are_not_counted_at_every_run(
     one = seen(site, tmp_path)
     assert one is not None
     assert one.blobs == 0
+
+
+def test_the_images_of_a_harbor_elsewhere_are_counted_although_the_sites_was_unpacked_beside_it(
+    site: HarborSite, tmp_path: Path, old: OldHarbor
+) -> None:
+    old.stand()
+    old.blob(1, 10)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "harbor_installed.json").write_text('{"sha256": "aa"}')
+    one = seen(site, tmp_path)
+    assert one is not None
+    assert one.blobs == 1
 
 
 def test_a_harbor_whose_directory_cannot_be_told_is_refused(

@@ -136,3 +136,20 @@ def test_a_bundled_database_that_does_not_run_is_not_forgotten(machine: Machine)
 def test_a_table_that_is_only_on_one_side_is_a_difference() -> None:
     assert differing({"public.tag": 1}, {"public.tag": 1}) == []
     assert len(differing({"public.tag": 1, "public.a": 2}, {"public.tag": 2, "public.b": 0})) == 3
+
+
+def test_a_pair_with_tables_is_refused_before_the_old_harbor_is_touched(machine: Machine) -> None:
+    assert not migrate.require_empty(machine.site, machine.node.as_host()).changed
+    machine.sql("postgres", "CREATE DATABASE taken_over;")
+    assert not migrate.require_empty(machine.site, machine.node.as_host()).changed
+    machine.sql("taken_over", "CREATE TABLE project (name text);")
+    with pytest.raises(Refused, match="tables of its own"):
+        migrate.require_empty(machine.site, machine.node.as_host())
+
+
+def test_a_database_to_be_adopted_that_does_not_run_is_refused_not_passed_over(machine: Machine) -> None:
+    (machine.directory / "running").unlink()
+    with pytest.raises(Refused, match="harbor-db does not run"):
+        from_bundled(
+            machine.site, machine.node.as_host(), machine.node.as_host(), directory="/usr/local/harbor"
+        )

@@ -14,6 +14,9 @@ from tasks.on_node.lib import payload, read, reply, run, state
 CORE, STORE, DATABASE = "harbor-core", "registry", "harbor-db"
 # Of tasks/harbor/on_node/install.py, which cannot be joined with this program.
 INSTALLED = "harbor_installed.json"
+# Of an adoption that was begun here: where the old Harbor lies, also when its containers are gone.
+ADOPTION = "harbor_adoption.json"
+OPEN = ("copying", "moving", "moved")
 LABEL = "com.docker.compose.project"
 # Of core's environment: what says how it runs and is no secret.
 TOLD = ("POSTGRESQL_HOST", "EXT_ENDPOINT", "REGISTRY_STORAGE_PROVIDER_NAME")
@@ -137,6 +140,12 @@ def look(given: Dict[str, Any]) -> Dict[str, Any]:
     core = inspect(CORE)
     answer: Dict[str, Any] = {"directory": given["install_dir"], "runs": False}
     answer.update(from_containers(core) if core is not None else {})
+    adoption = state(ADOPTION)
+    answer["adoption"] = str(adoption.get("phase") or "")
+    if answer["adoption"] in OPEN:
+        # What was found before the first change: since then the old Harbor may have been taken down for the new one.
+        runs = answer["runs"] and answer["directory"] == adoption["found"]["directory"]
+        answer.update(adoption["found"], runs=runs)
     volume = given["data_volume"]
     answer["directory"] = same_place(answer["directory"], [given["install_dir"]])
     answer["data_volume"] = same_place(answer.get("data_volume"), [volume])
@@ -144,12 +153,12 @@ def look(given: Dict[str, Any]) -> Dict[str, Any]:
     home = answer["directory"] or given["install_dir"]
     answer["harbor_yml"] = text_of(home + "/harbor.yml")
     answer["override"] = text_of(home + "/docker-compose.override.yml")
-    answer["found"] = core is not None or answer["harbor_yml"] is not None
+    answer["found"] = core is not None or answer["harbor_yml"] is not None or answer["adoption"] in OPEN
     answer["units"] = units_of(home, given["unit_directories"]) if answer["found"] else []
     answer["token_key_at"] = (answer["data_volume"] or volume) + "/secret/core/private_key.pem"
     answer["token_key"] = pem_form(answer["token_key_at"])
     # What this software has installed is no find.
-    if answer["images_at"] and not state(INSTALLED):
+    if answer["images_at"] and (not state(INSTALLED) or answer["directory"] != given["install_dir"]):
         answer["blobs"] = count_blobs(answer["images_at"], given.get("count_limit_s", COUNT_LIMIT_S))
     return answer
 

@@ -1,0 +1,207 @@
+"""The old Harbor on its node: noted before anything, taken down without a loss, put back by one command."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.harbor.on_node import adoption_look, harbor_found
+from tasks.harbor.on_node import adoption_steps as program
+from tasks.on_node import lib
+from tests.unit.harbor_site import program as script
+
+
+class Node:
+    """A node's state directory, an old Harbor's directory, and programs that write down how they are called."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.home, self.state = root, root / "usr/local/harbor", root / "state"
+        (self.home / "common/config/core").mkdir(parents=True)
+        (self.home / "harbor.yml").write_text("hostname: old.example.com\n")
+        (self.home / "docker-compose.yml").write_text("services: {}\n")
+        (self.home / "common/config/core/env").write_text("A=b\n")
+        log = root / "called"
+        for name in ("docker", "systemctl"):
+            script(root / "bin", name, f'echo "{name} $*" >> {log}\n. {root}/{name}.sh\n')
+        (root / "docker.sh").write_text("exit 0\n")
+        (root / "systemctl.sh").write_text("[ $1 != is-enabled ] || echo enabled\n")
+
+    def called(self) -> list[str]:
+        log = self.root / "called"
+        return log.read_text().splitlines() if log.exists() else []
+
+    def given(self, **changes: Any) -> dict[str, Any]:
+        found = {"directory": str(self.home), "data_volume": "/data", "images_at": "/data/registry"}
+        given = {
+            "found": found,
+            "project": "harbor",
+            "database": {"major": 13},
+            "units": ["harbor.service"],
+            "install_dir": "/opt/harbor",
+        }
+        return given | changes
+
+    def record(self) -> dict[str, Any]:
+        kept: dict[str, Any] = json.loads((self.state / "harbor_adoption.json").read_text())
+        return kept
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    made = Node(tmp_path)
+    monkeypatch.setattr(lib, "STATE_DIR", str(made.state))
+    monkeypatch.setattr(program, "KEPT_AT", str(made.state / "adopted"))
+    monkeypatch.setattr(program, "BACK", str(made.state / "adopted/put-back"))
+    return made
+
+
+def test_the_configuration_is_copied_aside_and_the_begin_is_noted_once(node: Node) -> None:
+    assert program.begin(node.given()) == {"first": True}
+    kept = node.state / "adopted/configuration"
+    assert (kept / "harbor.yml").read_text() == "hostname: old.example.com\n"
+    assert (kept / "config/core/env").read_text() == "A=b\n"
+    assert (node.record()["phase"], node.record()["units"]) == ("copying", ["harbor.service"])
+    (node.home / "harbor.yml").write_text("hostname: changed\n")
+    assert program.begin(node.given(project="other")) == {"first": False}
+    assert node.record()["project"] == "harbor", "what stands is no longer what was found"
+    assert (kept / "harbor.yml").read_text() == "hostname: old.example.com\n"
+
+
+def test_the_command_that_puts_it_back_is_sound_shell_and_starts_the_old_directory(node: Node) -> None:
+    program.begin(node.given())
+    back = node.state / "adopted/put-back"
+    assert back.stat().st_mode & 0o777 == 0o700
+    assert subprocess.run(["bash", "-n", str(back)], check=False).returncode == 0
+    text = back.read_text()
+    assert f"cd {node.home}" in text
+    assert "systemctl enable harbor.service" in text
+    assert "docker compose -p harbor up -d log" in text
+    assert "UPDATE properties SET v = 'false' WHERE k = 'read_only'" in text
+
+
+def test_what_a_flow_puts_back_can_be_adopted_again(node: Node) -> None:
+    program.begin(node.given())
+    program.set_phase({"phase": "moving"})
+    back = node.state / "adopted/put-back"
+    (line,) = [line for line in back.read_text().splitlines() if line.startswith("sed ")]
+    back.write_text(f"#!/bin/bash\n{line}\n")
+    assert program.put_back({}) == {"changed": True}
+    assert node.record()["phase"] == "copying"
+
+
+@pytest.mark.parametrize(
+    ("phase", "after"),
+    [("copying", "copying"), ("moving", "returned"), ("moved", "returned"), ("done", "returned")],
+)
+def test_what_was_put_back_is_noted_so_that_no_old_copy_is_taken_for_a_whole_one(
+    phase: str, after: str, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program.begin(node.given())
+    program.set_phase({"phase": phase})
+    back = node.state / "adopted/put-back"
+    (line,) = [line for line in back.read_text().splitlines() if line.startswith("sed ")]
+    subprocess.run(["bash", "-c", line], check=True)
+    assert node.record()["phase"] == after
+
+
+def described(home: Path, *, running: bool = True) -> str:
+    labels = {"com.docker.compose.project.working_dir": str(home)}
+    return json.dumps(
+        [{"Config": {"Labels": labels, "Env": []}, "State": {"Running": running}, "Mounts": []}]
+    )
+
+
+def test_taking_it_down_stops_its_unit_first_which_would_start_it_again(node: Node) -> None:
+    program.begin(node.given())
+    gone = node.root / "gone"
+    (node.root / "docker.sh").write_text(
+        f"case $1 in inspect) echo '{described(node.home)}' ;;\n"
+        f'ps) [ -e {gone} ] || printf "core\\tharbor-core\\t1\\tUp 2 hours\\n" ;;\n'
+        f'compose) [ "$4" != down ] || touch {gone} ;; esac\n'
+    )
+    assert program.take_down({"directory": str(node.home)}) == {"changed": True, "removed": 1}
+    called = [line for line in node.called() if "disable" in line or line.endswith(" down")]
+    assert called == ["systemctl disable --now harbor.service", "docker compose -p harbor down"]
+
+
+def test_the_sites_own_containers_are_never_taken_down_for_the_old_ones(node: Node) -> None:
+    program.begin(node.given())
+    (node.root / "docker.sh").write_text(f"[ $1 != inspect ] || echo '{described(Path('/opt/harbor'))}'\n")
+    assert program.take_down({"directory": str(node.home)}) == {"changed": False}
+    assert not any(line.endswith(" down") for line in node.called())
+
+
+def test_a_harbor_that_does_not_become_read_only_is_an_error(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program.begin(node.given())
+    (node.root / "docker.sh").write_text(f"[ $1 != inspect ] || echo '{described(node.home)}'\n")
+    monkeypatch.setattr(program, "read_only_of", lambda _: (200, False))
+    monkeypatch.setattr(program, "ask_harbor", lambda *_: (403, None))
+    monkeypatch.setattr(program, "poll", lambda condition, *_: condition() or None)
+    with pytest.raises(SystemExit, match="does not become read-only"):
+        program.refuse_writes({"admin_password": "x"})
+    assert node.record()["phase"] == "moving", "noted before, so that the next run takes it back"
+
+
+def test_the_old_settings_are_the_beginning_of_the_sites_and_never_overwrite_them(node: Node) -> None:
+    new = node.root / "opt/harbor"
+    given = {"directory": str(node.home), "install_dir": str(new)}
+    assert program.old_files(given) == {"changed": True, "done": ["harbor.yml"]}
+    (new / "harbor.yml").write_text("hostname: site\n")
+    assert program.old_files(given)["changed"] is False
+    assert (new / "harbor.yml").read_text() == "hostname: site\n"
+
+
+def test_an_adoption_that_was_begun_is_found_when_the_old_containers_are_gone(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program.begin(node.given())
+    (node.root / "docker.sh").write_text("exit 1\n")
+    given = {
+        "install_dir": str(node.root / "opt/harbor"),
+        "data_volume": "/data/harbor",
+        "nas_images": "/mnt/nas/registry",
+        "unit_directories": [],
+    }
+    seen = harbor_found.look(given)
+    assert (seen["found"], seen["directory"], seen["runs"]) == (True, str(node.home), False)
+    assert seen["adoption"] == "copying"
+    program.set_phase({"phase": "done"})
+    assert harbor_found.look(given)["found"] is False
+
+
+def test_odd_answers_of_docker_and_harbor_are_no_answer(node: Node) -> None:
+    for text in (
+        "exit 1\n",
+        "echo '[{}]'\n",
+        'echo \'[{"NetworkSettings": {"Ports": {"8443/tcp": null}}}]\'\n',
+    ):
+        (node.root / "docker.sh").write_text(text)
+        assert adoption_look.published_port() == ("https", 0)
+        assert adoption_look.read_only_of("x") == (0, False)
+        assert adoption_look.about_database() == {}
+    (node.root / "docker.sh").write_text("echo '130015|54000000|registry,postgres'\n")
+    assert adoption_look.about_database() == {"major": 13, "bytes": 54000000, "names": ["registry"]}
+
+
+def test_containers_without_composes_label_are_told_since_they_could_not_be_stopped(node: Node) -> None:
+    given = {
+        "directory": str(node.home),
+        "data_volume": "/data",
+        "images_at": str(node.root / "no"),
+        "nas": str(node.root),
+        "nas_images": str(node.root / "registry"),
+        "admin_password": "x",
+        "limit_s": 1.0,
+    }
+    mounts = [{"Destination": "/etc/core/app.conf", "Source": f"{node.home}/common/config/core/app.conf"}]
+    bare = [{"Config": {"Labels": {}, "Env": []}, "State": {"Running": True}, "Mounts": mounts}]
+    (node.root / "docker.sh").write_text(f"[ $1 != inspect ] || echo '{json.dumps(bare)}'\n")
+    seen = adoption_look.look_deeper(given)
+    assert (seen["labelled"], seen["compose_file"], seen["nas_free"]) == (False, True, None)
+    (node.root / "docker.sh").write_text(f"[ $1 != inspect ] || echo '{described(node.home)}'\n")
+    assert adoption_look.look_deeper(given)["labelled"] is True
