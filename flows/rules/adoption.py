@@ -94,7 +94,8 @@ ADOPTION_CHECKS: tuple[Check[FoundView], ...] = (
         lambda view: view.elsewhere,
         Weight.REFUSE,
         "a {named} is installed in {place}, and the site file says {install_dir}",
-        "if it is to become this site, set harbor.install_dir to {place}; nothing of it was touched",
+        "if it is to become this site, run `adopt`, first with dry_run, which says what it would do; nothing of it was "
+        "touched",
     ),
     Check(
         "external database",
@@ -108,7 +109,7 @@ ADOPTION_CHECKS: tuple[Check[FoundView], ...] = (
     Check(
         "another data volume",
         "this software did not install it, and its data volume is another one than harbor.data_volume",
-        lambda view: not view.installed_here and view.volume_elsewhere,
+        lambda view: not view.elsewhere and not view.installed_here and view.volume_elsewhere,
         Weight.REFUSE,
         "the Harbor in {directory} has its secrets and its data in {data_volume}, and the site file says "
         "{site_volume}: it would start without both",
@@ -118,7 +119,7 @@ ADOPTION_CHECKS: tuple[Check[FoundView], ...] = (
     Check(
         "images elsewhere",
         "this software did not install it, and its images lie neither in its data volume nor on the NAS",
-        lambda view: not view.installed_here and view.images_elsewhere,
+        lambda view: not view.elsewhere and not view.installed_here and view.images_elsewhere,
         Weight.REFUSE,
         "the Harbor in {directory} has its images in {images_at}, which is neither {data_volume}/registry nor the NAS",
         "copy them to {nas_images} with Harbor stopped, and mount that instead",

@@ -49,15 +49,21 @@ class Plan:
     forget: tuple[str, ...] = ()
 
 
-def plan_bootstrap(site: HarborSite, seen: SiteSeen, now: datetime) -> Plan:
+def plan_bootstrap(site: HarborSite, seen: SiteSeen, now: datetime, *, adopting: str | None = None) -> Plan:
     """Decide whether and how to build the site.
+
+    Args:
+        site: what is wanted.
+        seen: what there is.
+        now: the time, for certificates.
+        adopting: the node whose Harbor is being taken over, which `flows/rules/take_over.py` judges.
 
     Raises:
         Refused: with every reason on every node.
     """
     objections = [*seen.unreachable, *site_objections(site, seen, now)]
     for node in seen.nodes:
-        objections += [f"{node.name}: {text}" for text in node_objections(site, node)]
+        objections += [f"{node.name}: {text}" for text in node_objections(site, node, adopting)]
     objections += [*across_objections(seen.nodes), *_bundled_objections(site, seen.nodes)]
     if objections:
         raise Refused(f"The site {site.name} cannot be built as it is.", objections)
@@ -83,7 +89,7 @@ def site_objections(site: HarborSite, seen: SiteSeen, now: datetime) -> Iterator
         )
 
 
-def node_objections(site: HarborSite, node: NodeSeen) -> Iterator[str]:
+def node_objections(site: HarborSite, node: NodeSeen, adopting: str | None = None) -> Iterator[str]:
     """List what speaks against building on this node, each with what to do about it."""
     yield from _machine_objections(node)
     least = MIN_FREE_BYTES if _lacks_something(node) else LEFT_FREE_BYTES
@@ -110,7 +116,8 @@ def node_objections(site: HarborSite, node: NodeSeen) -> Iterator[str]:
         if answer != "ok":
             yield f"{target} cannot be reached: {answer} -> open it in the security group"
     yield from _supply_objections(site, node)
-    yield from adoption_objections(site, node)
+    if node.name != adopting:
+        yield from adoption_objections(site, node)
     if node.database is not None:
         yield from _database_objections(site, node.database)
 

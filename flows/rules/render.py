@@ -17,6 +17,7 @@ from flows.rules.resume import RESUME_RULES
 from flows.rules.shutdown_proof import PROOF_RULES
 from flows.rules.switchover import SWITCH_CHECKS
 from flows.rules.table import FACTS_LIMIT_S, Check, Rule
+from flows.rules.take_over import TAKE_OVER_CHECKS
 from flows.rules.verdict import FINDINGS, Finding
 
 _INTRODUCTION = f"""# Rules
@@ -89,6 +90,7 @@ _CHECKS: tuple[tuple[str, Sequence[Check[Any]]], ...] = (
     ("May the standby take over without its primary's help?", CANDIDATE_CHECKS),
     ("May the roles be exchanged as planned?", SWITCH_CHECKS),
     ("Does bootstrap go on from the Harbor that a node has already?", ADOPTION_CHECKS),
+    ("Can `adopt` take over the Harbor that a node has?", TAKE_OVER_CHECKS),
 )
 
 
