@@ -97,6 +97,12 @@ CATALOGUE: tuple[DeploymentEntry, ...] = (
         ("setup",),
     ),
     DeploymentEntry(
+        "adopt",
+        "flows.adopt.adopt",
+        "Take over a Harbor that runs already: images, database, keys. One command puts it back.",
+        ("setup",),
+    ),
+    DeploymentEntry(
         "check",
         "flows.check.check",
         "Judge the site by its facts and a real write; keeps the position by which a failover knows its cost.",

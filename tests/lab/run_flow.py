@@ -28,7 +28,7 @@ from typing import Any
 from flows.machinery.ending import Alarming
 from flows.machinery.protocol import Protocol, StepRecord
 
-FLOWS = ("failover", "switchover", "rejoin", "check", "pause", "bootstrap", "nightly_backup")
+FLOWS = ("failover", "switchover", "rejoin", "check", "pause", "bootstrap", "adopt", "nightly_backup")
 
 
 def flow_of(name: str) -> Any:
