@@ -41,6 +41,20 @@ class FailoverPolicy(Block):
     cooldown_s: int = Field(
         default=600, ge=0, title="Cooldown", description="Seconds between two automatic failovers"
     )
+    call_after_s: float = Field(
+        default=3.0,
+        ge=2.0,
+        le=60.0,
+        title="Call after",
+        description="Seconds of trouble with the primary after which the watcher calls for a failover",
+    )
+    check_every_s: int = Field(
+        default=900,
+        ge=60,
+        le=86400,
+        title="Check",
+        description="Seconds between two thorough checks with a real write; the watcher looks all the time",
+    )
     self_fence_s: int | None = Field(
         default=None,
         ge=5,

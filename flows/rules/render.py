@@ -19,6 +19,7 @@ from flows.rules.switchover import SWITCH_CHECKS
 from flows.rules.table import FACTS_LIMIT_S, Check, Rule
 from flows.rules.take_over import TAKE_OVER_CHECKS
 from flows.rules.verdict import FINDINGS, Finding
+from flows.rules.watch import WATCH_RULES
 
 _INTRODUCTION = f"""# Rules
 
@@ -31,6 +32,12 @@ decides. In a list of preconditions every violated line is reported: `refuse` st
 """
 
 _RULES: tuple[tuple[str, str, Sequence[Rule[Any, Any]]], ...] = (
+    (
+        "Does the watcher call for a failover?",
+        "By the lines of the beacons on the nodes. `patience` is `failover.call_after_s`. CALL starts the deployment "
+        "`failover`, which looks for itself; everything else starts nothing.",
+        WATCH_RULES,
+    ),
     (
         "Does this call for a failover begin?",
         "The compare-and-set on the expected primary: a second or late alert changes nothing.",

@@ -18,6 +18,7 @@ from flows.rules import (
     shutdown_proof,
     switchover,
     verdict,
+    watch,
 )
 from flows.rules.render import rules_page
 from flows.rules.table import (
@@ -41,6 +42,7 @@ RULE_TABLES: dict[str, tuple[Rule[Any, Any], ...]] = {
     "rejoin": rejoin.REJOIN_RULES,
     "durability": durability.SYNC_RULES,
     "resume": resume.RESUME_RULES,
+    "watch": watch.WATCH_RULES,
 }
 
 
