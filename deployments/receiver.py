@@ -25,19 +25,12 @@ from pydantic import BaseModel, Field, ValidationError
 from blocks.prefect_api import client_options
 from blocks.problems import Problem, SiteFileInvalid
 from blocks.yaml_source import read_yaml
-from deployments.catalogue import TAG
-from deployments.runs import ENDED
-from tasks.outcome import PRIMARY_ACCEPTED
+from deployments.attempts import AlertRefused, PrefectTrouble, start_attempt
 
 logger = logging.getLogger("harbor_ha.receiver")
 
 PREFECT_TIMEOUT_S = 8.0
 """Alertmanager gives up after ten seconds by default, and must get its 503 before."""
-
-# At most one new run a minute for an alert.
-ATTEMPT_S = 60.0
-# A run that says RUNNING for longer may have lost its process; what lives all the same is known by its lock.
-UNDER_WAY_S = 120.0
 
 
 class Alert(BaseModel):
@@ -74,14 +67,6 @@ class ReceiverSettings:
 
     token: str = field(repr=False)
     routes: tuple[Route, ...]
-
-
-class AlertRefused(Exception):
-    """An alert cannot start its deployment, and would not be able to later either."""
-
-
-class PrefectTrouble(Exception):
-    """Prefect cannot start the run at the moment; the alert is to be sent again."""
 
 
 def read_receiver_file(path: str | Path) -> ReceiverSettings:
@@ -168,73 +153,15 @@ def attempts_of(alert: Alert) -> str:
     return f"am-{name}-{int(alert.startsAt.timestamp())}"
 
 
-def next_attempt(last: Mapping[str, Any] | None, now: datetime) -> int | None:
-    """Return the number of the run that is due; None while the last one is the answer.
-
-    Args:
-        last: the newest run for the alert as Prefect tells it; None before the first.
-        now: when the alert was told.
-    """
-    if last is None:
-        return 1
-    state = str(last.get("state_type") or "")
-    if state == "SCHEDULED" or (state in ENDED and (last.get("labels") or {}).get(PRIMARY_ACCEPTED)):
-        return None
-    age = (now - datetime.fromisoformat(str(last["expected_start_time"]))).total_seconds()
-    if age < (ATTEMPT_S if state in ENDED else UNDER_WAY_S):
-        return None
-    number = str(last.get("idempotency_key") or "").rpartition("/")[2]
-    return int(number) + 1 if number.isdigit() else 2
-
-
 async def start_run(api: httpx.AsyncClient, route: Route, alert: Alert, now: datetime) -> str:
     """Start the route's deployment for an alert and return the id of its flow run, new or old.
-
-    `alert_time` is passed where the flow takes it: when the alert was told, so that a run that waited in a queue
-    can refuse. Not when it began: an outage may last.
 
     Raises:
         AlertRefused: the parameters are not what the flow takes.
         PrefectTrouble: Prefect does not answer, or the deployment is not there (yet).
     """
-    parameters = parameters_for(route, alert)
-    wanted = {"deployments": {"name": {"any_": [route.deployment]}, "tags": {"all_": [TAG]}}}
-    found = await _ask(api, "deployments/filter", wanted)
-    if not found.json():
-        # The runner registers its deployments when it starts: they may be there at the next try.
-        raise PrefectTrouble(f"Prefect has no deployment {route.deployment}: is `harbor-ha serve` running?")
-    deployment = found.json()[0]
-    if "alert_time" in ((deployment.get("parameter_openapi_schema") or {}).get("properties") or {}):
-        parameters["alert_time"] = now.isoformat()
-    attempts = attempts_of(alert)
-    asked = {
-        "flow_runs": {"tags": {"all_": [attempts]}},
-        "sort": "EXPECTED_START_TIME_DESC",
-        "limit": 1,
-    }
-    runs = (await _ask(api, "flow_runs/filter", asked)).json()
-    number = next_attempt(runs[0] if runs else None, now)
-    if number is None:
-        return str(runs[0]["id"])
-    body = {
-        "parameters": parameters,
-        "idempotency_key": f"{attempts}/{number}",
-        "tags": ["alertmanager", route.alert, attempts],
-    }
-    run = await _ask(api, f"deployments/{deployment['id']}/create_flow_run", body)
-    return str(run.json()["id"])
-
-
-async def _ask(api: httpx.AsyncClient, path: str, body: dict[str, Any]) -> httpx.Response:
-    try:
-        answer = await api.post(path, json=body)
-    except httpx.HTTPError as error:
-        raise PrefectTrouble(f"Prefect does not answer: {str(error) or type(error).__name__}") from error
-    if answer.status_code in (409, 422):
-        raise AlertRefused(f"Prefect refuses the parameters: {answer.json().get('detail')}")
-    if answer.is_error:
-        raise PrefectTrouble(f"Prefect answers {answer.status_code} to {path}")
-    return answer
+    parameters, tags = parameters_for(route, alert), ["alertmanager", route.alert]
+    return await start_attempt(api, route.deployment, parameters, attempts_of(alert), tags, now)
 
 
 StartRun = Callable[[Route, Alert], Awaitable[str]]

@@ -11,11 +11,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from blocks import SiteFileInvalid
+from deployments.attempts import AlertRefused, PrefectTrouble
 from deployments.catalogue import TAG
 from deployments.receiver import (
     Alert,
-    AlertRefused,
-    PrefectTrouble,
     ReceiverSettings,
     Route,
     attempts_of,

@@ -77,7 +77,7 @@ def test_a_sound_pair_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("after_s", "kind"), [(1.5, Watch.CALM), (2.0, Watch.SUSPECT), (2.9, Watch.SUSPECT), (3.1, Watch.CALL)]
+    ("after_s", "kind"), [(1.5, Watch.CALM), (2.0, Watch.SUSPECT), (2.8, Watch.SUSPECT), (3.1, Watch.CALL)]
 )
 def test_a_machine_without_power_is_called_for_after_three_seconds(after_s: float, kind: Watch) -> None:
     now = later(after_s)
