@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 
 DONE, FAILED, USAGE, INVALID, NO_PREFECT, REFUSED, NOT_ENDED, DEGRADED = range(8)
 
+# Where the watcher's /metrics listens on loopback.
+METRICS_PORT = 9096
+
 EPILOG = """\
 exit status:
   0  done
@@ -64,7 +67,19 @@ def _parser() -> argparse.ArgumentParser:
         "--site", action="append", default=[], help="run the schedules for this site; repeatable"
     )
     serve.add_argument("--limit", type=int, help="how many runs at once")
+    serve.add_argument("--no-watch", action="store_true", help="the watcher is a service of its own, or none")
+    serve.add_argument("--metrics-port", type=int, default=METRICS_PORT, help="of the watcher")
     serve.set_defaults(command=_serve)
+
+    watch = commands.add_parser(
+        "watch", help="look at sites all the time, and start failover when one is needed"
+    )
+    watch.add_argument("--site", action="append", required=True, help="repeatable")
+    watch.add_argument("--host", default="127.0.0.1", help="where /metrics listens")
+    watch.add_argument("--port", type=int, default=METRICS_PORT, help="likewise; 0: no metrics")
+    watch.add_argument("--pace", type=float, default=0.5, help="seconds between two looks (default: 0.5)")
+    watch.add_argument("--with-input", action="store_true", help="end when the standard input does")
+    watch.set_defaults(command=_watch)
 
     run = commands.add_parser("run", help="start a flow through its deployment")
     run.add_argument("flow", metavar="FLOW", help="name of the deployment, such as bootstrap")
@@ -222,7 +237,20 @@ def _serve(arguments: argparse.Namespace) -> int:
     _answering()
     from deployments.serve import serve_all
 
-    serve_all(arguments.site, arguments.limit)
+    serve_all(arguments.site, arguments.limit, None if arguments.no_watch else arguments.metrics_port)
+    return DONE
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from deployments.watch.service import watch_sites
+
+    watch_sites(
+        arguments.site,
+        arguments.host,
+        arguments.port,
+        arguments.pace,
+        with_input=arguments.with_input,
+    )
     return DONE
 
 

@@ -28,12 +28,13 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def serve_all(sites: Sequence[str], limit: int | None) -> None:
+def serve_all(sites: Sequence[str], limit: int | None, metrics_port: int | None = None) -> None:
     """Register every deployment and run what is due, until the process is told to stop.
 
     Args:
         sites: names of saved sites that the schedules run for; without any, nothing is scheduled.
         limit: how many runs at once; None: as many as are due.
+        metrics_port: of the watcher that runs beside it for these sites; None: no watcher.
 
     Raises:
         SiteUnknown: a site was never saved.
@@ -44,12 +45,15 @@ def serve_all(sites: Sequence[str], limit: int | None) -> None:
     from blocks.prefect_api import prefect_api
     from deployments.catalogue import CATALOGUE
     from deployments.setup import setup
+    from deployments.watch.beside import watch_beside
 
     setup()
     loaded = tuple(load_site(name) for name in sites)
     deployments = [entry.deployment(loaded) for entry in CATALOGUE]
     with prefect_api(timeout=30) as api:
         remove_other_schedules(api, deployments)
+    if loaded and metrics_port is not None:
+        watch_beside([site.name for site in loaded], metrics_port)
     # Prefect's default would pause every schedule when the service stops, and leave it paused afterwards.
     serve(*deployments, pause_on_shutdown=False, limit=limit)
 

@@ -84,7 +84,8 @@ class Orchestrator:
             return
         with step("flows served"):
             if not self._alive("serve"):
-                argv = [sys.executable, "-m", "deployments.cli", "serve", "--site", site]
+                # Without the watcher: most tests break a site and call failover themselves.
+                argv = [sys.executable, "-m", "deployments.cli", "serve", "--no-watch", "--site", site]
                 self._spawn("serve", argv)
                 self._await("serve", self._serves, _SERVE_LIMIT_S)
 

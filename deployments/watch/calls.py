@@ -1,0 +1,77 @@
+"""Tell Prefect: start the deployment `failover`, and that a verdict has changed. No call while nothing changes."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from blocks.prefect_api import client_options
+from deployments.attempts import PrefectTrouble, start_attempt
+from flows.rules.watch import Order
+
+logger = logging.getLogger("harbor_ha.watch")
+
+_LIMIT_S = 5.0
+
+# Starts the failover of a site and returns the id of its flow run; raises PrefectTrouble or AlertRefused.
+Start = Callable[[str, Order], str]
+
+
+def start_failover(site: str, order: Order) -> str:
+    """Start the deployment `failover`, or find the run that another watcher started a moment ago.
+
+    Returns:
+        the id of the flow run, new or old.
+
+    Raises:
+        PrefectTrouble: Prefect does not answer, or nobody has served the flows yet.
+        AlertRefused: it does not take the parameters.
+    """
+    parameters = {"site": site, "expected_primary": order.expected_primary, "reason": order.reason}
+
+    async def call() -> str:
+        async with httpx.AsyncClient(**client_options(_LIMIT_S)) as api:
+            attempts = f"watch-{site}-{order.outage}"
+            return await start_attempt(api, "failover", parameters, attempts, ["watcher"], datetime.now(UTC))
+
+    return asyncio.run(call())
+
+
+def tell_verdict(site: str, verdict: str, before: Sequence[str], findings: Sequence[str]) -> None:
+    """Send the event `harbor-ha.verdict`, as the flow `check` does.
+
+    Raises:
+        PrefectTrouble: Prefect did not take it.
+    """
+    event: dict[str, Any] = {
+        "id": str(uuid.uuid4()),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": "harbor-ha.verdict",
+        "resource": {"prefect.resource.id": f"harbor-ha.site.{site}"},
+        "related": [],
+        "payload": {"verdict": verdict, "before": list(before), "findings": list(findings)},
+    }
+    try:
+        with httpx.Client(**client_options(_LIMIT_S)) as api:
+            api.post("events", json=[event]).raise_for_status()
+    except (httpx.HTTPError, ValueError) as error:
+        raise PrefectTrouble(f"Prefect did not take an event: {type(error).__name__}") from error
+
+
+def without_prefect(site: str, order: Order, why: str) -> None:
+    """Prefect did not take a call: say so plainly. The place for a failover that runs without it.
+
+    Args:
+        why: what kept Prefect from taking it.
+    """
+    logger.critical(
+        "site %s needs a failover from %s and Prefect does not take the call (%s). It is called again every 5 s. "
+        "By hand, on this machine: docs/runbook.md, without the orchestrator.",
+        site,
+        order.expected_primary,
+        why,
+    )

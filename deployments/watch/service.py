@@ -1,0 +1,73 @@
+"""The watcher as a process: `harbor-ha watch`, alone or beside `harbor-ha serve`."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+
+from blocks import load_site
+from blocks.store import copy_path
+from deployments.watch.metrics import serve_metrics
+from deployments.watch.watcher import PACE_S, Watcher, watched
+
+logger = logging.getLogger("harbor_ha.watch")
+
+
+def end_when_applied(watcher: Watcher, names: Sequence[str], every_s: float = 15.0) -> None:
+    """End the watcher when a site was applied anew: whoever runs it starts it again, with what is said now."""
+    before = [_applied_at(name) for name in names]
+
+    def wait() -> None:
+        while not watcher.ended.wait(every_s):
+            if [_applied_at(name) for name in names] != before:
+                logger.warning("a site was applied anew: the watcher begins anew")
+                watcher.stop()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _applied_at(name: str) -> float:
+    try:
+        return copy_path(name).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def end_with_input(watcher: Watcher) -> None:
+    """End the watcher with its standard input: whoever started it is gone, however that happened."""
+
+    def wait() -> None:
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+        watcher.stop()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def watch_sites(
+    names: Sequence[str], address: str, port: int, pace_s: float = PACE_S, *, with_input: bool = False
+) -> None:
+    """Watch saved sites until this process is told to stop.
+
+    Args:
+        names: the sites.
+        address: where `/metrics` listens.
+        port: likewise; 0: no metrics.
+        pace_s: seconds between two looks at a site.
+        with_input: end with the standard input as well.
+
+    Raises:
+        SiteUnknown: a site was never saved.
+    """
+    watcher = Watcher([watched(load_site(name), pace_s) for name in names])
+    end_when_applied(watcher, names)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: watcher.stop())
+    if with_input:
+        end_with_input(watcher)
+    if port:
+        serve_metrics(watcher, address, port)
+    logger.warning("watching %s", ", ".join(names))
+    watcher.run()
