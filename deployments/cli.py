@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     watch.add_argument("--site", action="append", required=True, help="repeatable")
     watch.add_argument("--host", default="127.0.0.1", help="where /metrics listens")
     watch.add_argument("--port", type=int, default=METRICS_PORT, help="likewise; 0: no metrics")
-    watch.add_argument("--pace", type=float, default=0.5, help="seconds between two looks (default: 0.5)")
+    watch.add_argument(
+        "--pace", type=float, default=1.0, help="seconds between two lines of a node (default: 1)"
+    )
     watch.add_argument("--with-input", action="store_true", help="end when the standard input does")
     watch.set_defaults(command=_watch)
 

@@ -1,7 +1,6 @@
 """What Prometheus gets to see at `/metrics`. What is not known is left out: an old number is no fact."""
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,11 +13,11 @@ from prometheus_client.registry import Collector
 
 from deployments.watch.watcher import Watched, Watcher
 from flows.rules.verdict import Verdict
-from flows.rules.watch import SPEAKS_S, SUSPECT_S, Watch
+from flows.rules.watch import Watch, limits
 from flows.rules.watch_notes import latest, pause_in
 from tasks.balancer.states import Served
 from tasks.observation.beats import Beat
-from tasks.operation.files import DURABILITY
+from tasks.operation.files import DURABILITY, LAST_PRIMARY
 from tasks.operation.sightings import BALANCER, REDIS
 from tasks.postgres.facts import NodeFacts
 from tasks.postgres.layout import slot_of
@@ -44,10 +43,10 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "in_recovery": ("1 for a standby, 0 for a primary, as its server said last", ("node",)),
     "receiver_age_seconds": ("Seconds since a standby heard its primary", ("node",)),
     "lag_bytes": ("Bytes that a standby that streams has not replayed yet", ("node",)),
-    "lag_seconds": ("The same in seconds, while something is written", ("node",)),
+    "lag_seconds": ("The same in seconds", ("node",)),
     "synchronous": ("1 when commits wait for this standby", ("node",)),
     "durability": ("The recorded state of synchronous replication, 1 for the one that holds", ("state",)),
-    "position_age_seconds": ("Age of the primary's position that is kept on the nodes", ()),
+    "position_age_seconds": ("Seconds since a standby said that it has the primary's position", ()),
     "guard_age_seconds": ("Seconds since the node's guard said that it runs", ("node",)),
     "paused": ("1 while the site is paused", ()),
     "operation_seconds": ("Seconds since an operation that is open was begun", ("kind", "phase")),
@@ -99,28 +98,35 @@ def _site_samples(item: Watched, now: float) -> Iterator[Sample]:
         yield "primary", float(name == memory.primary), (name,)
         yield "primary_lost", float(name == memory.primary and kind in _LOST), (name,)
     beats = watch.beats().values()
-    yield "primaries", float(sum(_answers(beat, now) and beat.in_recovery is False for beat in beats)), ()
+    answering = [beat for beat in beats if _answers(item, beat, now)]
+    yield "primaries", float(sum(beat.in_recovery is False for beat in answering)), ()
     if memory.primary is not None:
         yield "timeline", float(memory.timeline), ()
     seen = watch.decision.evidence if watch.decision else {}
     if seen.get("known"):
         yield "trouble_seconds", 0.0 if seen["answers"] else float(seen["trouble_s"]), ()
-    if math.isfinite(watch.kept_at):
-        yield "position_age_seconds", now - watch.kept_at, ()
+    # A failover reads it on the standby; the one on the primary may be gone with it.
+    kept = [
+        listener.kept_at[LAST_PRIMARY]
+        for name, listener in watch.listeners.items()
+        if name != memory.primary and LAST_PRIMARY in listener.kept_at
+    ]
+    if kept:
+        yield "position_age_seconds", now - max(kept), ()
     yield "calls_total", float(counts.calls), ()
     yield "calls_failed_total", float(counts.calls_failed), ()
     yield "stood_still_total", float(counts.stood_still), ()
     yield "prefect_takes_calls", float(counts.prefect_takes_calls), ()
 
 
-def _answers(beat: Beat, now: float) -> bool:
-    return now - beat.good_at <= SUSPECT_S and not beat.ended
+def _answers(item: Watched, beat: Beat, now: float) -> bool:
+    return now - beat.good_at <= limits(item.watch.beat_s)[0] and not beat.ended
 
 
 def _node_samples(item: Watched, name: str, beat: Beat | None, now: float) -> Iterator[Sample]:
-    heard = beat is not None and now - beat.written_at <= SPEAKS_S
+    heard = beat is not None and now - beat.written_at <= limits(item.watch.beat_s)[1]
     yield "node_heard", float(heard), (name,)
-    yield "postgres_answers", float(beat is not None and _answers(beat, now)), (name,)
+    yield "postgres_answers", float(beat is not None and _answers(item, beat, now)), (name,)
     if beat is None or not heard:
         return
     if beat.guard_age_s is not None:
@@ -130,7 +136,7 @@ def _node_samples(item: Watched, name: str, beat: Beat | None, now: float) -> It
     yield "in_recovery", float(beat.in_recovery), (name,)
     if beat.heard_at is not None:
         yield "receiver_age_seconds", max(0.0, now - beat.heard_at), (name,)
-    if beat.in_recovery or not _answers(beat, now):
+    if beat.in_recovery or not _answers(item, beat, now):
         return
     standbys = {slot_of(other): other for other in item.watch.listeners}
     for sender in beat.senders:
@@ -139,8 +145,9 @@ def _node_samples(item: Watched, name: str, beat: Beat | None, now: float) -> It
             yield "synchronous", float(sender.sync_state in ("sync", "quorum")), labels
             if sender.lag_bytes is not None:
                 yield "lag_bytes", float(sender.lag_bytes), labels
-            if sender.lag_s is not None:
-                yield "lag_seconds", sender.lag_s, labels
+            # On an idle pair the server tells no time: who lacks nothing is not behind.
+            if sender.lag_s is not None or sender.lag_bytes == 0:
+                yield "lag_seconds", sender.lag_s or 0.0, labels
 
 
 def _note_samples(item: Watched, wall: float) -> Iterator[Sample]:
@@ -201,7 +208,7 @@ def _backup_samples(item: Watched) -> Iterator[Sample]:
         yield "last_verified_timestamp_seconds", found.last_verified.timestamp(), ()
 
 
-@dataclass
+@dataclass(eq=False)
 class SiteCollector(Collector):
     """Makes the metrics when they are asked for, of what the watcher knows then."""
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from blocks import load_site
 from blocks.store import copy_path
 from deployments.watch.metrics import serve_metrics
-from deployments.watch.watcher import PACE_S, Watcher, watched
+from deployments.watch.watcher import Watcher, watched
+from tasks.observation.beacon import BEAT_S
 
 logger = logging.getLogger("harbor_ha.watch")
 
@@ -47,7 +48,7 @@ def end_with_input(watcher: Watcher) -> None:
 
 
 def watch_sites(
-    names: Sequence[str], address: str, port: int, pace_s: float = PACE_S, *, with_input: bool = False
+    names: Sequence[str], address: str, port: int, beat_s: float = BEAT_S, *, with_input: bool = False
 ) -> None:
     """Watch saved sites until this process is told to stop.
 
@@ -55,13 +56,13 @@ def watch_sites(
         names: the sites.
         address: where `/metrics` listens.
         port: likewise; 0: no metrics.
-        pace_s: seconds between two looks at a site.
+        beat_s: seconds between two lines of a node.
         with_input: end with the standard input as well.
 
     Raises:
         SiteUnknown: a site was never saved.
     """
-    watcher = Watcher([watched(load_site(name), pace_s) for name in names])
+    watcher = Watcher([watched(load_site(name), beat_s) for name in names])
     end_when_applied(watcher, names)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: watcher.stop())

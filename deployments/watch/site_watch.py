@@ -16,7 +16,7 @@ from flows.rules.policy import Policy, policy_of
 from flows.rules.table import Decision
 from flows.rules.watch import Memory, Order, Watch, decide, follow, stood_still
 from tasks.clock import Moment
-from tasks.observation.beacon import Listener
+from tasks.observation.beacon import BEAT_S, Listener
 from tasks.observation.beats import Beat
 from tasks.operation.files import LAST_PRIMARY
 from tasks.operation.record import LastPrimary, to_json
@@ -27,8 +27,10 @@ logger = logging.getLogger("harbor_ha.watch")
 KEEP_S = 5.0
 # And so often while it does not: a failover refuses what is older than three minutes.
 KEEP_UNCHANGED_S = 30.0
-# A pair of lines a second and a loop of half a second: what is heard each five seconds needs more patience.
-_PATIENCE_OF_PACE = 2.0
+# A failover that was just called needs the nodes for itself.
+_LEFT_ALONE_S = 30.0
+# Where lines come each five seconds, trouble must last longer: two of them, and a moment for the way.
+_BEATS_OF_PATIENCE = 2.0
 
 Spawn = Callable[[Callable[[], None]], None]
 
@@ -55,7 +57,7 @@ class SiteWatch:
     Args:
         site: the site.
         listeners: one for each database node, by name.
-        pace_s: seconds between two looks.
+        beat_s: seconds between two lines of a node; it is looked at twice in this time.
         start: starts a failover.
         no_prefect: what is done when Prefect does not take a call.
         spawn: does something beside the loop.
@@ -63,7 +65,7 @@ class SiteWatch:
 
     site: HarborSite
     listeners: Mapping[str, Listener]
-    pace_s: float = 0.5
+    beat_s: float = BEAT_S
     start: Start = start_failover
     no_prefect: Callable[[str, Order, str], None] = without_prefect
     spawn: Spawn = in_a_thread
@@ -75,6 +77,7 @@ class SiteWatch:
     looked_at: Moment | None = None
     _calling: bool = False
     _last_run: str = ""
+    _told: dict[str, str] = field(default_factory=dict)
     _outcome: tuple[str | None, Moment, bool] | None = None
     _policy: Policy | None = None
 
@@ -86,14 +89,23 @@ class SiteWatch:
         return self._policy
 
     @property
+    def pace_s(self) -> float:
+        """Seconds between two looks."""
+        return self.beat_s / 2
+
+    @property
     def patience_s(self) -> float:
         """For how long trouble must last."""
-        return max(self.site.failover.call_after_s, _PATIENCE_OF_PACE * self.pace_s + 1.0)
+        least = 0.0 if self.beat_s <= BEAT_S else _BEATS_OF_PATIENCE * self.beat_s + 1.0
+        return max(self.site.failover.call_after_s, least)
 
     @property
     def troubled(self) -> bool:
-        """Whether something is amiss that a failover may come of; no time for a thorough look."""
-        return self.decision is not None and self.decision.kind in (Watch.SUSPECT, Watch.VOID, Watch.CALL)
+        """Whether something is amiss that a failover may come of, or has; no time for a thorough look."""
+        seen = self.decision.evidence if self.decision is not None else {}
+        called = seen.get("called_s")
+        amiss = self.decision is not None and self.decision.kind in (Watch.SUSPECT, Watch.VOID, Watch.CALL)
+        return amiss or (called is not None and called < _LEFT_ALONE_S)
 
     def beats(self) -> dict[str, Beat]:
         """The newest line of each node that ever said one."""
@@ -110,10 +122,11 @@ class SiteWatch:
         self.looked_at = now
         for listener in self.listeners.values():
             listener.hang_up_when_deaf(now.monotonic)
+            self._tell_of(listener)
         beats = self.beats()
         self._follow(list(beats.values()), now)
         self._note_call()
-        decision, order = decide(self.memory, beats, self.policy, now, self.patience_s)
+        decision, order = decide(self.memory, beats, self.policy, now, self.patience_s, self.beat_s)
         if self.decision is None or decision.kind is not self.decision.kind:
             log = logger.info if decision.kind in (Watch.CALM, Watch.SUSPECT) else logger.warning
             log("site %s: %s: %s", self.site.name, decision.kind, "; ".join(decision.reasons))
@@ -124,9 +137,19 @@ class SiteWatch:
         if decision.kind is Watch.CALM:
             self._keep_position(beats, now)
 
+    def _tell_of(self, listener: Listener) -> None:
+        """Log when a node is heard no more, or again, or cannot keep what it is to keep."""
+        state = listener.error or "; ".join(
+            f"{name} is not kept: {why}" for name, why in listener.unkept.items()
+        )
+        if state != self._told.get(listener.node, ""):
+            self._told[listener.node] = state
+            what = f"{listener.node}: {state}" if state else f"{listener.node} is heard"
+            logger.warning("site %s: %s", self.site.name, what)
+
     def _follow(self, beats: Sequence[Beat], now: Moment) -> None:
         before = self.memory.primary
-        self.memory = follow(self.memory, beats, now)
+        self.memory = follow(self.memory, beats, now, self.beat_s)
         if self.memory.primary != before:
             logger.warning(
                 "site %s: %s is the primary on timeline %d",

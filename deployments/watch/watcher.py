@@ -15,12 +15,11 @@ from deployments.watch.rounds import Backups, Round, look_at_backups, take_round
 from deployments.watch.site_watch import SiteWatch
 from tasks import clock
 from tasks.errors import HarborHaError
-from tasks.observation.beacon import listener_of
+from tasks.observation.beacon import BEAT_S, listener_of
 from tasks.postgres.layout import database_nodes
 
 logger = logging.getLogger("harbor_ha.watch")
 
-PACE_S = 0.5
 ROUND_S = 60.0
 BACKUPS_S = 1800.0
 # So many thorough looks at once. A dead site's takes the whole budget of a look, others wait for their turn.
@@ -45,10 +44,10 @@ class Watched:
         return self.watch.site.name
 
 
-def watched(site: HarborSite, pace_s: float = PACE_S) -> Watched:
+def watched(site: HarborSite, beat_s: float = BEAT_S) -> Watched:
     """Make what watches a site, over SSH."""
-    listeners = {node.name: listener_of(site, node.name) for node in database_nodes(site)}
-    return Watched(SiteWatch(site, listeners, pace_s))
+    listeners = {node.name: listener_of(site, node.name, beat_s) for node in database_nodes(site)}
+    return Watched(SiteWatch(site, listeners, beat_s))
 
 
 class Watcher:
@@ -57,12 +56,17 @@ class Watcher:
     Args:
         sites: what is watched.
         rounds: take thorough looks as well.
+
+    Attributes:
+        looked_at: when it looked at any site last, by the monotonic clock.
+        worst_late_s: by how much the latest of all looks was late.
     """
 
     def __init__(self, sites: Sequence[Watched], *, rounds: bool = True) -> None:
         self.sites = list(sites)
         self.ended = threading.Event()
         self.looked_at = time.monotonic()
+        self.worst_late_s = 0.0
         self._rounds = rounds
         self._pool = ThreadPoolExecutor(ROUNDS_AT_ONCE, thread_name_prefix="round")
 
@@ -96,6 +100,7 @@ class Watcher:
     def _look(self, item: Watched, due: float) -> float:
         """Look at one site; return when it is due again."""
         now = clock.now()
+        self.worst_late_s = max(self.worst_late_s, now.monotonic - due)
         try:
             item.watch.look(now)
             self._look_thoroughly(item, now.monotonic)

@@ -29,6 +29,12 @@ JUMP_S = 1.0
 _SURELY_AFTER_S = 2.0
 
 
+def limits(beat_s: float) -> tuple[float, float]:
+    """Return for how long an answer counts, and a line, where a line comes each so many seconds."""
+    slack = (beat_s - 1.0) * 2
+    return SUSPECT_S + slack, SPEAKS_S + slack
+
+
 class Watch(StrEnum):
     """What is made of it."""
 
@@ -66,6 +72,8 @@ class WatchView:
     unfinished: str
     called_s: float | None
     call_every_s: float = CALL_EVERY_S
+    suspect_s: float = SUSPECT_S
+    speaks_s: float = SPEAKS_S
 
 
 def _called(view: WatchView) -> bool:
@@ -246,12 +254,12 @@ def stood_still(before: Moment, now: Moment, pace_s: float) -> str:
     return f"the clock jumped by {jump:+.1f} s" if abs(jump) > JUMP_S else ""
 
 
-def follow(memory: Memory, beats: Sequence[Beat], now: Moment) -> Memory:
+def follow(memory: Memory, beats: Sequence[Beat], now: Moment, beat_s: float = 1.0) -> Memory:
     """Note who is the primary, and when it was last well.
 
     The highest timeline wins: a node that was away says what it knew.
     """
-    claims = [(beat.timeline or 0, 1, beat.node) for beat in beats if _claims(beat, now)]
+    claims = [(beat.timeline or 0, 1, beat.node) for beat in beats if _claims(beat, now, beat_s)]
     best = max(claims + _accepted(beats), default=None)
     if best is not None and (memory.primary is None or best[0] > memory.timeline):
         memory = Memory(primary=best[2], timeline=best[0], void_at=now.monotonic)
@@ -260,7 +268,12 @@ def follow(memory: Memory, beats: Sequence[Beat], now: Moment) -> Memory:
 
 
 def decide(
-    memory: Memory, beats: Mapping[str, Beat], policy: Policy, now: Moment, patience_s: float
+    memory: Memory,
+    beats: Mapping[str, Beat],
+    policy: Policy,
+    now: Moment,
+    patience_s: float,
+    beat_s: float = 1.0,
 ) -> tuple[Decision[Watch], Order | None]:
     """Decide what is made of what is heard.
 
@@ -270,11 +283,12 @@ def decide(
         policy: the site's settings.
         now: the moment of the decision.
         patience_s: for how long trouble must last.
+        beat_s: seconds between two lines of a node.
 
     Returns:
         the decision, and the call when it is one.
     """
-    view = watch_view(memory, list(beats.values()), policy, now, patience_s)
+    view = watch_view(memory, list(beats.values()), policy, now, patience_s, beat_s)
     decision = first_match(WATCH_RULES, view)
     if decision.kind is not Watch.CALL:
         return decision, None
@@ -286,13 +300,18 @@ def decide(
 
 
 def watch_view(
-    memory: Memory, beats: Sequence[Beat], policy: Policy, now: Moment, patience_s: float
+    memory: Memory,
+    beats: Sequence[Beat],
+    policy: Policy,
+    now: Moment,
+    patience_s: float,
+    beat_s: float = 1.0,
 ) -> WatchView:
     """Condense what is heard; see `decide`."""
-    at = now.monotonic
-    fresh = [beat for beat in beats if at - beat.written_at <= SPEAKS_S]
+    at, (suspect_s, speaks_s) = now.monotonic, limits(beat_s)
+    fresh = [beat for beat in beats if at - beat.written_at <= speaks_s]
     own = next((beat for beat in beats if beat.node == memory.primary), None)
-    claims = sorted(beat.node for beat in fresh if _claims(beat, now))
+    claims = sorted(beat.node for beat in fresh if _claims(beat, now, beat_s))
     heard = [b.heard_at for b in fresh if b.node != memory.primary and b.heard_at is not None]
     record = unfinished_in(beats)
     since = max(memory.good_at, memory.void_at)
@@ -301,7 +320,7 @@ def watch_view(
         known=memory.primary is not None,
         primaries=", ".join(claims),
         claims=len(claims),
-        answers=at - memory.good_at <= SUSPECT_S,
+        answers=at - memory.good_at <= suspect_s,
         reached=len(fresh),
         speaks=own is not None and own in fresh,
         heard=any(_heard(at - moment, moment - since, patience_s) for moment in heard),
@@ -315,6 +334,8 @@ def watch_view(
         unfinished="" if record is None else f"{record.kind} {record.op_id} ({record.phase})",
         called_s=None if memory.called_at is None else at - memory.called_at,
         call_every_s=memory.again_s,
+        suspect_s=suspect_s,
+        speaks_s=speaks_s,
     )
 
 
@@ -326,8 +347,8 @@ def _heard(age_s: float, after_s: float, patience_s: float) -> bool:
     return age_s <= patience_s or (after_s > _SURELY_AFTER_S and age_s <= FRESH_MESSAGE_S)
 
 
-def _claims(beat: Beat, now: Moment) -> bool:
-    recent = beat.answered_at is not None and now.monotonic - beat.answered_at <= SPEAKS_S
+def _claims(beat: Beat, now: Moment, beat_s: float) -> bool:
+    recent = beat.answered_at is not None and now.monotonic - beat.answered_at <= limits(beat_s)[1]
     # One that has just been shut down, in a switchover, is none beside its successor.
     return recent and beat.in_recovery is False and not beat.ended
 

@@ -33,8 +33,11 @@ SESSION_S = 3600.0
 WORD_S = 5.0
 # Three words missed: the orchestrator is gone, and the program on the node ends.
 SILENCE_S = 20.0
-# A line a second: nothing for so long is a path or a machine that is gone, and another session is tried.
-DEAF_S = 3.0
+BEAT_S = 1.0
+# Lines that did not come: a path or a machine that is gone, and another session is tried.
+DEAF_BEATS = 3
+# A node that is busy starts a program slowly; hung up meanwhile, it would never be heard.
+FIRST_LINE_S = 10.0
 # Between two attempts to open a session.
 PAUSE_S = 1.0
 
@@ -54,7 +57,7 @@ class Stream(Protocol):
 Open = Callable[[float], AbstractContextManager[Stream]]
 
 
-def beacon_request(site: HarborSite, node_name: str) -> dict[str, Any]:
+def beacon_request(site: HarborSite, node_name: str, beat_s: float = BEAT_S) -> dict[str, Any]:
     """Say what the beacon of a node looks at; plain data without secrets, one line."""
     layout, nas = layout_of(site), nas_path_of(site, node_name)
     return {
@@ -66,7 +69,8 @@ def beacon_request(site: HarborSite, node_name: str) -> dict[str, Any]:
         "state_dir": STATE_DIR,
         "guard_file": heartbeat_path({}),
         "shared_paused": shared_path(nas, site.name, PAUSED) if nas else None,
-        "silence_s": SILENCE_S,
+        "silence_s": SILENCE_S + beat_s,
+        "beat_s": beat_s,
     }
 
 
@@ -82,8 +86,10 @@ class Listener:
     Attributes:
         beat: the newest line; None before the first.
         came_at: when it came, by the monotonic clock.
-        error: why no session is open, for the log; empty while one is.
+        error: why no session is open, for the log; empty while one is, and before the first attempt has ended.
         lines: how many came.
+        kept_at: when the node said last that it has a note, by the note's name.
+        unkept: why it does not keep one, by name.
     """
 
     def __init__(
@@ -92,8 +98,10 @@ class Listener:
         self.node = node
         self.beat: Beat | None = None
         self.came_at = float("-inf")
-        self.error = "not reached yet"
+        self.error = ""
         self.lines = 0
+        self.kept_at: dict[str, float] = {}
+        self.unkept: dict[str, str] = {}
         self._request = request
         self._open = open_stream
         self._hang_up = hang_up
@@ -102,6 +110,7 @@ class Listener:
         self._ended = threading.Event()
         self._opened_at = float("inf")
         self._ear = Ear(node)
+        self._deaf_s = DEAF_BEATS * float(request.get("beat_s", BEAT_S))
         self._thread = threading.Thread(target=self._run, daemon=True, name=f"beacon {node}")
 
     def start(self) -> None:
@@ -123,7 +132,8 @@ class Listener:
 
         A machine without power closes nothing: its session would stay open for a quarter of an hour.
         """
-        if now - max(self.came_at, self._opened_at) <= DEAF_S or self._ended.is_set():
+        limit = max(self.came_at + self._deaf_s, self._opened_at + FIRST_LINE_S)
+        if now <= limit or self._ended.is_set():
             return False
         self._opened_at = float("inf")
         self.error = "nothing comes from it"
@@ -167,6 +177,12 @@ class Listener:
             self.beat = self._ear.read(json.loads(line), now)
             self.came_at, self.error = now, ""
             self.lines += 1
+            for name, word in self.beat.kept.items():
+                if word in ("kept", "older"):
+                    self.kept_at[name] = now
+                    self.unkept.pop(name, None)
+                else:
+                    self.unkept[name] = word
 
     def _take_wanted(self) -> dict[str, str]:
         with self._lock:
@@ -179,11 +195,11 @@ class Listener:
         stream.stdin.flush()
 
 
-def listener_of(site: HarborSite, node_name: str) -> Listener:
+def listener_of(site: HarborSite, node_name: str, beat_s: float = BEAT_S) -> Listener:
     """Make the listener for a database node, over SSH."""
     host = connect(site.node(node_name))
 
     def open_stream(limit_s: float) -> AbstractContextManager[Stream]:
         return host.stream(["python3", "-u", "-c", BEACON], timeout=limit_s)
 
-    return Listener(node_name, beacon_request(site, node_name), open_stream, host.close)
+    return Listener(node_name, beacon_request(site, node_name, beat_s), open_stream, host.close)

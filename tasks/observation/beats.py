@@ -51,6 +51,7 @@ class Beat:
         senders: the standbys of a primary.
         guard_age_s: seconds since its guard said that it runs; None when it did not.
         notes: the state files of the node, as it told them last.
+        kept: what became of notes that it was to keep, by name: `kept`, `older` (what is there is newer), or why not.
     """
 
     node: str
@@ -71,6 +72,7 @@ class Beat:
     senders: tuple[SenderBeat, ...] = ()
     guard_age_s: float | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
+    kept: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def good_at(self) -> float:
@@ -158,6 +160,7 @@ class Ear:
             senders=tuple(map(_sender, sql.get("senders") or ())),
             guard_age_s=_number(told.get("guard_age")),
             notes=self.notes,
+            kept={str(name): str(word) for name, word in (told.get("kept") or {}).items()},
         )
 
     def _written(self, up: float, boot: str, now: float) -> float:

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from tasks.node_program import node_program
-from tasks.observation.beacon import BEACON, Listener
+from tasks.observation.beacon import BEACON, Listener, beacon_request
 from tasks.observation.beats import Beat, Ear, LineDamaged
 from tasks.observation.on_node import beacon
 from tasks.observation.on_node.beacon_notes import keep, notes_of
+from tests.unit.harbor_site import make_site
 from tests.unit.local_host import local_host
 from tests.unit.local_pair import PORTS, Clusters, real_clusters
 
@@ -37,6 +38,7 @@ def request(clusters: Clusters, name: str, **more: Any) -> dict[str, Any]:
         "guard_file": str(clusters.root / f"{name}.guard.json"),
         "shared_paused": None,
         "silence_s": 20.0,
+        "beat_s": 1.0,
         **more,
     }
 
@@ -155,6 +157,7 @@ def spawned(tmp_path: Path, **more: Any) -> "subprocess.Popen[bytes]":
         "guard_file": str(tmp_path / "guard.json"),
         "shared_paused": None,
         "silence_s": 20.0,
+        "beat_s": 1.0,
         **more,
     }
     process = subprocess.Popen(
@@ -199,6 +202,31 @@ def test_it_ends_when_nobody_says_a_word_though_nobody_takes_its_lines_either(tm
     process = spawned(tmp_path, silence_s=1.0)
     try:
         assert process.wait(20) == 0
+    finally:
+        finish(process)
+
+
+def test_what_the_orchestrator_asks_is_what_the_beacon_reads(tmp_path: Path) -> None:
+    process = spawned(tmp_path, **beacon_request(make_site(tmp_path), "node-a"))
+    try:
+        assert Ear("node-a").read(read_line(process), 1.0).answered_at is None
+    finally:
+        finish(process)
+
+
+def test_a_node_that_cannot_keep_a_note_says_why(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("no directory")
+    process = spawned(tmp_path)
+    try:
+        assert process.stdin is not None
+        process.stdin.write(b'{"keep": {"last_primary": "{\\"at\\": 1}"}}\n')
+        process.stdin.flush()
+        told: dict[str, Any] = {}
+        deadline = time.monotonic() + 10
+        while not told.get("kept"):
+            assert time.monotonic() < deadline
+            told = read_line(process)
+        assert told["kept"]["last_primary"] not in ("kept", "older", "busy")
     finally:
         finish(process)
 

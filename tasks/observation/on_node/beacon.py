@@ -19,8 +19,8 @@ from tasks.observation.on_node.beacon_notes import guard_age, keep, notes_of, sh
 from tasks.observation.on_node.beacon_talk import OPEN, Talk, knock
 from tasks.on_node.authority import boot_id, uptime
 
-BEAT_S = 1.0
-ASK_S = 0.5
+# Its server is asked twice for each line.
+ASKS_A_BEAT = 2
 # How soon a line follows what has changed.
 TICK_S = 0.1
 NOTES_S = 1.0
@@ -64,7 +64,7 @@ class Beacon:
             self.notes.put(0)
         if self.want.get("shared_paused") and self.is_due("shared", SHARED_S):
             self.shared.put(0)
-        if self.is_due("sql", ASK_S):
+        if self.is_due("sql", self.want["beat_s"] / ASKS_A_BEAT):
             self.talk.give_up_what_is_stuck()
             self.sql.put(0)
             self.door.put(0)
@@ -74,7 +74,7 @@ class Beacon:
     def state(self) -> Any:
         """What is worth a line at once when it changes."""
         role = self.sql.answer.get("in_recovery") if self.sql.answer else None
-        late = time.monotonic() - self.sql.asked_at > LATE_S
+        late = time.monotonic() - self.sql.asked_at > LATE_S * self.want["beat_s"]
         return (late, role, self.door.answer, self.sql.error is not None)
 
     def line(self) -> Dict[str, Any]:
@@ -154,7 +154,7 @@ def main() -> None:
             if now >= beat_at or state != before:
                 sys.stdout.write(json.dumps(beacon.line(), separators=(",", ":")) + "\n")
                 sys.stdout.flush()
-                beat_at, before = now + BEAT_S, state
+                beat_at, before = now + beacon.want["beat_s"], state
     except (OSError, ValueError):
         beacon.leave()
 
