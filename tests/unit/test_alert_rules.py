@@ -1,5 +1,6 @@
 """The alert rules, judged by Prometheus' own promtool, where this machine has it."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,45 +9,51 @@ from typing import Any
 import pytest
 import yaml
 
+from deployments.watch.metrics import METRICS
+
 RULES = Path(__file__).parents[2] / "deployments" / "alerts" / "prometheus-rules.yml"
 ALERTMANAGER = RULES.with_name("alertmanager.yml")
 PROMTOOL = shutil.which("promtool")
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool comes with Debian's prometheus")
 
-NODE = 'job="harbor-postgres", site="main", node="{}", instance="{}:9187"'
+# A name of ours that may be a selector, or the subject of `absent` or `unless`.
+NAME = re.compile(r"\bharbor_ha_\w+")
+MISSING = re.compile(r"(?:absent\(|unless on \(site\) )(harbor_ha_\w+)")
 
 
-def series(name: str, node: str, values: str) -> dict[str, str]:
-    return {"series": f"{name}{{{NODE.format(node, node)}}}", "values": values}
+def rules() -> list[dict[str, Any]]:
+    """All rules of the file."""
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
-def judge(tmp_path: Path, given: list[dict[str, str]], at: dict[str, list[str]], alert: str) -> None:
-    """Let promtool judge on which nodes the alert fires at which times."""
+def series(name: str, values: str, **labels: str) -> dict[str, str]:
+    """Values of a series of site main, one each 5 s."""
+    given = {"job": "harbor-ha", "instance": "127.0.0.1:9096", "site": "main", **labels}
+    return {
+        "series": name + "{" + ", ".join(f'{key}="{text}"' for key, text in given.items()) + "}",
+        "values": values,
+    }
+
+
+def judge(
+    tmp_path: Path, given: list[dict[str, str]], at: dict[str, list[dict[str, str]]], alert: str
+) -> None:
+    """Let promtool judge with which labels the alert fires at which times."""
+    wanted = {rule["alert"]: rule["labels"] for rule in rules()}[alert]
     cases = [
         {
             "eval_time": when,
             "alertname": alert,
-            "exp_alerts": [
-                {
-                    "exp_labels": {
-                        "job": "harbor-postgres",
-                        "severity": "critical",
-                        "site": "main",
-                        "node": node,
-                        "instance": f"{node}:9187",
-                    }
-                }
-                for node in nodes
-            ],
+            "exp_alerts": [{"exp_labels": {**wanted, **labels}} for labels in found],
         }
-        for when, nodes in at.items()
+        for when, found in at.items()
     ]
     # Annotations are compared as well unless the rules have none.
-    rules = yaml.safe_load(RULES.read_text())
-    for group in rules["groups"]:
+    whole = yaml.safe_load(RULES.read_text())
+    for group in whole["groups"]:
         for rule in group["rules"]:
             rule.pop("annotations", None)
-    (tmp_path / "rules.yml").write_text(yaml.safe_dump(rules))
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(whole))
     test: dict[str, Any] = {
         "rule_files": ["rules.yml"],
         "evaluation_interval": "5s",
@@ -64,50 +71,101 @@ def judge(tmp_path: Path, given: list[dict[str, str]], at: dict[str, list[str]],
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-# The primary answers for a minute and is gone then, with its exporter; a value each 5 s.
-GONE = [
-    series("up", "node-a", "1x11 0x1500"),
-    series("pg_up", "node-a", "1x11 stale"),
-    series("pg_replication_is_replica", "node-a", "0x11 stale"),
-    series("up", "node-b", "1x1600"),
-    series("pg_up", "node-b", "1x1600"),
-]
+HERE = {"job": "harbor-ha", "instance": "127.0.0.1:9096", "site": "main"}
+DOWN = {**HERE, "node": "node-a"}
+
+
+def test_no_rule_names_a_series_that_the_watcher_does_not_tell() -> None:
+    named = {name for rule in rules() for name in NAME.findall(rule["expr"])}
+    assert named
+    assert named <= {f"harbor_ha_{name}" for name in METRICS}
+
+
+def test_every_series_that_a_rule_needs_is_told_when_it_is_not_there() -> None:
+    # A rule without its series is silent for ever: it was how a broken exporter looked.
+    named = {name for rule in rules() for name in NAME.findall(rule["expr"])}
+    told = {name for rule in rules() for name in MISSING.findall(rule["expr"])}
+    assert named - told == set()
+
+
+def test_no_rule_needs_an_exporter() -> None:
+    foreign = [
+        rule["alert"] for rule in rules() if re.search(r"\b(pg_|probe_|node_)\w+(\{|\[| )", rule["expr"])
+    ]
+    assert foreign == []
 
 
 @needs_promtool
 def test_the_alert_lasts_as_long_as_the_outage(tmp_path: Path) -> None:
     # Remembered for ten minutes only, it ended by itself, and nothing was started any more.
-    given = [*GONE, series("pg_replication_is_replica", "node-b", "1x1600")]
-    at = {"1m": [], "80s": ["node-a"], "9m": ["node-a"], "12m": ["node-a"], "2h": ["node-a"]}
+    given = [
+        series("harbor_ha_primary_lost", "0x11 1x1500", node="node-a"),
+        series("harbor_ha_primary_lost", "0x1600", node="node-b"),
+    ]
+    at = {"1m": [], "70s": [DOWN], "9m": [DOWN], "2h": [DOWN]}
     judge(tmp_path, given, at, "HarborPrimaryDown")
 
 
 @needs_promtool
 def test_the_alert_ends_when_another_node_is_the_primary(tmp_path: Path) -> None:
-    given = [*GONE, series("pg_replication_is_replica", "node-b", "1x24 0x1500")]
-    judge(tmp_path, given, {"80s": ["node-a"], "2m": ["node-a"], "130s": [], "1h": []}, "HarborPrimaryDown")
+    given = [series("harbor_ha_primary_lost", "0x11 1x12 0x1500", node="node-a")]
+    judge(tmp_path, given, {"80s": [DOWN], "130s": [], "1h": []}, "HarborPrimaryDown")
 
 
 @needs_promtool
-def test_the_new_primary_that_is_lost_in_its_turn_is_an_alert_of_its_own(tmp_path: Path) -> None:
+def test_a_standby_that_is_gone_is_told_and_the_primary_is_not_taken_for_one(tmp_path: Path) -> None:
     given = [
-        *GONE[:3],
-        series("up", "node-b", "1x35 0x1500"),
-        series("pg_up", "node-b", "1x35 stale"),
-        series("pg_replication_is_replica", "node-b", "1x24 0x10 stale"),
+        series("harbor_ha_postgres_answers", "0x100", node="node-a"),
+        series("harbor_ha_postgres_answers", "0x100", node="node-b"),
+        series("harbor_ha_primary", "1x100", node="node-a"),
+        series("harbor_ha_primary", "0x100", node="node-b"),
     ]
-    at = {"150s": [], "4m": ["node-a", "node-b"], "1h": ["node-a", "node-b"]}
-    judge(tmp_path, given, at, "HarborPrimaryDown")
+    judge(tmp_path, given, {"1m": [], "4m": [{**HERE, "node": "node-b"}]}, "HarborStandbyDown")
 
 
 @needs_promtool
-def test_a_primary_that_comes_back_ends_it(tmp_path: Path) -> None:
-    given = [
-        series("up", "node-a", "1x11 0x300 1x300"),
-        series("pg_up", "node-a", "1x11 stale _x299 1x300"),
-        series("pg_replication_is_replica", "node-a", "0x11 stale _x299 0x300"),
+def test_a_watcher_that_is_away_is_told(tmp_path: Path) -> None:
+    there = [
+        series(f"harbor_ha_{name}", "0x24 stale", **({"node": "node-a"} if METRICS[name][1] else {}))
+        for name in (
+            "primary_lost",
+            "primaries",
+            "prefect_takes_calls",
+            "postgres_answers",
+            "primary",
+            "backups_wanted",
+            "look_age_seconds",
+        )
     ]
-    judge(tmp_path, given, {"20m": ["node-a"], "27m": []}, "HarborPrimaryDown")
+    given = [series("up", "1x24 0x200"), *there]
+    judge(tmp_path, given, {"1m": [], "2m": [], "4m": [{}]}, "HarborWatcherAway")
+
+
+@needs_promtool
+def test_a_site_that_is_watched_no_more_is_told(tmp_path: Path) -> None:
+    given = [series("harbor_ha_primaries", "1x24 stale"), {**series("harbor_ha_primaries", "1x400")}]
+    given[1]["series"] = given[1]["series"].replace("main", "other")
+    judge(tmp_path, given, {"2m": [], "10m": [{"site": "main"}]}, "HarborSiteUnwatched")
+
+
+@needs_promtool
+def test_a_backup_that_is_old_or_not_known_is_told(tmp_path: Path) -> None:
+    wanted = series("harbor_ha_backups_wanted", "1x20000")
+    fresh, none = {"30m": [], "20h": []}, {"30m": [], "2h": [HERE]}
+    known = series("harbor_ha_last_backup_timestamp_seconds", "0x20000")
+    judge(tmp_path, [wanted, known], {**fresh, "27h30m": [{**HERE}]}, "HarborBackupOld")
+    judge(tmp_path, [wanted], none, "HarborBackupOld")
+    judge(tmp_path, [series("harbor_ha_backups_wanted", "0x20000")], {"2h": []}, "HarborBackupOld")
+
+
+@needs_promtool
+def test_a_site_whose_thorough_look_fails_is_told(tmp_path: Path) -> None:
+    judge(
+        tmp_path,
+        [series("harbor_ha_primaries", "1x400")],
+        {"9m": [], "12m": [{"site": "main"}]},
+        "HarborSeriesMissing",
+    )
 
 
 @needs_promtool
