@@ -33,7 +33,8 @@ class DeploymentEntry:
         description: what it does, for whoever is about to press the button.
         tags: in addition to `harbor-ha`.
         schedule: `cron`, `drill_cron` or `base_cron` of the site's backup policy; None: started by hand or by an alert.
-        every: run at this interval instead; each site at a second of its own.
+        every: run so often instead, by a setting of the site's failover policy in seconds; each site at a second
+            of its own.
         parameters: defaults that differ from the flow's own.
     """
 
@@ -42,7 +43,7 @@ class DeploymentEntry:
     description: str
     tags: tuple[str, ...] = ()
     schedule: Literal["cron", "drill_cron", "base_cron"] | None = None
-    every: timedelta | None = None
+    every: Literal["check_every_s"] | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
 
     def flow(self) -> "Flow[..., Any]":
@@ -60,10 +61,9 @@ class DeploymentEntry:
             cron = getattr(site.backup, self.schedule)
             return Cron(cron, timezone=site.backup.timezone, parameters=parameters, slug=slug)
         if self.every is not None:
-            anchor = _EPOCH + self.every * (zlib.crc32(site.name.encode()) % 60) / 60
-            return Interval(
-                self.every, anchor, timezone=site.backup.timezone, parameters=parameters, slug=slug
-            )
+            every = timedelta(seconds=getattr(site.failover, self.every))
+            anchor = _EPOCH + every * (zlib.crc32(site.name.encode()) % 60) / 60
+            return Interval(every, anchor, timezone=site.backup.timezone, parameters=parameters, slug=slug)
         return None
 
     def deployment(self, sites: "tuple[HarborSite, ...]" = ()) -> "RunnerDeployment":
@@ -107,7 +107,7 @@ CATALOGUE: tuple[DeploymentEntry, ...] = (
         "flows.check.check",
         "Judge the site by its facts and a real write; keeps the position by which a failover knows its cost.",
         ("watch",),
-        every=timedelta(minutes=1),
+        every="check_every_s",
     ),
     DeploymentEntry(
         "failover",

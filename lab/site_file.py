@@ -92,7 +92,8 @@ def site(lab: Topology, nodes: tuple[str, ...], installer: Installer, postgres_m
             "s3_endpoint": f"https://{S3_HOST}:{S3_PORT}",
             "s3_ca": {"file": str(lab.directory / "ca.pem")},
         },
-        "failover": {"fence_command": fence_command(lab)},
+        # Without a watcher (lab/orchestrator.py), each minute's check keeps what a failover needs.
+        "failover": {"fence_command": fence_command(lab), "check_every_s": 60},
         # WAL stays on the nodes unless a test wants it in the bucket; then nothing more is needed than the word.
         "backup": {
             "age_recipients": [keys.age_recipient(lab)],

@@ -158,10 +158,17 @@ class TestSchedules:
     def test_a_hundred_sites_are_not_looked_at_in_one_second(self, site: HarborSite) -> None:
         sites = tuple(site.model_copy(update={"name": f"site-{number}"}) for number in range(100))
         schedules = entry("check").deployment(sites).schedules or []
-        seconds = [schedule.schedule.anchor_date.second for schedule in schedules]  # type: ignore[union-attr]
-        assert max(seconds.count(second) for second in seconds) < 8
+        begins = [schedule.schedule.anchor_date for schedule in schedules]  # type: ignore[union-attr]
+        assert max(begins.count(begin) for begin in begins) < 8
         again = entry("check").deployment(sites[:1]).schedules or []
         assert again[0].schedule == schedules[0].schedule, "a restart of the runner moves nothing"
+
+    def test_how_often_a_site_is_checked_is_its_setting(self, site: HarborSite) -> None:
+        other = site.model_copy(update={"name": "other"}, deep=True)
+        other.failover.check_every_s = 60
+        first, second = entry("check").deployment((site, other)).schedules or []
+        assert first.schedule.interval.total_seconds() == 900  # type: ignore[union-attr]
+        assert second.schedule.interval.total_seconds() == 60  # type: ignore[union-attr]
 
 
 @pytest.mark.servers
