@@ -1,12 +1,12 @@
-"""Measure the bounds of backups: `python -m benchmarks [dump|blobs|night|million|restore|load]…`; else all of them."""
+"""Measure bounds: `python -m benchmarks [dump|blobs|night|million|restore|load|watch]…`; else all of them."""
 
 import argparse
 import os
 from collections.abc import Callable
 
-from benchmarks import blobs, dump, night, restore
+from benchmarks import blobs, dump, night, restore, watch
 
-NAMES = ("dump", "blobs", "night", "million", "restore", "load")
+NAMES = ("dump", "blobs", "night", "million", "restore", "load", "watch")
 
 
 def main() -> None:
@@ -24,6 +24,7 @@ def main() -> None:
         "million": lambda: night.run(1_000_000),
         "restore": restore.blobs,
         "load": lambda: restore.dump(given.rows),
+        "watch": watch.run,
     }
     for name in given.name or NAMES:
         print(f"{name}: load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
