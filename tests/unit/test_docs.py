@@ -70,7 +70,7 @@ def test_every_command_is_one_that_harbor_ha_takes(page: Path) -> None:
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     deployments = {entry.name: entry for entry in CATALOGUE}
     for line in re.findall(
-        r"harbor-ha ((?:run|apply|serve|receive|setup|sites|remove|status|backups)\b[^`\n]*)", text
+        r"harbor-ha ((?:run|apply|serve|receive|setup|watch|sites|remove|status|backups)\b[^`\n]*)", text
     ):
         words = re.split(r"\s+#|\s*;|\s+and\b", line)[0].strip().split()
         if any(word in ("FLOW", "SITE.yml", "RECEIVER.yml") or word.endswith(":") for word in words[1:]):
@@ -81,6 +81,7 @@ def test_every_command_is_one_that_harbor_ha_takes(page: Path) -> None:
             "serve",
             "receive",
             "setup",
+            "watch",
             "sites",
             "remove",
             "status",
@@ -136,6 +137,8 @@ def test_the_command_lines_help_is_what_the_pages_say() -> None:
     parse = _parser().parse_args
     assert parse(["apply", "site.yml", "--check"]).check
     assert parse(["serve", "--site", "main"]).site == ["main"]
+    assert parse(["serve", "--no-watch", "--metrics-port", "9097"]).no_watch
+    assert parse(["watch", "--site", "main", "--host", "0.0.0.0", "--port", "0"]).site == ["main"]
     assert parse(["receive", "--config", "receiver.yml"]).config == "receiver.yml"
     assert parse(["run", "check", "--site", "main", "--watch"]).watch
 
