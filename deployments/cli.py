@@ -45,6 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _pace(text: str) -> float:
+    pace = float(text)
+    if not 0.5 <= pace <= 60.0:
+        raise ValueError(text)
+    return pace
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harbor-ha",
@@ -78,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     watch.add_argument("--host", default="127.0.0.1", help="where /metrics listens")
     watch.add_argument("--port", type=int, default=METRICS_PORT, help="likewise; 0: no metrics")
     watch.add_argument(
-        "--pace", type=float, default=1.0, help="seconds between two lines of a node (default: 1)"
+        "--pace", type=_pace, default=1.0, help="seconds between two lines of a node, 0.5 to 60 (default: 1)"
     )
     watch.add_argument("--with-input", action="store_true", help="end when the standard input does")
     watch.set_defaults(command=_watch)

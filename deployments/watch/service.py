@@ -7,13 +7,32 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from blocks import load_site
+from blocks import HarborSite, load_site
+from blocks.problems import SiteUnknown
 from blocks.store import copy_path
 from deployments.watch.metrics import serve_metrics
 from deployments.watch.watcher import Watcher, watched
 from tasks.observation.beacon import BEAT_S
 
 logger = logging.getLogger("harbor_ha.watch")
+
+
+def saved(names: Sequence[str]) -> list[HarborSite]:
+    """Load sites; one that is gone does not take the watch of the others along.
+
+    Raises:
+        SiteUnknown: none of them was saved.
+    """
+    found, unknown = [], []
+    for name in names:
+        try:
+            found.append(load_site(name))
+        except SiteUnknown as error:
+            unknown.append(error)
+            logger.critical("site %s is not watched: %s", name, error)
+    if unknown and not found:
+        raise unknown[0]
+    return found
 
 
 def end_when_applied(watcher: Watcher, names: Sequence[str], every_s: float = 15.0) -> None:
@@ -60,9 +79,9 @@ def watch_sites(
         with_input: end with the standard input as well.
 
     Raises:
-        SiteUnknown: a site was never saved.
+        SiteUnknown: none of the sites was ever saved.
     """
-    watcher = Watcher([watched(load_site(name), beat_s) for name in names])
+    watcher = Watcher([watched(site, beat_s) for site in saved(names)])
     end_when_applied(watcher, names)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: watcher.stop())

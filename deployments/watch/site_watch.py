@@ -132,8 +132,8 @@ class SiteWatch:
             log("site %s: %s: %s", self.site.name, decision.kind, "; ".join(decision.reasons))
         self.decision = decision
         if order is not None and not self._calling and self._outcome is None:
-            self._calling = True
-            self.spawn(lambda: self._call(order, now))
+            self._calling, primary = True, self.memory.primary
+            self.spawn(lambda: self._call(order, primary, now))
         if decision.kind is Watch.CALM:
             self._keep_position(beats, now)
 
@@ -163,7 +163,7 @@ class SiteWatch:
         if outcome is not None and outcome[0] == self.memory.primary:
             self.memory = self.memory.called(outcome[1], taken=outcome[2])
 
-    def _call(self, order: Order, now: Moment) -> None:
+    def _call(self, order: Order, primary: str | None, now: Moment) -> None:
         name, taken = self.site.name, False
         self.counts.calls += 1
         try:
@@ -183,7 +183,7 @@ class SiteWatch:
             self._failed(order, type(error).__name__)
         finally:
             # Noted by the loop: what two threads write to is lost by one of them.
-            self._outcome = (self.memory.primary, now, taken)
+            self._outcome = (primary, now, taken)
             self._calling = False
 
     def _failed(self, order: Order, why: str) -> None:
@@ -192,10 +192,7 @@ class SiteWatch:
         self.no_prefect(self.site.name, order, why)
 
     def _keep_position(self, beats: Mapping[str, Beat], now: Moment) -> None:
-        """Have the primary's position kept on all nodes: it bounds what a failover can lose.
-
-        Not while somebody works on the site: what a failover goes by is its own look then.
-        """
+        """Have the primary's position kept on all nodes: it bounds what a failover can lose."""
         own = beats.get(self.memory.primary or "")
         if own is None or own.position is None or own.timeline != self.memory.timeline:
             return

@@ -3,11 +3,11 @@
 import heapq
 import itertools
 import logging
+import queue
 import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from blocks import HarborSite
@@ -68,7 +68,10 @@ class Watcher:
         self.looked_at = time.monotonic()
         self.worst_late_s = 0.0
         self._rounds = rounds
-        self._pool = ThreadPoolExecutor(ROUNDS_AT_ONCE, thread_name_prefix="round")
+        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        for number in range(ROUNDS_AT_ONCE if rounds else 0):
+            # No pool: Python waits for its threads at the end, and nobody would watch meanwhile.
+            threading.Thread(target=self._do_work, daemon=True, name=f"round {number}").start()
 
     def run(self) -> None:
         """Look until `stop` is called."""
@@ -81,16 +84,16 @@ class Watcher:
             for listener in item.watch.listeners.values():
                 listener.start()
         order = itertools.count()
-        queue = [
+        turns = [
             (begun + item.watch.pace_s * number / max(1, len(self.sites)), next(order), item)
             for number, item in enumerate(self.sites)
         ]
-        heapq.heapify(queue)
-        while queue and not self.ended.is_set():
-            due, _, item = queue[0]
+        heapq.heapify(turns)
+        while turns and not self.ended.is_set():
+            due, _, item = turns[0]
             if self.ended.wait(max(0.0, due - time.monotonic())):
                 break
-            heapq.heapreplace(queue, (self._look(item, due), next(order), item))
+            heapq.heapreplace(turns, (self._look(item, due), next(order), item))
         self._end()
 
     def stop(self) -> None:
@@ -115,10 +118,14 @@ class Watcher:
             return
         if now >= item.round_due and not item.watch.troubled:
             item.round_due, item.busy = now + ROUND_S, True
-            self._pool.submit(self._take_round, item)
+            self._work.put(lambda: self._take_round(item))
         elif now >= item.backups_due:
             item.backups_due, item.busy = now + BACKUPS_S, True
-            self._pool.submit(self._beside, item, lambda: self._take_backups(item))
+            self._work.put(lambda: self._beside(item, lambda: self._take_backups(item)))
+
+    def _do_work(self) -> None:
+        while not self.ended.is_set():
+            self._work.get()()
 
     def _take_round(self, item: Watched) -> None:
         def work() -> None:
@@ -149,4 +156,3 @@ class Watcher:
         for item in self.sites:
             for listener in item.watch.listeners.values():
                 listener.stop()
-        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -255,14 +255,21 @@ def stood_still(before: Moment, now: Moment, pace_s: float) -> str:
 
 
 def follow(memory: Memory, beats: Sequence[Beat], now: Moment, beat_s: float = 1.0) -> Memory:
-    """Note who is the primary, and when it was last well.
+    """Note who is the primary, when it was last well, and from when on silence counts.
 
-    The highest timeline wins: a node that was away says what it knew.
+    The highest timeline wins: a node that was away says what it knew. But one that says itself that it is a standby
+    is no primary beside the only one that claims to be: a site that was set up anew begins at timeline 1 again.
     """
+    fresh = _fresh(beats, now, beat_s)
+    if not fresh:
+        # Most likely our own network was away, and its return shows one node before the other.
+        memory = memory.void(now)
     claims = [(beat.timeline or 0, 1, beat.node) for beat in beats if _claims(beat, now, beat_s)]
     best = max(claims + _accepted(beats), default=None)
     if best is not None and (memory.primary is None or best[0] > memory.timeline):
         memory = Memory(primary=best[2], timeline=best[0], void_at=now.monotonic)
+    elif len(claims) == 1 and any(beat.node == memory.primary and beat.in_recovery for beat in fresh):
+        memory = Memory(primary=claims[0][2], timeline=claims[0][0], void_at=now.monotonic)
     good = [beat.good_at for beat in beats if beat.node == memory.primary and beat.in_recovery is False]
     return replace(memory, good_at=max([memory.good_at, *good]))
 
@@ -309,7 +316,7 @@ def watch_view(
 ) -> WatchView:
     """Condense what is heard; see `decide`."""
     at, (suspect_s, speaks_s) = now.monotonic, limits(beat_s)
-    fresh = [beat for beat in beats if at - beat.written_at <= speaks_s]
+    fresh = _fresh(beats, now, beat_s)
     own = next((beat for beat in beats if beat.node == memory.primary), None)
     claims = sorted(beat.node for beat in fresh if _claims(beat, now, beat_s))
     heard = [b.heard_at for b in fresh if b.node != memory.primary and b.heard_at is not None]
@@ -322,7 +329,7 @@ def watch_view(
         claims=len(claims),
         answers=at - memory.good_at <= suspect_s,
         reached=len(fresh),
-        speaks=own is not None and own in fresh,
+        speaks=own is not None and own in fresh and _has_asked(own, at, speaks_s),
         heard=any(_heard(at - moment, moment - since, patience_s) for moment in heard),
         trouble_s=round(at - since, 3),
         silent_s=round(at - memory.good_at, 3),
@@ -337,6 +344,18 @@ def watch_view(
         suspect_s=suspect_s,
         speaks_s=speaks_s,
     )
+
+
+def _fresh(beats: Sequence[Beat], now: Moment, beat_s: float) -> list[Beat]:
+    return [beat for beat in beats if now.monotonic - beat.written_at <= limits(beat_s)[1]]
+
+
+def _has_asked(beat: Beat, at: float, speaks_s: float) -> bool:
+    """Whether a beacon had the time to ask its server: of a session that has just begun it says nothing against it.
+
+    A path that is whole again was taken for a server that does not answer on a machine that lives.
+    """
+    return beat.answered_at is not None or at - beat.session_at > speaks_s
 
 
 def _heard(age_s: float, after_s: float, patience_s: float) -> bool:

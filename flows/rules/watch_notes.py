@@ -1,5 +1,6 @@
 """What the state files that nodes tell of say to a watcher: paused, in progress, cooling down, left unfinished."""
 
+import math
 from collections.abc import Iterable
 
 from tasks.clock import Moment
@@ -8,16 +9,31 @@ from tasks.operation.files import LOCK, OPERATION, PAUSED
 from tasks.operation.holder import describe, known_dead
 from tasks.operation.record import Lock, OperationRecord, RecordDamaged, lock_from, record_from
 
+_ON_NAS = f"shared_{PAUSED}"
+# A node that is heard tells its notes again each second.
+_SETTLED_S = 5.0
+
 
 def pause_in(beats: Iterable[Beat]) -> str:
-    """Return why the site is paused, as any node said last; the one that knows may be the one that is silent."""
-    for beat in beats:
-        for name in (PAUSED, f"shared_{PAUSED}"):
-            note = beat.notes.get(name)
+    """Return why the site is paused, as any node said last; the one that knows may be the one that is silent.
+
+    What one said that is silent since is over when another has read on the NAS, later, that there is no pause: it was
+    ended while that node was off.
+    """
+    every = list(beats)
+    over_at = max((beat.shared_at or -math.inf for beat in every if _not_on_nas(beat)), default=-math.inf)
+    for beat in every:
+        local = beat.notes.get(PAUSED) if beat.written_at + _SETTLED_S >= over_at else None
+        shared = beat.notes.get(_ON_NAS) if (beat.shared_at or math.inf) >= over_at else None
+        for note in (local, shared):
             if note is not None:
                 reason = note.get("reason") if isinstance(note, dict) else None
                 return str(reason or "the pause cannot be read")
     return ""
+
+
+def _not_on_nas(beat: Beat) -> bool:
+    return _ON_NAS in beat.notes and beat.notes[_ON_NAS] is None
 
 
 def busy_with(fresh: Iterable[Beat], now: Moment) -> str:

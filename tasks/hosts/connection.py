@@ -200,17 +200,20 @@ class Host:
 
     @contextlib.contextmanager
     def stream(
-        self, argv: Sequence[str], *, user: str | None = None, timeout: float
+        self, argv: Sequence[str], *, user: str | None = None, timeout: float, marked: bool = True
     ) -> Iterator[RemoteProcess]:
         """Run a command whose input or output does not fit into memory.
 
         Leaving the context early closes the channel, which ends the command at its next write.
+
+        Args:
+            marked: another flow waits for its end when it finds it running; not for what only looks.
         """
         deadline = time.monotonic() + timeout
         with self._connection.channel(timeout) as channel:
             channel.settimeout(timeout)
             frame = Frame.draw()
-            _begin(channel, self._command(argv, timeout, user, frame), self.name)
+            _begin(channel, self._command(argv, timeout, user, frame, marked=marked), self.name)
             process = RemoteProcess(channel, argv, self.name, deadline, frame)
             self.noise = process.noise
             yield process
@@ -261,9 +264,11 @@ class Host:
         """Close the connection; it is opened again when the host is next used."""
         self._connection.close()
 
-    def _command(self, argv: Sequence[str], timeout: float, user: str | None, frame: Frame) -> str:
+    def _command(
+        self, argv: Sequence[str], timeout: float, user: str | None, frame: Frame, *, marked: bool = True
+    ) -> str:
         limit = ["timeout", "--kill-after=5", f"{timeout:.1f}", *argv]
-        command = ["env", "LC_ALL=C", f"PATH={_PATH}", mark(), *limit]
+        command = ["env", "LC_ALL=C", f"PATH={_PATH}", *([mark()] if marked else []), *limit]
         login = self._connection.target.user
         if user is None and login != "root":
             command = ["sudo", "-n", "--", *command]

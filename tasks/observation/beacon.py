@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from blocks import HarborSite
-from tasks.errors import HarborHaError
+from tasks.errors import HarborHaError, HostKeyChanged, LoginRefused
 from tasks.guard.on_node.guard_note import heartbeat_path
 from tasks.hosts.connection import connect
 from tasks.node_program import node_program
@@ -38,8 +38,24 @@ BEAT_S = 1.0
 DEAF_BEATS = 3
 # A node that is busy starts a program slowly; hung up meanwhile, it would never be heard.
 FIRST_LINE_S = 10.0
-# Between two attempts to open a session.
-PAUSE_S = 1.0
+# For the login and the way to the first byte, a second attempt included; nothing else ends that wait.
+OPENING_S = 25.0
+# Between two attempts to open a session: at once after a sound one, then twice as long each time.
+PAUSE_S = 0.5
+MAX_PAUSE_S = 8.0
+# What nobody mends within seconds. Each knock is a line in the node's log of logins, and there are programs that ban
+# for it: the failover would be kept out as well.
+REFUSED_PAUSE_S = 60.0
+
+
+def pause_s(failures: int, *, refused: bool = False) -> float:
+    """Return the seconds to wait for before the next session.
+
+    Args:
+        failures: how many sessions in a row have ended without a line.
+        refused: the last one because of the key or the user.
+    """
+    return REFUSED_PAUSE_S if refused else min(MAX_PAUSE_S, PAUSE_S * 2.0**failures)
 
 
 class Stream(Protocol):
@@ -108,7 +124,7 @@ class Listener:
         self._wanted: dict[str, str] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._opened_at = float("inf")
+        self._late_at = float("inf")
         self._ear = Ear(node)
         self._deaf_s = DEAF_BEATS * float(request.get("beat_s", BEAT_S))
         self._thread = threading.Thread(target=self._run, daemon=True, name=f"beacon {node}")
@@ -132,31 +148,34 @@ class Listener:
 
         A machine without power closes nothing: its session would stay open for a quarter of an hour.
         """
-        limit = max(self.came_at + self._deaf_s, self._opened_at + FIRST_LINE_S)
-        if now <= limit or self._ended.is_set():
+        if now <= max(self.came_at + self._deaf_s, self._late_at) or self._ended.is_set():
             return False
-        self._opened_at = float("inf")
+        self._late_at = float("inf")
         self.error = "nothing comes from it"
         # Closing takes a lock that a connection attempt may hold.
         threading.Thread(target=self._hang_up, daemon=True).start()
         return True
 
     def _run(self) -> None:
+        failures = 0
         while not self._ended.is_set():
+            lines, refused = self.lines, False
+            self._late_at = time.monotonic() + OPENING_S
             try:
                 # Not all sessions of a hundred sites end in the same second.
                 with self._open(SESSION_S * random.uniform(0.8, 1.0)) as stream:
-                    self._opened_at = time.monotonic()
+                    self._late_at = time.monotonic() + FIRST_LINE_S
                     self._listen(stream)
                 self.error = self.error or "the session has ended"
             except HarborHaError as error:
-                self.error = str(error)
+                self.error, refused = str(error), isinstance(error, LoginRefused | HostKeyChanged)
             except Exception as error:
                 # Of what is not ours only the name: its text is not known.
                 self.error = type(error).__name__
             finally:
-                self._opened_at = float("inf")
-            self._ended.wait(PAUSE_S * random.uniform(0.5, 1.0))
+                self._late_at = float("inf")
+            failures = failures + 1 if self.lines == lines else 0
+            self._ended.wait(pause_s(failures, refused=refused) * random.uniform(0.8, 1.2))
 
     def _listen(self, stream: Stream) -> None:
         self._say(stream, self._request)
@@ -200,6 +219,7 @@ def listener_of(site: HarborSite, node_name: str, beat_s: float = BEAT_S) -> Lis
     host = connect(site.node(node_name))
 
     def open_stream(limit_s: float) -> AbstractContextManager[Stream]:
-        return host.stream(["python3", "-u", "-c", BEACON], timeout=limit_s)
+        # Unmarked: bootstrap would wait for its end, which comes with the watcher's.
+        return host.stream(["python3", "-u", "-c", BEACON], timeout=limit_s, marked=False)
 
     return Listener(node_name, beacon_request(site, node_name, beat_s), open_stream, host.close)

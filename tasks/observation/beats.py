@@ -49,6 +49,8 @@ class Beat:
         receiver: the status of a standby's receiver, empty when it has none.
         heard_at: when a standby last heard its primary.
         senders: the standbys of a primary.
+        session_at: when the first line of this session was written.
+        shared_at: when it read last what is on the NAS; None: not in this session.
         guard_age_s: seconds since its guard said that it runs; None when it did not.
         notes: the state files of the node, as it told them last.
         kept: what became of notes that it was to keep, by name: `kept`, `older` (what is there is newer), or why not.
@@ -71,6 +73,8 @@ class Beat:
     heard_at: float | None = None
     senders: tuple[SenderBeat, ...] = ()
     guard_age_s: float | None = None
+    session_at: float = -math.inf
+    shared_at: float | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     kept: Mapping[str, str] = field(default_factory=dict)
 
@@ -117,6 +121,7 @@ class Ear:
         self._way: float | None = None
         self._boot = ""
         self._read_at = 0.0
+        self._begun_at: float | None = None
 
     def read(self, told: Any, now: float) -> Beat:
         """Read a line.
@@ -136,8 +141,11 @@ class Ear:
     def _read(self, told: Any, now: float) -> Beat:
         up, boot = float(told["up"]), str(told["boot"])
         written = self._written(up, boot, now)
+        self._begun_at = written if self._begun_at is None else self._begun_at
         if "notes" in told:
-            self.notes = dict(told["notes"])
+            # What the NAS said stands until it is read again: it may hang.
+            of_nas = {name: note for name, note in self.notes.items() if name == "shared_paused"}
+            self.notes = {**of_nas, **told["notes"]}
         sql: dict[str, Any] = told["sql"] or {}
         answered = _ago(written, told["sql_age"])
         receiver: dict[str, Any] = sql.get("receiver") or {}
@@ -159,6 +167,8 @@ class Ear:
             heard_at=None if answered is None else _ago(answered, receiver.get("age_s")),
             senders=tuple(map(_sender, sql.get("senders") or ())),
             guard_age_s=_number(told.get("guard_age")),
+            session_at=self._begun_at,
+            shared_at=_ago(written, told.get("shared_age")),
             notes=self.notes,
             kept={str(name): str(word) for name, word in (told.get("kept") or {}).items()},
         )

@@ -81,7 +81,7 @@ class LocalHost:
 
     @contextmanager
     def stream(
-        self, argv: Sequence[str], *, user: str | None = None, timeout: float
+        self, argv: Sequence[str], *, user: str | None = None, timeout: float, marked: bool = True
     ) -> Iterator[LocalProcess]:
         pipe = subprocess.PIPE
         process = subprocess.Popen(

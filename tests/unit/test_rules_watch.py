@@ -134,6 +134,36 @@ def test_who_hears_nobody_at_all_does_not_call() -> None:
     assert seen(now, silent(), down(T))[0].kind is Watch.BLIND
 
 
+def test_what_was_not_seen_while_no_node_was_heard_is_no_trouble_of_the_primary() -> None:
+    # The orchestrator's own network was away. The standby was heard again a second before the primary.
+    known = follow(known_at_t(), [silent(), down(T)], later(20))
+    back = later(20.5)
+    assert seen(back, silent(), down(back), memory=known)[0].kind is Watch.VOID
+    gone = later(24)
+    assert seen(gone, silent(), down(gone), memory=known)[0].kind is Watch.CALL
+
+
+def test_a_beacon_that_has_just_begun_says_nothing_against_its_server() -> None:
+    now = later(10)
+    nothing_yet = {"answered_at": None, "open_at": None, "in_recovery": None, "timeline": None, "lsn": None}
+    new = up(now, **nothing_yet, session_at=now.monotonic - 0.2)
+    assert seen(now, new, down(now, heard_at=now.monotonic - 0.5))[0].kind is Watch.HEARD
+    assert seen(now, new, down(now))[0].kind is Watch.CALL
+    old = replace(new, session_at=now.monotonic - 4)
+    assert seen(now, old, down(now, heard_at=now.monotonic - 0.5))[0].kind is Watch.CALL
+
+
+def test_a_primary_that_says_itself_that_it_is_a_standby_is_none_beside_the_one_that_is() -> None:
+    # The site was set up anew: its timeline began at 1 again, and a failover was called for each minute.
+    now = later(10)
+    beats = [up(now, in_recovery=True, timeline=1), up(now, "node-b", timeline=1)]
+    decision, order = seen(now, *beats)
+    assert (decision.kind, order) == (Watch.CALM, None)
+    assert "node-b" in decision.reasons[0]
+    alone = [up(now, in_recovery=True, timeline=1), down(now)]
+    assert seen(now, *alone)[0].kind is Watch.CALL
+
+
 def test_what_was_seen_before_this_process_stood_still_is_void() -> None:
     stalled = known_at_t().void(later(20))
     for after, kind in ((20.5, Watch.VOID), (22.9, Watch.VOID), (23.1, Watch.CALL)):
@@ -185,6 +215,21 @@ def test_a_pause_holds_it_back_though_the_node_that_told_of_it_is_gone(where: st
     assert "kernel" in decision.reasons[0]
     damaged = replace(down(now), notes={"paused": {"damaged": True}})
     assert seen(now, silent(), damaged)[0].kind is Watch.HELD
+
+
+def test_a_pause_that_was_ended_while_a_node_was_off_is_over() -> None:
+    now, note = later(60), {"reason": "kernel", "since": T.wall, "by": "ann"}
+    off = replace(silent(), notes={"paused": note, "shared_paused": note}, shared_at=T.monotonic)
+    told = down(now, notes={"shared_paused": None}, shared_at=now.monotonic - 9)
+    assert seen(now, off, told)[0].kind is Watch.CALL
+    # The NAS was read before the pause was told of.
+    early = replace(told, shared_at=T.monotonic - 1)
+    assert seen(now, off, early)[0].kind is Watch.HELD
+    # Who is heard holds it, whatever the NAS says.
+    assert (
+        seen(now, silent(), replace(told, notes={"paused": note, "shared_paused": None}))[0].kind
+        is Watch.HELD
+    )
 
 
 def test_who_works_on_the_site_holds_it_back_until_the_lock_is_over() -> None:

@@ -1,16 +1,22 @@
 """The watcher: what it does with what it hears, and that nothing keeps it from the other sites."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from blocks import HarborSite
+from blocks.problems import SiteUnknown
+from deployments import cli
 from deployments.attempts import AlertRefused, PrefectTrouble
+from deployments.watch import service
 from deployments.watch.watcher import Watcher
-from flows.rules.watch import Watch
+from flows.rules.watch import Order, Watch
 from tasks.clock import Moment
 from tasks.observation.beats import Beat
 from tasks.operation.record import last_primary_from
@@ -87,6 +93,20 @@ def test_the_new_primary_is_called_for_in_its_turn(site: HarborSite) -> None:
     assert [order.expected_primary for _, order in scene.calls] == ["node-a", "node-b"]
 
 
+def test_a_call_that_took_long_is_not_put_down_to_the_new_primary(site: HarborSite) -> None:
+    scene = Scene(site)
+
+    def start(name: str, order: Order) -> str:
+        scene.watch.memory = replace(scene.watch.memory, primary="node-b")
+        return scene.start(name, order)
+
+    scene.watch.start = start
+    scene.live(T, 5, well)
+    scene.live(later(5.5), 4, powerless)
+    # For the new one, nothing was called yet.
+    assert [order.expected_primary for _, order in scene.calls] == ["node-a", "node-b"]
+
+
 def test_a_loop_that_stood_still_begins_to_count_anew(site: HarborSite) -> None:
     scene = Scene(site)
     scene.live(T, 5, well)
@@ -140,6 +160,54 @@ def test_a_site_whose_calls_hang_delays_no_other(tmp_path: Path) -> None:
         watcher.stop()
         release.set()
         thread.join(10)
+
+
+# A thorough look hangs for a minute when the watcher is told to stop.
+STOPPED_IN_A_ROUND = """
+import sys, threading, time
+from pathlib import Path
+from deployments.watch import watcher
+from tests.unit.harbor_site import make_site
+from tests.unit.watched_site import Scene
+begun = threading.Event()
+watcher.take_round = lambda *_: (begun.set(), time.sleep(60))
+made = watcher.Watcher([Scene(make_site(Path(sys.argv[1]))).item])
+made._look_thoroughly(made.sites[0], float("inf"))
+assert begun.wait(10)
+made.stop()
+made.run()
+"""
+
+
+def test_a_watcher_that_is_told_to_stop_waits_for_no_look(tmp_path: Path) -> None:
+    # It begins anew after `apply`: until the look had ended nobody watched.
+    begun = time.monotonic()
+    argv = [sys.executable, "-c", STOPPED_IN_A_ROUND, str(tmp_path)]
+    assert subprocess.run(argv, cwd=Path(__file__).parents[2], timeout=90).returncode == 0
+    assert time.monotonic() - begun < 45
+
+
+def test_a_site_that_is_gone_takes_the_watch_of_the_others_along_with_it_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_site(tmp_path)
+
+    def load(name: str) -> HarborSite:
+        if name != made.name:
+            raise SiteUnknown(name)
+        return made
+
+    monkeypatch.setattr(service, "load_site", load)
+    assert service.saved(["gone", made.name]) == [made]
+    with pytest.raises(SiteUnknown):
+        service.saved(["gone"])
+
+
+@pytest.mark.parametrize("pace", ["0", "-1", "nan", "600", "x"])
+def test_a_pace_that_is_none_is_refused(pace: str) -> None:
+    with pytest.raises(SystemExit) as refused:
+        cli.main(["watch", "--site", "main", "--pace", pace])
+    assert refused.value.code == cli.USAGE
 
 
 def in_thread(work: object) -> None:

@@ -23,9 +23,14 @@ class Question:
         self.error: Optional[Exception] = None
         self._thread: Optional[threading.Thread] = None
 
+    @property
+    def hangs(self) -> bool:
+        """Whether the last question has not ended yet."""
+        return self._thread is not None and self._thread.is_alive()
+
     def put(self, wait_s: float) -> None:
         """Ask, unless the last question still hangs; wait so long for an answer and no longer."""
-        if self._thread is None or not self._thread.is_alive():
+        if not self.hangs:
             self._thread = threading.Thread(target=self._run, args=(time.monotonic(),), daemon=True)
             self._thread.start()
         self.wait(wait_s)

@@ -64,10 +64,12 @@ class Beacon:
             self.notes.put(0)
         if self.want.get("shared_paused") and self.is_due("shared", SHARED_S):
             self.shared.put(0)
-        if self.is_due("sql", self.want["beat_s"] / ASKS_A_BEAT):
-            self.talk.give_up_what_is_stuck()
-            self.sql.put(0)
-            self.door.put(0)
+        self.talk.give_up_what_is_stuck()
+        for name, question in (("sql", self.sql), ("door", self.door)):
+            # One that has hung is asked again the moment that it answers: what stood still for two seconds is well
+            # again at once, and not after another half second.
+            if not question.hangs and self.is_due(name, self.want["beat_s"] / ASKS_A_BEAT):
+                question.put(0)
         if self.door.answer == OPEN:
             self.door_open_at = self.door.asked_at
 
@@ -89,11 +91,14 @@ class Beacon:
         told["door"] = self.door.answer
         told["door_age"] = None if self.door_open_at is None else now - self.door_open_at
         told["guard_age"] = guard_age(notes, up)
+        told["shared_age"] = None if self.shared.asked_at < 0 else now - self.shared.asked_at
         if self.kept:
             told["kept"], self.kept = self.kept, {}
-        whole = dict(notes, shared_paused=self.shared.answer) if self.shared.answer else notes
+        whole = dict(notes) if self.shared.asked_at < 0 else dict(notes, shared_paused=self.shared.answer)
         seen = dict(whole, guard=dict(whole.get("guard") or {}, uptime=None))
-        if seen != self.told_notes or now - self.told_at > RETELL_S:
+        # What was not read yet is not gone: the first line of a session ended pauses and locks.
+        known = self.notes.answer is not None
+        if known and (seen != self.told_notes or now - self.told_at > RETELL_S):
             self.told_notes, self.told_at, told["notes"] = seen, now, seen
         return told
 

@@ -1,6 +1,8 @@
 """Part of the beacon: what our flows left on this node, and what the orchestrator asks to have kept here."""
 
 import json
+import os
+import time
 from typing import Any, Dict, Optional
 
 from tasks.on_node.authority import Busy, state_lock
@@ -31,16 +33,22 @@ def notes_of(want: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def shared_pause(want: Dict[str, Any]) -> Optional[Dict[str, Any]]:
-    """Read the NAS's copy of the pause. May hang with the NAS: ask in a `Question`."""
-    return note_in(want["shared_paused"]) if want.get("shared_paused") else None
+    """Read the NAS's copy of the pause. May hang with the NAS: ask in a `Question`.
+
+    Raises OSError where nothing of ours is: a NAS that is not mounted does not say that the pause is over.
+    """
+    os.stat(os.path.dirname(want["shared_paused"]))
+    return note_in(want["shared_paused"])
 
 
 def note_in(path: str) -> Optional[Dict[str, Any]]:
     """Read a small JSON object; None when there is none."""
     try:
+        if os.path.isfile(path) and os.path.getsize(path) > MAX_NOTE:
+            return {"damaged": True}
         text = text_of(path)
         value = None if text is None else json.loads(text)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {"damaged": True}
     return value if value is None or isinstance(value, dict) else {"damaged": True}
 
@@ -58,7 +66,7 @@ def keep(want: Dict[str, Any], name: str, text: str) -> str:
         with state_lock(want):
             path = "%s/%s.json" % (want["state_dir"], name)
             known = (note_in(path) or {}).get(field)
-            if isinstance(known, (int, float)) and known >= given and known - given < MAX_AHEAD_S:
+            if isinstance(known, (int, float)) and _newer(known, given):
                 return "older"
             write_durably(path, text)
     except Busy:
@@ -68,8 +76,20 @@ def keep(want: Dict[str, Any], name: str, text: str) -> str:
     return "kept"
 
 
-# A note of more than so far ahead is of a clock that went wrong, and would keep all later ones out.
-MAX_AHEAD_S = 3600.0
+def _newer(known: float, given: float) -> bool:
+    """Whether a note that is there is newer than another, and not of a clock that went wrong.
+
+    One of those would keep all later ones out, and the position that it holds would pass for the newest.
+    """
+    return given <= known < given + MAX_AHEAD_S and known <= time.time() + MAX_SKEW_S
+
+
+# A word is no later on its way: the session has ended by then.
+MAX_AHEAD_S = 120.0
+# Between the clocks of a node and an orchestrator that are both kept right.
+MAX_SKEW_S = 5.0
+# A line is read up to 64 KiB, and all notes of a node are in it; what our flows write is below 2.
+MAX_NOTE = 8 << 10
 
 
 def guard_age(notes: Dict[str, Any], up: float) -> Optional[float]:

@@ -15,7 +15,8 @@ from tasks.on_node.pg_disk import ENGLISH
 from tasks.on_node.pg_run import as_postgres
 
 OPEN, SHUT, MUTE = "open", "shut", "mute"
-# What every client may ask before it says who it is: "do you speak TLS?" One byte answers, and nothing is logged.
+# What every client may ask before it says who it is: "do you speak TLS?" One byte answers; nothing is logged, unless
+# log_connections is on, which it is not by default.
 _SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 DOOR_LIMIT_S = 1.0
 # A backend that hangs for so long is given up. Not sooner: each new session beside it is one of max_connections.
