@@ -145,7 +145,7 @@ class Scene:
         """The digests that Harbor acknowledged, with the wall time."""
         return {line["digest"]: line["ended"] for line in read_lines(self.pushes_log) if "digest" in line}
 
-    def first_push_after(self, moment: float) -> float:
+    def first_push_after(self, moment: float, limit: float = 30.0) -> float:
         """Seconds from a moment to the end of the first push that began after it and succeeded."""
         good: list[float] = []
 
@@ -156,7 +156,7 @@ class Scene:
             good.extend(line["ended"] for line in lines)
             return bool(good)
 
-        wait_for(found, 30.0, "no push after it")
+        wait_for(found, limit, "no push after it")
         return min(good) - moment
 
     def write_gap(self) -> float:

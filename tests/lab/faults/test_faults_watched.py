@@ -1,0 +1,69 @@
+"""Nobody touches anything: the watcher calls for the failover, and only for one that is needed."""
+
+import time
+
+from tests.lab.faults.pace import best_of_two
+from tests.lab.faults.scene import Scene, under_load
+from tests.lab.faults.stage import Stage, wait_for
+from tests.lab.faults.unattended import Unattended
+
+# Seconds from the power cut to the first push that gets through, with nobody's help. The goal is 11; of this, 12 to
+# 15 s go by from the call to the flow's first line, where one core runs lab, load and orchestrator.
+UNTOUCHED_LIMIT_S = 35.0
+# From the power cut to the call: three seconds of trouble, counted from the primary's last answer, a look each half
+# second, and three questions to Prefect.
+CALLED_LIMIT_S = 6.0
+STANDSTILL_S = 2
+STANDSTILLS = 3
+
+
+def stand_still(scene: Scene, watcher: Unattended) -> None:
+    """Stop the primary, and whoever talks to it on its machine, for two seconds."""
+    scene.stage.shell(
+        scene.first_primary,
+        f"pkill -STOP -u postgres; sleep {STANDSTILL_S}; pkill -CONT -u postgres",
+        check=False,
+    )
+    writes = len(scene.acknowledged())
+    wait_for(lambda: len(scene.acknowledged()) > writes, 10.0, "it takes no writes any more")
+    wait_for(watcher.calm, 10.0, watcher.told)
+
+
+def test_a_power_cut_is_survived_with_nobodys_help_and_two_seconds_of_standstill_start_nothing(
+    stage: Stage,
+) -> None:
+    def attempt() -> float:
+        title, expected = (
+            "W1 power cut of the primary's host, watcher alone",
+            f"nothing by SIGSTOP for {STANDSTILL_S} s; called, promoted, ≤ {UNTOUCHED_LIMIT_S:.0f} s to a push",
+        )
+        with Scene(stage, title, expected, may_lose=True) as scene, Unattended(stage) as watcher:
+            for _ in range(STANDSTILLS):
+                stand_still(scene, watcher)
+            assert watcher.runs() == [], watcher.told()
+            assert watcher.metric("calls_total") == 0.0, watcher.told()
+            scene.unmoved()
+            old, new = scene.first_primary, scene.first_standby
+            cut = time.time()
+            stage.lab.stop(old)
+            seconds = scene.first_push_after(cut, 90.0)
+            split = watcher.split(cut, seconds)
+            scene.saw(", ".join(f"{name} {at:.1f}" for name, at in split.items()) + " s after the cut")
+            print(scene.observed[-1])
+            first = watcher.runs()[0]
+            assert {"watcher", f"watch-{stage.name}-{old}-{scene.first_timeline}"} <= set(first["tags"])
+            assert stage.site.failover.call_after_s - 1.0 < split["called"] < CALLED_LIMIT_S, watcher.told()
+            wait_for(lambda: watcher.runs()[0]["state_type"] == "COMPLETED", 120.0, "the run does not end")
+            scene.switched_to(new)
+            primary = f'node="{new}"'
+            wait_for(lambda: watcher.metric("primary", primary) == 1.0, 20.0, watcher.told)
+            stage.lab.start(old)
+            assert stage.facts(old).server is None, "the old primary started by itself"
+            scene.rejoin(old)
+            wait_for(watcher.calm, 60.0, watcher.told)
+            assert len(watcher.runs()) == 1, "it was called for again"
+            watcher.end()
+            wait_for(lambda: not watcher.beacons(), 30.0, lambda: f"it still runs on {watcher.beacons()}")
+        return seconds
+
+    best_of_two(UNTOUCHED_LIMIT_S, attempt, stage.shell, under_load(stage))
