@@ -47,7 +47,7 @@ def line_of(number: int, beat: int) -> bytes:
     sql.update(read_only=False, sync_names="", senders=[] if standby else [sender])
     sql["receiver"] = {"status": "streaming", "age_s": silence_of(number - 1)} if standby else None
     told = {"n": beat, "up": time.monotonic(), "boot": "boot", "sql": sql, "sql_age": 0.1, "ended": False}
-    told.update(door="open", door_age=0.1, guard_age=2.0)
+    told.update(door="open", sql_well_age=0.1, door_well_age=0.1, guard_age=2.0, shared_age=None)
     if beat % 20 == 1:
         told["notes"] = {"accepted": {"primary": "node-a", "timeline": 2}, "guard": {"self_fence_s": None}}
     return json.dumps(told, separators=(",", ":")).encode() + b"\n"

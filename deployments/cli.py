@@ -46,9 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _pace(text: str) -> float:
-    pace = float(text)
+    try:
+        pace = float(text)
+    except ValueError:
+        pace = 0.0
     if not 0.5 <= pace <= 60.0:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text} is not between 0.5 and 60 seconds")
     return pace
 
 

@@ -18,6 +18,8 @@ SETTINGS = {
     # A line for each task that it "finished in state Completed()", between the lines that say what it did.
     "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "harbor_ha,flows,tasks",
+    # Watcher and receiver run no flow: each of their lines was followed by a warning that it belongs to none.
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 """Settings of the runner and of the flows' processes; the environment's own values go first."""
 

@@ -13,7 +13,8 @@ from prometheus_client.registry import Collector
 
 from deployments.watch.watcher import Watched, Watcher
 from flows.rules.verdict import Verdict
-from flows.rules.watch import Watch, limits
+from flows.rules.watch import Watch
+from flows.rules.watch_lines import limits
 from flows.rules.watch_notes import latest, pause_in
 from tasks.balancer.states import Served
 from tasks.observation.beats import Beat

@@ -4,20 +4,24 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
 from flows.rules.policy import Policy
 from flows.rules.table import Decision, Rule, first_match
+from flows.rules.watch_lines import (
+    SPEAKS_S,
+    SUSPECT_S,
+    accepted_by,
+    claims,
+    fresh_of,
+    has_asked,
+    hears,
+    limits,
+    trouble_of,
+)
 from flows.rules.watch_notes import busy_with, cooling, pause_in, unfinished_in
 from tasks.clock import Moment
 from tasks.observation.beats import Beat
-from tasks.operation.files import ACCEPTED
-from tasks.postgres.facts import FRESH_MESSAGE_S
 
-# A beacon asks its server each half second and tells at once what has changed.
-SUSPECT_S = 1.8
-# A line a second; a second one may be on its way again after it was lost.
-SPEAKS_S = 2.5
 # While the trouble lasts and no primary was accepted.
 CALL_EVERY_S = 60.0
 # A call that Prefect did not take is made again after this.
@@ -26,13 +30,8 @@ AGAIN_S = 5.0
 LATE_S = 1.5
 # The wall clock may be slewed; what is more was set, or the machine slept.
 JUMP_S = 1.0
-_SURELY_AFTER_S = 2.0
-
-
-def limits(beat_s: float) -> tuple[float, float]:
-    """Return for how long an answer counts, and a line, where a line comes each so many seconds."""
-    slack = (beat_s - 1.0) * 2
-    return SUSPECT_S + slack, SPEAKS_S + slack
+# The newest line is a beat old at the most, and a moment on its way.
+_UNTOLD_BEATS = 1.5
 
 
 class Watch(StrEnum):
@@ -61,6 +60,7 @@ class WatchView:
     answers: bool
     reached: int
     speaks: bool
+    told: bool
     heard: bool
     trouble_s: float
     silent_s: float
@@ -135,8 +135,9 @@ WATCH_RULES: tuple[Rule[WatchView, Watch], ...] = (
     ),
     Rule(
         "heard by its standby",
-        "the primary's machine is silent, and a standby has heard the primary within the patience",
-        lambda v: not v.speaks and v.heard,
+        "the primary's machine is silent, or has told of no such trouble, and a standby has heard the primary within "
+        "the patience",
+        lambda v: v.heard and not (v.speaks and (v.told or v.trouble_s < v.patience_s)),
         Watch.HEARD,
         "{primary} is silent to us, and its standby hears it: only the path from here is cut.",
         "Repair the path from the orchestrator to the primary.",
@@ -260,16 +261,18 @@ def follow(memory: Memory, beats: Sequence[Beat], now: Moment, beat_s: float = 1
     The highest timeline wins: a node that was away says what it knew. But one that says itself that it is a standby
     is no primary beside the only one that claims to be: a site that was set up anew begins at timeline 1 again.
     """
-    fresh = _fresh(beats, now, beat_s)
+    fresh = fresh_of(beats, now, beat_s)
     if not fresh:
         # Most likely our own network was away, and its return shows one node before the other.
         memory = memory.void(now)
-    claims = [(beat.timeline or 0, 1, beat.node) for beat in beats if _claims(beat, now, beat_s)]
-    best = max(claims + _accepted(beats), default=None)
+    claimed = [(beat.timeline or 0, 1, beat.node) for beat in beats if claims(beat, now, beat_s)]
+    denied = {beat.node for beat in fresh if beat.in_recovery} if claimed else set()
+    accepted = [note for note in accepted_by(beats) if note[2] not in denied]
+    best = max(claimed + accepted, default=None)
     if best is not None and (memory.primary is None or best[0] > memory.timeline):
         memory = Memory(primary=best[2], timeline=best[0], void_at=now.monotonic)
-    elif len(claims) == 1 and any(beat.node == memory.primary and beat.in_recovery for beat in fresh):
-        memory = Memory(primary=claims[0][2], timeline=claims[0][0], void_at=now.monotonic)
+    elif len(claimed) == 1 and memory.primary in denied:
+        memory = Memory(primary=claimed[0][2], timeline=claimed[0][0], void_at=now.monotonic)
     good = [beat.good_at for beat in beats if beat.node == memory.primary and beat.in_recovery is False]
     return replace(memory, good_at=max([memory.good_at, *good]))
 
@@ -316,25 +319,27 @@ def watch_view(
 ) -> WatchView:
     """Condense what is heard; see `decide`."""
     at, (suspect_s, speaks_s) = now.monotonic, limits(beat_s)
-    fresh = _fresh(beats, now, beat_s)
+    fresh = fresh_of(beats, now, beat_s)
     own = next((beat for beat in beats if beat.node == memory.primary), None)
-    claims = sorted(beat.node for beat in fresh if _claims(beat, now, beat_s))
+    primaries = sorted(beat.node for beat in fresh if claims(beat, now, beat_s))
     heard = [b.heard_at for b in fresh if b.node != memory.primary and b.heard_at is not None]
-    record = unfinished_in(beats)
+    record = unfinished_in(beats) if fresh else None
     since = max(memory.good_at, memory.void_at)
     return WatchView(
         primary=memory.primary or "nobody",
         known=memory.primary is not None,
-        primaries=", ".join(claims),
-        claims=len(claims),
+        primaries=", ".join(primaries),
+        claims=len(primaries),
         answers=at - memory.good_at <= suspect_s,
         reached=len(fresh),
-        speaks=own is not None and own in fresh and _has_asked(own, at, speaks_s),
-        heard=any(_heard(at - moment, moment - since, patience_s) for moment in heard),
+        speaks=own is not None and own in fresh and has_asked(own, at, speaks_s),
+        # The line of a machine that stands still says no more than how old its last answer was.
+        told=own is not None and own.written_at - since >= patience_s - _UNTOLD_BEATS * beat_s,
+        heard=any(hears(at - moment, moment - since, patience_s) for moment in heard),
         trouble_s=round(at - since, 3),
         silent_s=round(at - memory.good_at, 3),
         patience_s=patience_s,
-        trouble=_trouble(memory.primary or "nobody", own, own in fresh, at),
+        trouble=trouble_of(memory.primary or "nobody", own, own in fresh, at),
         pause=pause_in(beats),
         busy=busy_with(fresh, now),
         cooling=cooling(beats, policy.cooldown_s, now),
@@ -344,51 +349,3 @@ def watch_view(
         suspect_s=suspect_s,
         speaks_s=speaks_s,
     )
-
-
-def _fresh(beats: Sequence[Beat], now: Moment, beat_s: float) -> list[Beat]:
-    return [beat for beat in beats if now.monotonic - beat.written_at <= limits(beat_s)[1]]
-
-
-def _has_asked(beat: Beat, at: float, speaks_s: float) -> bool:
-    """Whether a beacon had the time to ask its server: of a session that has just begun it says nothing against it.
-
-    A path that is whole again was taken for a server that does not answer on a machine that lives.
-    """
-    return beat.answered_at is not None or at - beat.session_at > speaks_s
-
-
-def _heard(age_s: float, after_s: float, patience_s: float) -> bool:
-    """Whether a primary that was heard so long ago, so long after it was last well, lives.
-
-    An idle one is heard each 5 s. Right after a power cut its last word is a moment younger than its last answer.
-    """
-    return age_s <= patience_s or (after_s > _SURELY_AFTER_S and age_s <= FRESH_MESSAGE_S)
-
-
-def _claims(beat: Beat, now: Moment, beat_s: float) -> bool:
-    recent = beat.answered_at is not None and now.monotonic - beat.answered_at <= limits(beat_s)[1]
-    # One that has just been shut down, in a switchover, is none beside its successor.
-    return recent and beat.in_recovery is False and not beat.ended
-
-
-def _accepted(beats: Sequence[Beat]) -> list[tuple[int, int, str]]:
-    found: list[tuple[int, int, str]] = []
-    for beat in beats:
-        note: Any = beat.notes.get(ACCEPTED)
-        if isinstance(note, dict) and isinstance(note.get("primary"), str):
-            timeline = note.get("timeline")
-            found.append((timeline if isinstance(timeline, int) else 0, 0, note["primary"]))
-    return found
-
-
-def _trouble(primary: str, own: Beat | None, speaks: bool, at: float) -> str:
-    if own is None or not speaks:
-        return f"nothing is heard from {primary}"
-    if own.in_recovery:
-        return f"PostgreSQL on {primary} is a standby"
-    answered = own.answered_at is not None and at - own.answered_at <= SUSPECT_S
-    if answered:
-        return f"PostgreSQL on {primary} lets nobody in; its machine lives"
-    state = "has ended its sessions" if own.ended else "does not answer"
-    return f"PostgreSQL on {primary} {state}; its machine lives"

@@ -39,7 +39,8 @@ class Beat:
         up_s: seconds since the node's boot.
         boot: which boot that is.
         answered_at: when the question was put to which the newest answer of its server is; None before the first.
-        open_at: when its server last let somebody in who knocked; None: not since the beacon began.
+        well_at: until when no question to its server was left open; None: as `answered_at`.
+        open_at: until when it let in who knocked; None: nobody since the beacon began.
         ended: its session has ended, and no new one has answered yet.
         in_recovery: a standby; None before the first answer.
         timeline: of a primary; of a standby that receives.
@@ -61,6 +62,7 @@ class Beat:
     up_s: float = 0.0
     boot: str = ""
     answered_at: float | None = None
+    well_at: float | None = None
     open_at: float | None = None
     ended: bool = False
     in_recovery: bool | None = None
@@ -81,7 +83,7 @@ class Beat:
     @property
     def good_at(self) -> float:
         """When its server last answered whoever is in, and let in who was not; minus infinity before that."""
-        known = (self.answered_at, self.open_at)
+        known = (self.answered_at if self.well_at is None else self.well_at, self.open_at)
         return min(-math.inf if at is None else at for at in known)
 
     @property
@@ -155,7 +157,8 @@ class Ear:
             up_s=up,
             boot=boot,
             answered_at=answered,
-            open_at=_ago(written, told["door_age"]),
+            well_at=_ago(written, told["sql_well_age"]),
+            open_at=_ago(written, told["door_well_age"]),
             ended=bool(told["ended"]),
             in_recovery=None if not sql else bool(sql["in_recovery"]),
             timeline=_whole(sql.get("timeline")),

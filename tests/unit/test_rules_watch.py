@@ -124,6 +124,17 @@ def test_a_primary_that_its_standby_hears_is_only_out_of_our_sight() -> None:
     assert seen(idle, silent(), down(idle, heard_at=later(4.5).monotonic))[0].kind is Watch.HEARD
 
 
+def test_a_machine_that_stands_still_for_two_seconds_under_load_is_no_trouble() -> None:
+    # Its last line was written a moment before, with an answer of half a second: three seconds were over after two.
+    last, still = later(10), up(later(10), answered_at=later(9.2).monotonic, open_at=later(9.2).monotonic)
+    for after in (1.0, 1.9, 2.3, 2.6, 2.9):
+        now = later(10 + after)
+        heard = down(now, heard_at=last.monotonic)
+        assert seen(now, still, heard, memory=known_at_t())[1] is None, after
+    gone = later(13.1)
+    assert seen(gone, still, down(gone, heard_at=last.monotonic))[0].kind is Watch.CALL
+
+
 def test_what_a_standby_hears_says_nothing_for_a_server_that_lets_nobody_in() -> None:
     now = later(5)
     assert seen(now, hung(now), down(now, heard_at=now.monotonic))[0].kind is Watch.CALL
@@ -160,6 +171,10 @@ def test_a_primary_that_says_itself_that_it_is_a_standby_is_none_beside_the_one_
     decision, order = seen(now, *beats)
     assert (decision.kind, order) == (Watch.CALM, None)
     assert "node-b" in decision.reasons[0]
+    # A note that was left of the old set-up does not bring it back at each second look.
+    left = {"accepted": {"primary": "node-a", "timeline": 2}}
+    known = follow(known_at_t(), beats, now)
+    assert follow(known, [beats[0], replace(beats[1], notes=left)], now).primary == "node-b"
     alone = [up(now, in_recovery=True, timeline=1), down(now)]
     assert seen(now, *alone)[0].kind is Watch.CALL
 
@@ -298,6 +313,8 @@ def test_an_operation_that_was_killed_after_promoting_goes_on() -> None:
     assert decision.kind is Watch.CALL
     assert order is not None
     assert (order.expected_primary, order.outage) == ("node-a", "op-1")
+    # Whose lock has been renewed meanwhile is not known by who hears nobody.
+    assert seen(later(120), *beats)[0].kind is Watch.BLIND
     lock = Lock("op-1", "other:7", now.wall - 5, now.wall + 30)
     beats[1] = replace(beats[1], notes={"operation": left, "lock": asdict(lock)})
     assert seen(now, *beats)[0].kind is Watch.HELD

@@ -225,13 +225,18 @@ def test_the_process_tells_its_metrics_and_ends_with_its_input(
     write_copy(site)
     port = free_port()
     argv = [sys.executable, "-m", "deployments.cli", "watch", "--with-input", "--site", site.name]
-    process = subprocess.Popen([*argv, "--port", str(port)], stdin=subprocess.PIPE, cwd=ROOT)
+    log = tmp_path / "log"
+    with log.open("w") as said:
+        process = subprocess.Popen([*argv, "--port", str(port)], stdin=subprocess.PIPE, stderr=said, cwd=ROOT)
     try:
         until(lambda: "harbor_ha_node_heard" in metrics(port), lambda: process.poll(), 60)
         assert f'harbor_ha_watch{{site="{site.name}",state="UNKNOWN"}} 1.0' in metrics(port)
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait(30) == 0
+        assert "watching" in log.read_text()
+        # After each line of its log: it runs no flow.
+        assert "without a flow run id" not in log.read_text()
     finally:
         process.kill()
         process.wait(10)

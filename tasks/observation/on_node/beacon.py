@@ -12,11 +12,11 @@ import signal
 import sys
 import threading
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Dict
 
 from tasks.guard.on_node.guard_question import Question
 from tasks.observation.on_node.beacon_notes import guard_age, keep, notes_of, shared_pause
-from tasks.observation.on_node.beacon_talk import OPEN, Talk, knock
+from tasks.observation.on_node.beacon_talk import MUTE, SHUT, Talk, knock
 from tasks.on_node.authority import boot_id, uptime
 
 # Its server is asked twice for each line.
@@ -29,6 +29,7 @@ SHARED_S = 15.0
 LATE_S = 1.2
 # Unchanged notes are told again so often: the line may be the first that somebody reads.
 RETELL_S = 20.0
+NEVER = float("-inf")
 
 
 class Beacon:
@@ -44,7 +45,8 @@ class Beacon:
         self.shared = Question(lambda: shared_pause(want))
         self.keeping = threading.Lock()
         self.due: Dict[str, float] = {}
-        self.door_open_at: Optional[float] = None
+        # Until when all was well with each: what is not left open does no harm, however old its last answer is.
+        self.well_at = {"sql": NEVER, "door": NEVER}
         self.number = 0
         self.told_notes: Any = None
         self.told_at = float("-inf")
@@ -66,17 +68,19 @@ class Beacon:
             self.shared.put(0)
         self.talk.give_up_what_is_stuck()
         for name, question in (("sql", self.sql), ("door", self.door)):
+            if question.hangs:
+                continue
+            if question.answer is not None and question.error is None and question.answer not in (SHUT, MUTE):
+                self.well_at[name] = time.monotonic()
             # One that has hung is asked again the moment that it answers: what stood still for two seconds is well
             # again at once, and not after another half second.
-            if not question.hangs and self.is_due(name, self.want["beat_s"] / ASKS_A_BEAT):
+            if self.is_due(name, self.want["beat_s"] / ASKS_A_BEAT):
                 question.put(0)
-        if self.door.answer == OPEN:
-            self.door_open_at = self.door.asked_at
 
     def state(self) -> Any:
         """What is worth a line at once when it changes."""
         role = self.sql.answer.get("in_recovery") if self.sql.answer else None
-        late = time.monotonic() - self.sql.asked_at > LATE_S * self.want["beat_s"]
+        late = time.monotonic() - min(self.well_at.values()) > LATE_S * self.want["beat_s"]
         return (late, role, self.door.answer, self.sql.error is not None)
 
     def line(self) -> Dict[str, Any]:
@@ -89,7 +93,8 @@ class Beacon:
         told["sql_age"] = None if self.sql.answer is None else now - self.sql.asked_at
         told["ended"] = self.sql.error is not None
         told["door"] = self.door.answer
-        told["door_age"] = None if self.door_open_at is None else now - self.door_open_at
+        for name, well_at in sorted(self.well_at.items()):
+            told[name + "_well_age"] = None if well_at == NEVER else now - well_at
         told["guard_age"] = guard_age(notes, up)
         told["shared_age"] = None if self.shared.asked_at < 0 else now - self.shared.asked_at
         if self.kept:

@@ -18,7 +18,8 @@ OPEN, SHUT, MUTE = "open", "shut", "mute"
 # What every client may ask before it says who it is: "do you speak TLS?" One byte answers; nothing is logged, unless
 # log_connections is on, which it is not by default.
 _SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
-DOOR_LIMIT_S = 1.0
+# Above what a server may stand still for: who knocks anew then is behind all who waited.
+DOOR_LIMIT_S = 3.0
 # A backend that hangs for so long is given up. Not sooner: each new session beside it is one of max_connections.
 STUCK_S = 60.0
 
@@ -64,10 +65,11 @@ class Talk:
         """Give the psql that runs, or start one."""
         if self.process is None or self.process.poll() is not None:
             limits = {"PGCONNECT_TIMEOUT": "2", "PGAPPNAME": "harbor-ha-beacon"}
+            # A server that stood still for two seconds would end its session for a shorter limit.
             # It is left idle for as long as this program runs, and asks once in half a second.
-            limits["PGOPTIONS"] = "-c statement_timeout=1800 -c idle_session_timeout=0"
+            limits["PGOPTIONS"] = "-c statement_timeout=10000 -c idle_session_timeout=0"
             if int(self.want["major"]) < 14:
-                limits["PGOPTIONS"] = "-c statement_timeout=1800"
+                limits["PGOPTIONS"] = "-c statement_timeout=10000"
             self.process = subprocess.Popen(
                 self.argv(),
                 stdin=subprocess.PIPE,
