@@ -36,6 +36,8 @@ def probe_request(site: HarborSite, node_name: str, harbor_s: float = HARBOR_LIM
     return {
         "limit_s": PROBE_LIMIT_S,
         "harbor_s": harbor_s,
+        # No failover asks for it, and each of its looks would start processes on every node for it.
+        "images": harbor_s > HURRIED_HARBOR_S,
         "runs_postgres": node.runs_postgres,
         "runs_harbor": node.runs_harbor,
         "bin_dir": layout.bin,

@@ -8,7 +8,7 @@ from typing import Any, Callable, Optional
 class Question:
     """Something that may hang, asked in a thread of its own; never a second one beside one that hangs.
 
-    A dead NFS server holds whoever reads from it for as long as it likes; so does a disk that has stopped.
+    A dead NFS server holds whoever reads from it; so does a disk that stopped.
 
     Attributes:
         answer: the last one; None before there was any.

@@ -17,7 +17,7 @@ SELF_FENCED = "self-fence"
 START_HELD = "held start"
 
 # How long nothing must have spoken against it. A standby that is being promoted still says that it is one, and has
-# tried this node's port already: a network mended in that second made two writers.
+# tried this node's port: a network mended just then made two writers.
 START_AFTER_S = 10.0
 
 # What the guard does next.

@@ -335,8 +335,8 @@ def parts(want: Dict[str, Any]) -> List[Part]:
         found.append(("guard", lambda: guard(want)))
         found.append(("data_disk", lambda: disk(want["data_dir"], want["limit_s"])))
     if want["runs_harbor"]:
+        found += [("images", lambda: images(want))] if want["images"] else []
         found += [
-            ("images", lambda: images(want)),
             ("harbor", lambda: harbor(want)),
             ("harbor_containers", lambda: harbor_containers(want)),
             ("harbor_health", lambda: harbor_health(want)),

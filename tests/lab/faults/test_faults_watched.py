@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from tests.lab.faults.pace import best_of_two
 from tests.lab.faults.scene import Scene, under_load
 from tests.lab.faults.stage import Stage, wait_for
@@ -29,6 +31,7 @@ def stand_still(scene: Scene, watcher: Unattended) -> None:
     wait_for(watcher.calm, 10.0, watcher.told)
 
 
+@pytest.mark.faults
 def test_a_power_cut_is_survived_with_nobodys_help_and_two_seconds_of_standstill_start_nothing(
     stage: Stage,
 ) -> None:
