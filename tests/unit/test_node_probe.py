@@ -41,6 +41,7 @@ def request(root: Path, **changes: Any) -> dict[str, Any]:
     return {
         "limit_s": 4.0,
         "harbor_s": 2.0,
+        "images": True,
         "runs_postgres": True,
         "runs_harbor": True,
         "bin_dir": PROGRAMS or str(root / "bin"),
