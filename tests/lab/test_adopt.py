@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,8 +40,12 @@ ROWS = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def bare(standing_lab: Lab) -> None:
+def bare(standing_lab: Lab) -> Iterator[None]:
+    """Bare nodes, before and after: whoever finds the old Harbor put back takes it for the site's, and waits."""
     standing_lab.heal()
+    standing_lab.recreate("node-a", "node-b")
+    standing_lab.empty_shared()
+    yield
     standing_lab.recreate("node-a", "node-b")
     standing_lab.empty_shared()
 

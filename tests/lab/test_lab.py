@@ -1,5 +1,6 @@
 """The lab itself: hosts that are real enough, and accidents that are."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -14,8 +15,16 @@ from lab.site_lab import Lab
 from tasks.errors import HostUnreachable, RemoteTimeout
 from tasks.hosts.connection import connect
 
-_HEALTHY = '{"status":"healthy","components":[{"name":"core","status":"healthy"}]}'
-_SICK = '{"status":"unhealthy","components":[{"name":"core","status":"healthy"}]}'
+_HEALTHY = json.dumps(
+    {
+        "status": "healthy",
+        "components": [
+            {"name": name, "status": "healthy"}
+            for name in ("core", "database", "jobservice", "redis", "registry")
+        ],
+    }
+)
+_SICK = _HEALTHY.replace('"database", "status": "healthy"', '"database", "status": "unhealthy"')
 
 
 def _reaches(lab: Lab, machine: str, peer: str, port: int) -> bool:
