@@ -234,7 +234,7 @@ class TestAgainstAServer:
     ) -> None:
         """A new time for the backup did nothing until somebody restarted the runner."""
         other = site.model_copy(update={"name": "other"}, deep=True)
-        hourly = replace(EXAMPLE, every=timedelta(hours=1))
+        hourly = replace(EXAMPLE, every="check_every_s")
         for entry_of in (TestSchedules.nightly, hourly):
             with prefect_api(timeout=30) as api:
                 remove_schedules(api, "example")
