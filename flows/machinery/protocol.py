@@ -181,6 +181,14 @@ class Protocol:
         done = [record.outcome for record in self.records if record.outcome is not None]
         return sum(outcome.changed for outcome in done), sum(not outcome.changed for outcome in done)
 
+    def changed(self) -> list[str]:
+        """List the steps that changed something, with their nodes; for a refusal that comes after them."""
+        return [
+            f"{record.title}{' on ' + ', '.join(record.nodes) if record.nodes else ''}"
+            for record in self.records
+            if record.outcome is not None and record.outcome.changed
+        ]
+
     def _alone(self, step: Step, plain: dict[str, Any]) -> Outcome:
         if self.dry_run:
             self._announce(step, [])

@@ -1,5 +1,6 @@
 """The order of an adoption, and when the old Harbor is put back: never once the pair may have its rows."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,8 @@ import pytest
 
 import flows.adopt as flow
 from blocks import HarborSite
-from flows.machinery.protocol import Protocol
+from flows import bootstrap
+from flows.machinery.protocol import Protocol, StepRecord
 from flows.rules.preflight import Plan
 from tasks.errors import HarborHaError, Refused, RemoteCommandFailed, RemoteTimeout
 from tasks.hosts.observation import SiteSeen
@@ -104,6 +106,24 @@ def test_every_reason_is_told_at_once_those_against_the_site_too(
     assert "NOAUTH" in reasons
     assert published
     assert flow.decide(run_of(site), SiteSeen((node("node-a", harbor=FOUND), node("node-b"))), OLD).harbor
+
+
+def test_a_refusal_in_the_middle_says_what_was_changed_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quiet = SimpleNamespace(
+        acquire=lambda *_, **__: Outcome(True, ""),
+        renewed=lambda *_, **__: contextlib.nullcontext(),
+        release=lambda *_, **__: None,
+    )
+    monkeypatch.setattr(bootstrap, "store", quiet)
+    monkeypatch.setattr(Protocol, "watch", lambda *_: None)
+    run = Protocol("adopt", make_site(tmp_path))
+    for title, change in (("Install Docker", True), ("Mount the NAS", False)):
+        run.records.append(StepRecord(title, ("node-a",), 0.0, 1.0, Outcome(change, "")))
+    with pytest.raises(Refused) as caught, bootstrap.alone(run, PLAN):
+        raise Refused("The pair has tables of its own.", ["rename it"])
+    assert "tables of its own. What was changed: Install Docker on node-a." in str(caught.value)
 
 
 def failed() -> Exception:
