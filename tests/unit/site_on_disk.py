@@ -133,3 +133,9 @@ def cut_in_half(host_key: str) -> str:
     """A host key that was copied only in part: valid base64 of half the key."""
     kind, blob = host_key.split()
     return f"{kind} {base64.b64encode(base64.b64decode(blob)[:30]).decode()}"
+
+
+def fresh_certificate() -> dict[str, str]:
+    """A certificate that is valid by the clock of this machine, which the command line asks."""
+    pem, key = certificate("harbor.example.com", start=datetime.now(UTC) - timedelta(days=1))
+    return {"certificate": pem, "certificate_key": key}

@@ -1,12 +1,8 @@
-"""Catalogue, prefect.yaml, command line and shipped files agree with each other and with the flows."""
+"""Catalogue, prefect.yaml and Prefect's own server agree with each other and with the flows."""
 
-import configparser
 import contextlib
 import inspect
-import io
 import os
-import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,24 +12,20 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pyrage
 import pytest
 import yaml
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks import BLOCKS, HarborSite, save_site
 from blocks.prefect_api import prefect_api
 from blocks.site_file import read_site_file
-from blocks.store import _PARTS, copy_path, write_copy
+from blocks.store import _PARTS, copy_path
 from deployments import cli, runs
 from deployments.backup_alert import OVERDUE
 from deployments.catalogue import CATALOGUE, TAG, DeploymentEntry, entry
-from deployments.receiver import read_receiver_file
 from deployments.schedules import NOT_SERVED, remove_schedules, scheduled_sites, update_schedules
 from deployments.serve import remove_other_schedules
 from deployments.setup import ZOMBIES, setup
-from tasks.harbor.boot import UNIT
-from tests.unit.site_on_disk import NOW, correct_site
+from tests.unit.site_on_disk import NOW, correct_site, fresh_certificate
 
 EXAMPLE = DeploymentEntry("example", "tests.unit.example_flow.example", "Does nothing.", ("test",))
 FOLDER = Path(__file__).parents[2] / "deployments"
@@ -444,152 +436,3 @@ class TestAgainstAServer:
             runner.wait(60)
         assert status == cli.DONE, (tmp_path / "runner.log").read_text()
         assert "# example of a, dry_run=True" in capsys.readouterr().out
-
-
-def fresh_certificate() -> dict[str, str]:
-    """A certificate that is valid now."""
-    from datetime import UTC, datetime, timedelta
-
-    from tests.unit.site_on_disk import certificate
-
-    pem, key = certificate("harbor.example.com", start=datetime.now(UTC) - timedelta(days=1))
-    return {"certificate": pem, "certificate_key": key}
-
-
-class TestCommandLine:
-    """What an operator can put right ends with one message and a documented status."""
-
-    def test_the_mistakes_of_a_site_file_are_printed(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        (tmp_path / "site.yml").write_text("name: x\nnodez: {}\n")
-        assert cli.main(["apply", str(tmp_path / "site.yml")]) == cli.INVALID
-        assert "did you mean nodes?" in capsys.readouterr().err
-
-    def test_what_the_weekly_drill_will_prove_is_told_when_it_is_chosen(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        """Without an identity it was red each week, by schedule; now it is green, and says less."""
-        on_disk = correct_site(tmp_path)
-        on_disk.data["harbor"] |= fresh_certificate()
-        assert cli.main(["apply", "--check", str(on_disk.write())]) == cli.DONE
-        assert "not that it can be decrypted and restored" in capsys.readouterr().out
-        own = pyrage.x25519.Identity.generate()
-        on_disk.data["backup"] = {
-            "age_recipients": [str(own.to_public())],
-            "age_identity": {"file": "identity"},
-        }
-        on_disk.secret("identity", str(own))
-        assert cli.main(["apply", "--check", str(on_disk.write())]) == cli.DONE
-        assert "restores the newest backup" in capsys.readouterr().out
-
-    def test_a_server_that_is_down_is_named(self, capsys: pytest.CaptureFixture[str]) -> None:
-        with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-            assert cli.main(["run", "bootstrap", "--site", "a"]) == cli.NO_PREFECT
-        assert "Prefect does not answer" in capsys.readouterr().err
-
-    def test_a_missing_address_is_named(self, capsys: pytest.CaptureFixture[str]) -> None:
-        with temporary_settings(restore_defaults={PREFECT_API_URL}):
-            assert cli.main(["setup"]) == cli.NO_PREFECT
-        assert "export PREFECT_API_URL" in capsys.readouterr().err
-
-    def test_without_prefect_the_local_copies_are_listed(
-        self, site: HarborSite, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        write_copy(site)
-        with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-            assert cli.main(["sites"]) == cli.DONE
-            assert cli.main(["remove", "example", "--yes"]) == cli.NO_PREFECT
-        assert "example  local copy" in capsys.readouterr().out
-        assert copy_path("example").exists(), "nothing is half removed"
-
-    def test_wrong_usage_has_the_usual_status(self) -> None:
-        with pytest.raises(SystemExit) as caught:
-            cli.main(["no-such-command"])
-        assert caught.value.code == cli.USAGE
-
-    @pytest.mark.parametrize("text", ["dry_run", "dryrun=true"])
-    def test_a_parameter_that_the_flow_does_not_take_is_refused(self, text: str) -> None:
-        deployment = runs.Deployment(
-            "id", "bootstrap", {"site": {"type": "string"}, "dry_run": {"type": "boolean"}}
-        )
-        with pytest.raises(runs.RunRefused, match=r"KEY=VALUE|did you mean dry_run"):
-            runs.parse_parameters(deployment, [text])
-
-    def test_every_status_is_documented_in_the_help(self) -> None:
-        for status in range(cli.NOT_ENDED + 1):
-            assert f"\n  {status}  " in cli.EPILOG
-
-
-class TestShippedFiles:
-    """Files for production are at least well formed, and name things that exist."""
-
-    @pytest.mark.parametrize(
-        "unit", sorted((FOLDER / "systemd").glob("*.service")), ids=lambda path: path.name
-    )
-    def test_a_unit_starts_our_program_and_is_restarted(self, unit: Path) -> None:
-        parser = configparser.ConfigParser(strict=False, interpolation=None)
-        parser.optionxform = str  # type: ignore[assignment,method-assign]
-        parser.read_file(io.StringIO(unit.read_text()))
-        assert parser["Service"]["ExecStart"].startswith("/opt/harbor-ha/.venv/bin/")
-        assert parser["Service"]["Restart"] == "always"
-        if "/harbor-ha " in parser["Service"]["ExecStart"]:
-            words = parser["Service"]["ExecStart"].split()[1:]
-            command = ["serve", "--site", "a"] if "$HARBOR_HA_SITES" in words else words
-            cli._parser().parse_args(command)
-
-    def test_the_server_of_the_compose_file_listens_on_loopback_and_asks_who_is_there(self) -> None:
-        services: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yml").read_text())["services"]
-        assert services["server"]["ports"] == ["127.0.0.1:4200:4200"]
-        assert "PREFECT_SERVER_API_AUTH_STRING" in services["server"]["environment"]
-        assert "ports" not in services["database"]
-
-    def test_every_alert_of_the_receiver_is_raised_and_routed(self, tmp_path: Path) -> None:
-        (tmp_path / "receiver-token").write_text("0123456789abcdef0123456789abcdef\n")
-        (tmp_path / "receiver-token").chmod(0o600)
-        example = tmp_path / "receiver.yml"
-        example.write_text((FOLDER / "receiver.example.yml").read_text())
-        rules = yaml.safe_load((FOLDER / "alerts" / "prometheus-rules.yml").read_text())["groups"][0]["rules"]
-        raised = {rule["alert"]: rule for rule in rules if "alert" in rule}
-        routed = (FOLDER / "alerts" / "alertmanager.yml").read_text()
-        for route in read_receiver_file(example).routes:
-            assert route.alert in raised
-            assert f'alertname="{route.alert}"' in routed
-
-    def test_the_page_takes_away_every_unit_that_is_put_in_place(self) -> None:
-        page = (FOLDER.parent / "docs" / "operations.md").read_text()
-        away = page[page.index("\n## Take it away") : page.index("\n## When something is wrong")]
-        upgrade = page[page.index("\n## Upgrade") : page.index("\n## Take it away")]
-        shipped = {path.name for path in (FOLDER / "systemd").glob("*.service")}
-        on_nodes = {UNIT, "harbor-ha-guard.service", "harbor-ha-durability.service"}
-        for unit in shipped | on_nodes:
-            assert f"/etc/systemd/system/{unit}" in away
-            assert re.search(rf"disable --now .*\b{unit.removesuffix('.service')}\b", away)
-        for unit in shipped:
-            assert re.search(rf"systemctl stop .*\b{unit.removesuffix('.service')}\b", upgrade)
-            assert re.search(rf"systemctl start .*\b{unit.removesuffix('.service')}\b", upgrade)
-
-    def test_a_lock_of_another_content_makes_the_venv_anew_however_old_it_is(self, tmp_path: Path) -> None:
-        """After an upgrade from an archive the lock is older than the venv, and nothing was installed."""
-        for name in ("Makefile", "requirements.lock", "pyproject.toml"):
-            shutil.copy(FOLDER.parent / name, tmp_path)
-        lock, stamp = tmp_path / "requirements.lock", ".venv/.ready-"
-
-        def wanted() -> str:
-            argv = ["make", "-n", "venv"]
-            return subprocess.run(
-                argv, cwd=tmp_path, capture_output=True, text=True, timeout=20, check=True
-            ).stdout
-
-        (made,) = [line.split()[-1] for line in wanted().splitlines() if line.startswith(f"touch {stamp}")]
-        (tmp_path / ".venv").mkdir()
-        (tmp_path / made).touch()
-        assert "pip install" not in wanted()
-        lock.write_text(lock.read_text() + "# another\n")
-        os.utime(lock, (1, 1))
-        assert "pip install" in wanted()
-
-    def test_every_alert_says_what_to_do(self) -> None:
-        rules = yaml.safe_load((FOLDER / "alerts" / "prometheus-rules.yml").read_text())["groups"][0]["rules"]
-        for rule in rules:
-            assert "record" in rule or {"summary", "action"} <= set(rule["annotations"])
