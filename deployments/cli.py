@@ -7,6 +7,10 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deployments.runs import FlowRun
 
 DONE, FAILED, USAGE, INVALID, NO_PREFECT, REFUSED, NOT_ENDED, DEGRADED = range(8)
 
@@ -99,6 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="repeatable")
     run.add_argument("--watch", action="store_true", help="wait for the end and print the report")
     run.add_argument("--timeout", type=float, default=6 * 3600, help="seconds to watch (default: 6 hours)")
+    run.add_argument(
+        "--without-prefect",
+        action="store_true",
+        help="run the flow in this process, when Prefect is dead; exit status as with --watch",
+    )
     run.set_defaults(command=_run)
 
     sites = commands.add_parser("sites", help="list the saved sites")
@@ -268,29 +277,39 @@ def _watch(arguments: argparse.Namespace) -> int:
 
 def _answering() -> None:
     from blocks.prefect_api import prefect_api
+    from deployments.kept_runs import publish_kept
 
     with prefect_api(timeout=10) as api:
         api.get("health").raise_for_status()
+        publish_kept(api)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from blocks.prefect_api import prefect_api
     from deployments import runs
+    from deployments.kept_runs import publish_kept
 
+    if arguments.without_prefect:
+        from deployments.break_glass import run_without_prefect
+
+        return _ended(run_without_prefect(arguments.flow, arguments.site, arguments.param), arguments.timeout)
     with prefect_api(timeout=30) as api:
         deployment = runs.find_deployment(api, arguments.flow)
         parameters = runs.parse_parameters(deployment, [f"site={arguments.site}", *arguments.param])
         run = runs.start(api, deployment, parameters)
+        publish_kept(api)
         if not arguments.watch:
             print(f"{deployment.name} is started: flow run {run.name} ({run.id})")
             return DONE
         run = runs.wait(api, run, arguments.timeout, _tell)
         for report in runs.reports(api, run.id):
             print(report)
+    return _ended(run, arguments.timeout)
+
+
+def _ended(run: "FlowRun", timeout: float) -> int:
     if not run.ended:
-        return _complain(
-            f"{run.name} is still {run.state} after {arguments.timeout:.0f} s; it goes on", NOT_ENDED
-        )
+        return _complain(f"{run.name} is still {run.state} after {timeout:.0f} s; it goes on", NOT_ENDED)
     if run.state == "COMPLETED":
         return DEGRADED if run.ending == "Degraded" else DONE
     return _complain(

@@ -6,10 +6,10 @@ from concurrent.futures import Future
 from typing import Any
 
 from prefect import flow
-from prefect.events import emit_event
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from blocks import HarborSite
+from flows.machinery.around import emit_event
 from flows.machinery.ending import ends_named
 from flows.machinery.one_run import one_run_a_site
 from flows.machinery.operation import Operation

@@ -3,10 +3,9 @@
 from datetime import UTC, datetime
 
 from prefect.artifacts import create_table_artifact
-from prefect.events import emit_event
-from prefect.logging import get_run_logger
 
 from blocks import HarborSite
+from flows.machinery.around import emit_event, run_logger
 from flows.rules.retention import BackupFact, Generations, Verdict, retain
 from tasks.backup.format.catalogue import Entry, list_backups, read_manifest
 from tasks.backup.format.manifest import Manifest, ManifestUnreadable
@@ -101,7 +100,7 @@ def publish_catalogue(site: HarborSite, lines: list[str]) -> None:
     try:
         create_table_artifact(rows, key=f"backups-{site.name}".lower(), description=f"Backups of {site.name}")
     except Exception as error:
-        get_run_logger().warning("The catalogue could not be published: %s", error)
+        run_logger().warning("The catalogue could not be published: %s", error)
 
 
 def announce(site: str, event: str, **payload: str) -> None:
@@ -115,4 +114,4 @@ def announce(site: str, event: str, **payload: str) -> None:
     try:
         emit_event(event, resource={"prefect.resource.id": f"harbor-ha.site.{site}"}, payload=dict(payload))
     except Exception as error:
-        get_run_logger().warning("The event %s could not be sent: %s", event, error)
+        run_logger().warning("The event %s could not be sent: %s", event, error)

@@ -48,12 +48,17 @@ def ends_named(function: Callable[P, dict[str, Any]]) -> Callable[P, dict[str, A
         if FlowRunContext.get() is None:
             return function(*args, **kwargs)
         # Prefect takes a state for the result that it holds.
-        return cast("dict[str, Any]", _state_of(lambda: function(*args, **kwargs)))
+        return cast("dict[str, Any]", state_of(lambda: function(*args, **kwargs)))
 
     return call
 
 
-def _state_of(work: Callable[[], dict[str, Any]]) -> Any:
+def state_of(work: Callable[[], dict[str, Any]]) -> Any:
+    """Do a flow's work and return Prefect's state for how it ended; made here, no server is asked.
+
+    Raises:
+        whatever the work raises that is no refusal.
+    """
     try:
         result = work()
     except _REFUSALS as refused:

@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from prefect.futures import PrefectFuture
-from prefect.logging import get_run_logger
-
 from blocks import HarborSite, load_site
+from flows.machinery.around import Pending, call, run_logger, submit
 from tasks.errors import HarborHaError
 from tasks.outcome import Outcome
 from tasks.step import Step
@@ -97,7 +95,7 @@ class Protocol:
                 step, {node: self._timed(step, listed, plain) for node, listed in hosts.items()}
             )
         futures = {
-            node: (time.monotonic(), step.submit(self.site.name, listed, **plain))
+            node: (time.monotonic(), submit(step, self.site.name, listed, plain))
             for node, listed in hosts.items()
         }
         return self._raise_or_return(
@@ -121,7 +119,7 @@ class Protocol:
             yield
             return
         begin = time.monotonic()
-        futures = {node: step.submit(self.site.name, [node], **plain) for node in nodes}
+        futures = {node: submit(step, self.site.name, [node], plain) for node in nodes}
         ended: dict[str, float] = {}
         for node, future in futures.items():
             future.add_done_callback(lambda _, node=node: ended.setdefault(node, time.monotonic()))
@@ -169,7 +167,7 @@ class Protocol:
             title, nodes, begin - self.started, time.monotonic() - begin, Outcome(False, describe(seen))
         )
         self.records.append(record)
-        get_run_logger().info("%-9s %5.1f s  %s: %s", "saw", record.seconds, title, describe(seen))
+        run_logger().info("%-9s %5.1f s  %s: %s", "saw", record.seconds, title, describe(seen))
         return seen
 
     def total(self) -> float:
@@ -200,10 +198,10 @@ class Protocol:
 
     def _timed(self, step: Step, nodes: list[str], plain: dict[str, Any]) -> Outcome | BaseException:
         begin = time.monotonic()
-        return self._kept(step, nodes, begin, lambda: step(self.site.name, nodes, **plain))
+        return self._kept(step, nodes, begin, lambda: call(step, self.site.name, nodes, plain))
 
     def _awaited(
-        self, step: Step, nodes: list[str], begin: float, future: PrefectFuture[Outcome]
+        self, step: Step, nodes: list[str], begin: float, future: Pending
     ) -> Outcome | BaseException:
         return self._kept(step, nodes, begin, future.result)
 
@@ -232,7 +230,7 @@ class Protocol:
         where = f" [{', '.join(nodes)}]" if nodes else ""
         word = "FAILED" if outcome is None else "changed" if outcome.changed else "unchanged"
         detail = error if outcome is None else outcome.detail
-        get_run_logger().info("%-9s %5.1f s  %s%s: %s", word, seconds, step.name, where, detail)
+        run_logger().info("%-9s %5.1f s  %s%s: %s", word, seconds, step.name, where, detail)
 
     def _raise_or_return(self, step: Step, results: dict[str, Outcome | BaseException]) -> dict[str, Outcome]:
         errors = {node: result for node, result in results.items() if isinstance(result, BaseException)}

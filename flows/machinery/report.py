@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
-from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
+from flows.machinery.around import hand_over, run_logger
 from flows.machinery.ending import DRY_RUN
 from flows.machinery.protocol import Protocol
 from tasks.outcome import PRIMARY_ACCEPTED
@@ -75,11 +74,9 @@ def publish(
     text = render(run, headline, sections)
     did, found = run.counts()
     try:
-        create_markdown_artifact(
-            text, key=f"{run.name.replace('_', '-')}-{run.site.name}".lower(), description=headline
-        )
+        hand_over(f"{run.name.replace('_', '-')}-{run.site.name}".lower(), headline, text)
     except Exception as error:
-        get_run_logger().warning("The report could not be published (%s); here it is:\n%s", error, text)
+        run_logger().warning("The report could not be published (%s); here it is:\n%s", error, text)
     return {
         "state": state or (DRY_RUN if run.dry_run else "Completed"),
         "headline": headline,
@@ -102,4 +99,4 @@ def say_accepted() -> None:
         with get_client(sync_client=True) as api:
             api.update_flow_run_labels(run_id, {PRIMARY_ACCEPTED: "yes"})
     except Exception as error:
-        get_run_logger().warning("Prefect did not take the label %s: %s", PRIMARY_ACCEPTED, error)
+        run_logger().warning("Prefect did not take the label %s: %s", PRIMARY_ACCEPTED, error)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows.machinery import protocol
+from flows.machinery import around
 from flows.machinery.protocol import Protocol, StepsFailed
 from tasks.errors import HarborHaError
 from tasks.outcome import Outcome, changed
@@ -33,7 +33,7 @@ class PlainStep:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Protocol:
-    monkeypatch.setattr(protocol, "get_run_logger", lambda: logging.getLogger("test"))
+    monkeypatch.setattr(around, "get_run_logger", lambda: logging.getLogger("test"))
 
     class Site:
         name = "example"
