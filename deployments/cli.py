@@ -90,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     watch.add_argument(
         "--pace", type=_pace, default=1.0, help="seconds between two lines of a node, 0.5 to 60 (default: 1)"
     )
+    watch.add_argument(
+        "--no-calls", action="store_true", help="start no failover; Prometheus' rules and people decide"
+    )
     watch.add_argument("--with-input", action="store_true", help="end when the standard input does")
     watch.set_defaults(command=_watch)
 
@@ -262,6 +265,7 @@ def _watch(arguments: argparse.Namespace) -> int:
         arguments.port,
         arguments.pace,
         with_input=arguments.with_input,
+        calls=not arguments.no_calls,
     )
     return DONE
 
