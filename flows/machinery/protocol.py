@@ -10,7 +10,7 @@ from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 
 from blocks import HarborSite, load_site
-from tasks.errors import HarborHaError
+from tasks.errors import HarborHaError, Refused
 from tasks.outcome import Outcome
 from tasks.step import Step
 
@@ -188,6 +188,18 @@ class Protocol:
             for record in self.records
             if record.outcome is not None and record.outcome.changed
         ]
+
+    @contextlib.contextmanager
+    def telling_changes(self) -> Iterator[None]:
+        """Add to a refusal in the body what the steps before it have changed.
+
+        A step that refuses does not know what came before it, and "nothing was changed" was said of half a site.
+        """
+        try:
+            yield
+        except Refused as refused:
+            refused.changed = refused.changed or self.changed()
+            raise
 
     def _alone(self, step: Step, plain: dict[str, Any]) -> Outcome:
         if self.dry_run:
