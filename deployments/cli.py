@@ -8,6 +8,8 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
+from deployments.init.options import add_init
+
 DONE, FAILED, USAGE, INVALID, NO_PREFECT, REFUSED, NOT_ENDED, DEGRADED = range(8)
 
 # Where the watcher's /metrics listens on loopback.
@@ -63,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_init(commands)
 
     apply = commands.add_parser("apply", help="check a site file and save the site")
     apply.add_argument("site_file", metavar="SITE.yml")
