@@ -16,6 +16,7 @@ PACKAGES = {
     # Brought along by nothing else on a bare Debian 13.
     "zstd": "/usr/bin/zstd",
     "haproxy": "/usr/sbin/haproxy",
+    "iproute2": "/bin/ip",
     "prometheus": "/usr/bin/prometheus",
     "prometheus-alertmanager": "/usr/bin/prometheus-alertmanager",
 }
