@@ -72,6 +72,7 @@ def open_traffic(work: Operation, *, follow: Callable[[Operation], None] | None 
     # Whoever comes next must know the new primary before any client writes to it.
     work.advance(Phase.OPENING, accepted=accepted_text(work))
     failed = repoint(work, harbor_paths(work))
+    work.run.try_each(balancer.hurry, [path for path in harbor_paths(work) if path not in failed])
     for path, error in failed.items():
         node = path.split(" ")[0]
         work.sections.setdefault("Left behind", []).append(

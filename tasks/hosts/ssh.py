@@ -16,8 +16,9 @@ from tasks.errors import HarborHaError, HostKeyChanged, HostUnreachable, LoginRe
 # For the banner, the login and a session: what a machine that lives may take when it is busy.
 CONNECT_TIMEOUT_S = 3.0
 # A machine that lives completes the handshake in its kernel, at once, however busy it is; the first packet may get
-# lost, and is sent again after one second. A failover looks at a machine without power again and again.
-HANDSHAKE_TIMEOUT_S = 1.5
+# lost, and is sent again after one second, with a quarter for its answer. A failover looks at a machine without power
+# again and again.
+HANDSHAKE_TIMEOUT_S = 1.25
 # sshd's default MaxSessions is 10 channels a connection; the eleventh is refused, not queued.
 MAX_CHANNELS = 8
 KEEPALIVE_S = 5
