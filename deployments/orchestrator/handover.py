@@ -18,12 +18,16 @@ from blocks.problems import Problem, SiteFileInvalid
 from blocks.store import site_as_data
 from deployments.orchestrator.environment import change, served_sites, with_site
 from deployments.schedules import NOT_SERVED
+from tasks.errors import HarborHaError
 
 HANDED_ON = "-"
 """In the place of a site file: a whole site on the standard input."""
 
 _RUNNER = "harbor-ha-runner"
 _LIMIT_S = 300.0
+# A flow that runs gets two minutes of it.
+_RESTART_S = 180.0
+_REMEDY = "scripts/install-orchestrator --check says what else is missing"
 
 
 def services_user() -> str | None:
@@ -35,25 +39,41 @@ def hand_on(site: HarborSite, user: str) -> int:
     """Have a site saved by another user, and served if it was saved; return the exit status.
 
     The site goes through a pipe. Nothing of it is in arguments, in the environment or in a file.
+
+    Raises:
+        HarborHaError: the user does not exist, or the end was not seen.
     """
-    home = os.environ["HARBOR_HA_HOME"]
-    account = pwd.getpwnam(user)
-    environment = {**os.environ, "HOME": home, "PREFECT_HOME": f"{home}/prefect"}
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "deployments.cli", "apply", HANDED_ON],
-        input=json.dumps(site_as_data(site)).encode(),
-        env=environment,
-        cwd=home,
-        user=account.pw_uid,
-        group=account.pw_gid,
-        extra_groups=[],
-        timeout=_LIMIT_S,
-    )
+    status = _saved_by(user, json.dumps(site_as_data(site)).encode())
     file = os.environ.get("HARBOR_HA_ENVIRONMENT")
-    if done.returncode == 0 and file:
+    if status == 0 and file:
         for line in _serve(site.name, Path(file)):
             print(line)
-    return done.returncode
+    return status
+
+
+def _saved_by(user: str, site: bytes) -> int:
+    home = os.environ["HARBOR_HA_HOME"]
+    try:
+        account = pwd.getpwnam(user)
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "deployments.cli", "apply", HANDED_ON],
+            input=site,
+            env={**os.environ, "HOME": home, "PREFECT_HOME": f"{home}/prefect"},
+            cwd=home,
+            user=account.pw_uid,
+            group=account.pw_gid,
+            extra_groups=[],
+            timeout=_LIMIT_S,
+        ).returncode
+    except KeyError:
+        raise HarborHaError(f"There is no user {user}.", remedy=_REMEDY) from None
+    except subprocess.TimeoutExpired:
+        # Without what it was given: that is the whole site, with its secrets.
+        raise HarborHaError(
+            f"Saving the site did not end in {_LIMIT_S:.0f} s.",
+            meaning="It may be saved or not.",
+            remedy="systemctl status prefect-server; then the same command again",
+        ) from None
 
 
 def handed_on(source: BinaryIO) -> HarborSite:
@@ -88,8 +108,11 @@ def _serve(name: str, file: Path) -> Iterator[str]:
         busy = ", ".join(others)
         yield f"systemctl restart {_RUNNER} begins its schedules and its watcher; not while a flow of {busy} runs"
         return
-    done = subprocess.run(["systemctl", "restart", _RUNNER], capture_output=True, text=True, timeout=180)
-    if done.returncode == 0:
+    try:
+        done = subprocess.run(["systemctl", "restart", _RUNNER], capture_output=True, timeout=_RESTART_S)
+    except (OSError, subprocess.TimeoutExpired):
+        done = None
+    if done is not None and done.returncode == 0:
         yield f"{_RUNNER} was restarted: the schedules and the watcher of {name} run"
     else:
         yield f"{_RUNNER} was not restarted: systemctl status {_RUNNER}"

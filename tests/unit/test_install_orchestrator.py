@@ -124,7 +124,7 @@ class TestCommand:
         """A runner that was started for a site that is gone does not start: after the next reboot."""
         assert self.run(command, "remove", "main").returncode == 0
         assert "--site main" in (tmp_path / "etc" / "environment").read_text()
-        assert "not in HARBOR_HA_SITES any more" in self.run(command, "remove", "main", "--yes").stdout
+        assert "not in HARBOR_HA_SITES any more" in self.run(command, "remove", "--yes", "main").stdout
         file = tmp_path / "etc" / "environment"
         assert file.read_text() == ENVIRONMENT.replace("--site main --site other", "--site other")
         assert file.stat().st_mode & 0o777 == 0o600
