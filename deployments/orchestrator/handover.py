@@ -108,11 +108,15 @@ def _serve(name: str, file: Path) -> Iterator[str]:
         busy = ", ".join(others)
         yield f"systemctl restart {_RUNNER} begins its schedules and its watcher; not while a flow of {busy} runs"
         return
-    try:
-        done = subprocess.run(["systemctl", "restart", _RUNNER], capture_output=True, timeout=_RESTART_S)
-    except (OSError, subprocess.TimeoutExpired):
-        done = None
-    if done is not None and done.returncode == 0:
+    if _restarted():
         yield f"{_RUNNER} was restarted: the schedules and the watcher of {name} run"
     else:
         yield f"{_RUNNER} was not restarted: systemctl status {_RUNNER}"
+
+
+def _restarted() -> bool:
+    argv = ["systemctl", "restart", _RUNNER]
+    try:
+        return subprocess.run(argv, capture_output=True, timeout=_RESTART_S).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
