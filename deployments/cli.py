@@ -172,16 +172,23 @@ def _apply(arguments: argparse.Namespace) -> int:
     from blocks.prefect_api import prefect_api
     from blocks.signing import with_signing_secret
     from blocks.site_file import inspect_site_file
+    from deployments.orchestrator import handover
     from deployments.schedules import drill_choice, update_schedules
 
-    site, warnings = inspect_site_file(arguments.site_file)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    if choice := drill_choice(site):
-        print(choice)
+    handed_on = arguments.site_file == handover.HANDED_ON
+    if handed_on:
+        site = handover.handed_on(sys.stdin.buffer)
+    else:
+        site, warnings = inspect_site_file(arguments.site_file)
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        if choice := drill_choice(site):
+            print(choice)
     if arguments.check:
         print(f"{arguments.site_file} describes site {site.name} without a mistake; nothing was saved")
         return DONE
+    if not handed_on and (user := handover.services_user()):
+        return handover.hand_on(site, user)
     with prefect_api(timeout=10) as api:
         # Asked once here: saving would try for minutes before it says that nobody listens.
         api.get("health").raise_for_status()
@@ -194,8 +201,9 @@ def _apply(arguments: argparse.Namespace) -> int:
     nodes = ", ".join(node.name for node in site.nodes)
     print(f"site {site.name} is saved: {nodes}")
     with prefect_api(timeout=30) as api:
-        for line in update_schedules(api, site):
-            print(line)
+        lines = update_schedules(api, site)
+    for line in handover.without_what_follows(lines, site.name) if handed_on else lines:
+        print(line)
     return DONE
 
 

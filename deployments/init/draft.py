@@ -112,7 +112,9 @@ class Draft:
     def write_new(self, name: str, text: str, *, mode: int = 0o600, replace: bool = False) -> bool:
         """Write a file that is complete or not there; one that is there stays unless it is to be replaced."""
         target = self.directory / name
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Each by itself: of those that `parents` makes only the last has the mode.
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        target.parent.mkdir(exist_ok=True, mode=0o700)
         handle, unfinished = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as stream:

@@ -1,6 +1,7 @@
 """`harbor-ha init` against servers that are real: SSH, Redis, OSS. What it writes passes `apply --check`."""
 
 import os
+import re
 import shutil
 import socket
 import time
@@ -18,6 +19,7 @@ from deployments import cli
 from deployments.init import answers, command, trials
 from deployments.init.command import run_init
 from deployments.init.draft import Draft
+from deployments.init.given import problems_of, read_given
 from lab.oss.server import OssServer
 from tests.unit import local_oss
 from tests.unit.local_redis import running_redis
@@ -403,6 +405,23 @@ class TestOptions:
         assert site.nodes[0].private_key.get_secret_value() == (tmp_path / "ssh").read_text()
 
 
+def test_the_pages_command_for_a_script_gives_all_that_is_needed(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text().replace("\\\n", " ")
+    (line,) = [
+        words for words in re.findall(r"^harbor-ha (init .*)$", page, re.MULTILINE) if "--yes" in words
+    ]
+    arguments = cli._parser().parse_args(line.split())
+    own = {
+        "harbor.installer": tmp_path / "harbor-offline-installer-v2.12.4.tgz",
+        "redis.password": tmp_path / "redis",
+    }
+    for path, file in own.items():
+        file.write_text("Redis-secret.1")
+        setattr(arguments, path, str(file))
+    given, unreadable = read_given(arguments)
+    assert [*unreadable, *problems_of(given, Draft(tmp_path / "site"), complete=True)] == []
+
+
 class TestTrials:
     """Each test has a time limit and says what to do."""
 
@@ -466,7 +485,8 @@ def test_a_secret_file_is_never_open_to_others_not_even_while_it_is_written(
         os.umask(old)
     assert (tmp_path / "site" / "secrets" / "x").read_text() == "one"
     assert (tmp_path / "site" / "secrets" / "x").stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "site" / "secrets").stat().st_mode & 0o777 == 0o700
+    for directory in (tmp_path / "site", tmp_path / "site" / "secrets"):
+        assert directory.stat().st_mode & 0o777 == 0o700
     assert [path.name for path in (tmp_path / "site" / "secrets").iterdir()] == ["x"]
 
 
