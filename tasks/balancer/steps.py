@@ -4,4 +4,5 @@ from tasks.balancer import serving
 from tasks.step import step
 
 undrain = step(serving.undrain, "End the drain at the load balancer")
+listen = step(serving.listen, "Listen at the load balancer")
 admit = step(serving.admit, "Serve the node through the load balancer")
