@@ -18,7 +18,8 @@ BALANCERS = {
 _ECS = "alibabacloud_ecs20140526"
 _GROUPS = {"aliyun-clb": "rsp-", "aliyun-nlb": "sgp-"}
 _LOOPBACK = ("127.0.0.1", "localhost")
-INSTALL = "on the orchestrator: pip install 'harbor-ha[aliyun]'"
+INSTALL = "in this software's directory: make venv, or .venv/bin/pip install -e '.[aliyun]'"
+"""How the SDKs get onto the orchestrator, as the end of a sentence."""
 
 
 def problems_of_the_cloud(values: Mapping[str, Any]) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from tasks.errors import HarborHaError
 from tasks.fencing import ecs
 from tasks.fencing.ecs import NotTheNode, rehearse
 from tasks.fencing.hook import fence_by_command
+from tasks.fencing.rehearsal import fence_trouble
 from tests.unit.aliyun_endpoint import FORBIDDEN, SAID_BY_THE_CLOUD, SECRET, THROTTLED, Fault
 from tests.unit.aliyun_products import A, B
 from tests.unit.aliyun_site import Cloud, cloud_site, hurry, read, stand_in
@@ -179,6 +180,19 @@ def test_a_rehearsal_that_was_taken_for_the_order_is_no_success(cloud: Cloud, si
     cloud.endpoint.faults["StopInstance"] = [Fault(body=b"{}")]
     with pytest.raises(HarborHaError, match="no notice of DryRun"):
         rehearse(site, "node-a")
+
+
+def test_what_a_fence_would_stumble_over_is_told_of_each_node_in_time(cloud: Cloud, site: HarborSite) -> None:
+    assert fence_trouble(site) == []
+    cloud.ecs.addresses[B] = "10.20.0.99"
+    (told,) = fence_trouble(site)
+    assert told.startswith("node-b could not be switched off: ")
+    assert "another machine" in told
+    assert cloud.ecs.status == {A: "Running", B: "Running"}
+    cloud.endpoint.faults["DescribeInstances"] = (Fault(silent_s=0.5),)
+    late = fence_trouble(site, 0.1)
+    assert len(late) == 2
+    assert "no answer within the time" in late[0]
 
 
 def test_a_site_whose_instances_can_be_stopped_has_a_fence_of_its_own(site: HarborSite) -> None:

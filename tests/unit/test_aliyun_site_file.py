@@ -55,7 +55,7 @@ def test_without_the_sdks_the_sentence_says_what_to_install(
     monkeypatch.setattr(aliyun_rules, "installed", lambda sdk: False)
     found = problems(site)
     assert set(found) == {"balancer.kind", "failover.fence_kind"}
-    assert "pip install 'harbor-ha[aliyun]'" in found["balancer.kind"]
+    assert ".venv/bin/pip install -e '.[aliyun]'" in found["balancer.kind"]
     assert "alibabacloud_ecs20140526" in found["failover.fence_kind"]
 
 
