@@ -7,17 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from blocks import HarborSite
+from tasks.aliyun.answers import number, records, word
 from tasks.aliyun.client import CLB, Cloud
-from tasks.balancer.cloud import (
-    CALL_S,
-    FULL_WEIGHT,
-    LOOK_S,
-    asked,
-    listed,
-    number,
-    records,
-    text,
-)
+from tasks.balancer.cloud import CALL_S, FULL_WEIGHT, LOOK_S, asked, listed
 from tasks.balancer.group import Group, Server, entries_of, state_of
 from tasks.balancer.states import BalancerError, NodeState
 
@@ -54,7 +46,7 @@ class Clb:
             cloud, deadline = Cloud(self._site, CLB), time.monotonic() + CALL_S
             listener = self._listener(cloud, deadline)
             mine = entries_of(self._site, node, self._servers(cloud, listener, deadline))
-            self._weigh(cloud, listener, [one for one in mine if one.weight], 0, deadline)
+            self._weigh(cloud, listener, [one for one in mine if one.weight != 0], 0, deadline)
 
     def admit(self, node: str) -> None:
         """Give the node's entries their weight back, or enter the node where it has none."""
@@ -77,7 +69,7 @@ class Clb:
             cloud, deadline = Cloud(self._site, CLB), time.monotonic() + CALL_S
             if not self._listens(cloud, deadline):
                 self._create(cloud, deadline)
-            elif text(self._listener(cloud, deadline), "Status") == "running":
+            elif word(self._listener(cloud, deadline), "Status") == "running":
                 return False
             cloud.call(
                 "StartLoadBalancerListener",
@@ -92,7 +84,7 @@ class Clb:
         body = cloud.call("DescribeLoadBalancerAttribute", deadline, **self._place(cloud))
         return any(
             number(item, "ListenerPort") == self._site.balancer.port
-            and text(item, "ListenerProtocol") == "tcp"
+            and word(item, "ListenerProtocol") == "tcp"
             for item in records(body, "ListenerPortsAndProtocol", "ListenerPortAndProtocol")
         )
 
@@ -101,7 +93,7 @@ class Clb:
         cloud.call(
             "CreateLoadBalancerTCPListener",
             deadline,
-            # One that is there already is refused, so it may be asked for again.
+            # Not repeated without an answer: the next run looks first whether it is there.
             again=False,
             **self._place(cloud),
             **self._port(),
@@ -126,7 +118,7 @@ class Clb:
         listener = cloud.call(
             "DescribeLoadBalancerTCPListenerAttribute", deadline, **self._place(cloud), **self._port()
         )
-        if text(listener, "MasterSlaveServerGroupId"):
+        if word(listener, "MasterSlaveServerGroupId"):
             raise BalancerError(
                 f"The listener of {self._site.balancer.instance_id} has a primary/secondary server group: no weights.",
                 where="load balancer",
@@ -142,13 +134,13 @@ class Clb:
         health = records(told, "BackendServers", "BackendServer")
         return Group(
             servers=tuple(_checked(one, health) for one in servers),
-            listens=text(listener, "Status") == "running",
-            checks=text(listener, "HealthCheck") != "off",
-            only_connects=text(listener, "HealthCheckType") != "http",
+            listens=word(listener, "Status") == "running",
+            checks=word(listener, "HealthCheck") != "off",
+            only_connects=word(listener, "HealthCheckType") != "http",
         )
 
     def _servers(self, cloud: Cloud, listener: Mapping[str, Any], deadline: float) -> list[Server]:
-        group = text(listener, "VServerGroupId")
+        group = word(listener, "VServerGroupId")
         if group:
             body = cloud.call(
                 "DescribeVServerGroupAttribute", deadline, region_id=cloud.region, vserver_group_id=group
@@ -157,11 +149,11 @@ class Clb:
             body = cloud.call("DescribeLoadBalancerAttribute", deadline, **self._place(cloud))
         return [
             Server(
-                text(item, "ServerId"),
-                text(item, "ServerIp"),
+                word(item, "ServerId"),
+                word(item, "ServerIp"),
                 number(item, "Port") or 0,
                 number(item, "Weight"),
-                text(item, "Type") or "ecs",
+                word(item, "Type") or "ecs",
             )
             for item in records(body, "BackendServers", "BackendServer")
         ]
@@ -176,7 +168,7 @@ class Clb:
     ) -> None:
         if not servers:
             return
-        group = text(listener, "VServerGroupId")
+        group = word(listener, "VServerGroupId")
         entries = json.dumps([_entry(one, weight, with_port=bool(group)) for one in servers])
         if group:
             cloud.call(
@@ -190,7 +182,7 @@ class Clb:
             cloud.call("SetBackendServers", deadline, **self._place(cloud), backend_servers=entries)
 
     def _enter(self, cloud: Cloud, listener: Mapping[str, Any], node: str, deadline: float) -> None:
-        host, group = self._site.node(node), text(listener, "VServerGroupId")
+        host, group = self._site.node(node), word(listener, "VServerGroupId")
         new = Server(str(host.instance_id), host.address, self._site.harbor.https_port, FULL_WEIGHT, "ecs")
         entries = json.dumps([_entry(new, FULL_WEIGHT, with_port=bool(group))])
         if group:
@@ -212,16 +204,16 @@ class Clb:
 
 
 def _checked(server: Server, told: Sequence[Mapping[str, Any]]) -> Server:
-    words = {text(item, "ServerHealthStatus") for item in told if _about(item, server)}
+    found = {word(item, "ServerHealthStatus") for item in told if _about(item, server)}
     # Two words for one server are none.
-    said = words.pop() if len(words) == 1 else "health not told"
+    said = found.pop() if len(found) == 1 else "health not told"
     return replace(server, healthy=_ALIVE.get(said), said=said)
 
 
 def _about(item: Mapping[str, Any], server: Server) -> bool:
-    ip, port = text(item, "ServerIp"), number(item, "Port")
+    ip, port = word(item, "ServerIp"), number(item, "Port")
     return (
-        text(item, "ServerId") == server.server
+        word(item, "ServerId") == server.server
         and (not ip or not server.ip or ip == server.ip)
         and (not port or not server.port or port == server.port)
     )

@@ -1,8 +1,7 @@
-"""What the load balancers of a cloud have in common: times, whose state is asked, and reading what the API says."""
+"""What the load balancers of a cloud have in common: times, whose state is asked, errors."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from blocks import HarborSite
 from tasks.aliyun.client import CloudUnusable
@@ -29,23 +28,3 @@ def asked() -> Iterator[None]:
 def listed(site: HarborSite, nodes: Sequence[str]) -> list[str]:
     """Name the nodes that a load balancer is asked about: those that are wanted and run a Harbor."""
     return [node.name for node in site.nodes if node.runs_harbor and (not nodes or node.name in nodes)]
-
-
-def records(body: Mapping[str, Any], *keys: str) -> list[Mapping[str, Any]]:
-    """Find the list under these keys; what is no mapping in it is left out."""
-    value: Any = body
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
-
-
-def text(item: Mapping[str, Any], key: str) -> str:
-    """Read a text; empty when there is none."""
-    value = item.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def number(item: Mapping[str, Any], key: str) -> int | None:
-    """Read a number from 0 on; None when there is none."""
-    value = item.get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

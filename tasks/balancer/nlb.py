@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from blocks import HarborSite
+from tasks.aliyun.answers import number, records, word
 from tasks.aliyun.client import NLB, Cloud
-from tasks.balancer.cloud import CALL_S, FULL_WEIGHT, LOOK_S, asked, listed, number, records, text
+from tasks.balancer.cloud import CALL_S, FULL_WEIGHT, LOOK_S, asked, listed
 from tasks.balancer.group import Group, Server, entries_of, state_of
 from tasks.balancer.states import BalancerError, NodeState
 
@@ -49,7 +50,9 @@ class Nlb:
         with asked():
             cloud, deadline = Cloud(self._site, NLB), time.monotonic() + CALL_S
             group, servers = self._known(cloud, deadline)
-            mine = [one for one in entries_of(self._site, node, servers) if one.weight or not one.settled]
+            mine = [
+                one for one in entries_of(self._site, node, servers) if one.weight != 0 or not one.settled
+            ]
             self._change(cloud, "UpdateServerGroupServersAttribute", group, mine, 0, deadline)
 
     def admit(self, node: str) -> None:
@@ -78,16 +81,16 @@ class Nlb:
         with asked():
             cloud, deadline = Cloud(self._site, NLB), time.monotonic() + CALL_S
             found = self._find(cloud, deadline)
-            if found and text(found, "ListenerStatus") != "Stopped":
+            if found and word(found, "ListenerStatus") != "Stopped":
                 return False
             if found:
-                listener = text(found, "ListenerId")
+                listener = word(found, "ListenerId")
                 body = cloud.call("StartListener", deadline, region_id=cloud.region, listener_id=listener)
             else:
                 body = cloud.call(
                     "CreateListener",
                     deadline,
-                    # One that is there already is refused, so it may be asked for again.
+                    # Not repeated without an answer: the next run looks first whether it is there.
                     again=False,
                     region_id=cloud.region,
                     load_balancer_id=balancer.instance_id,
@@ -124,13 +127,13 @@ class Nlb:
         found = [
             item
             for item in records(body, "Listeners")
-            if text(item, "LoadBalancerId") == balancer.instance_id
+            if word(item, "LoadBalancerId") == balancer.instance_id
             and number(item, "ListenerPort") == balancer.port
         ]
         return found[0] if found else None
 
     def _known(self, cloud: Cloud, deadline: float) -> tuple[str, list[Server]]:
-        group = text(self._listener(cloud, deadline), "ServerGroupId")
+        group = word(self._listener(cloud, deadline), "ServerGroupId")
         return group, self._servers(cloud, group, deadline)
 
     def _servers(self, cloud: Cloud, group: str, deadline: float) -> list[Server]:
@@ -141,7 +144,7 @@ class Nlb:
             server_group_id=group,
             max_results=_PAGE,
         )
-        if text(body, "NextToken"):
+        if body.get("NextToken"):
             raise BalancerError(
                 f"The server group {group} has more than {_PAGE} servers.",
                 where="load balancer",
@@ -149,31 +152,32 @@ class Nlb:
             )
         return [
             Server(
-                text(item, "ServerId"),
-                text(item, "ServerIp"),
+                word(item, "ServerId"),
+                word(item, "ServerIp"),
                 number(item, "Port") or 0,
                 number(item, "Weight"),
-                text(item, "ServerType"),
-                settled=text(item, "Status") == "Available",
+                word(item, "ServerType"),
+                settled=word(item, "Status") == "Available",
             )
             for item in records(body, "Servers")
         ]
 
     def _group(self, cloud: Cloud, listener: Mapping[str, Any], deadline: float) -> Group:
-        group, listening = text(listener, "ServerGroupId"), text(listener, "ListenerId")
+        group, listening = word(listener, "ServerGroupId"), word(listener, "ListenerId")
         # At once: three answers, one after the other, may be too late for a failover's look.
         with ThreadPoolExecutor(3) as pool:
             servers = pool.submit(self._servers, cloud, group, deadline)
             groups = pool.submit(self._described, cloud, group, deadline)
             health = pool.submit(self._health, cloud, listening, deadline)
         told = _health_of(health.result(), group)
-        check = next((item.get("HealthCheck") for item in records(groups.result(), "ServerGroups")), None)
-        kind = text(check, "HealthCheckType") if isinstance(check, Mapping) else ""
+        kinds = [
+            word(item, "HealthCheck", "HealthCheckType") for item in records(groups.result(), "ServerGroups")
+        ]
         return Group(
             servers=tuple(_checked(one, told) for one in servers.result()),
-            listens=text(listener, "ListenerStatus") == "Running",
+            listens=word(listener, "ListenerStatus") == "Running",
             checks=told is None or told.get("HeathCheckEnabled") is not False,
-            only_connects=kind.upper() != "HTTP",
+            only_connects=kinds != ["HTTP"],
         )
 
     def _described(self, cloud: Cloud, group: str, deadline: float) -> Mapping[str, Any]:
@@ -202,10 +206,10 @@ class Nlb:
         Raises:
             BalancerError: it failed, or was not done in time.
         """
-        job = text(accepted, "JobId")
+        job = word(accepted, "JobId")
         while job:
             # Asked in full to the end: a question that is cut short would hide what has become of it.
-            status = text(cloud.call("GetJobStatus", time.monotonic() + _ANSWER_S, job_id=job), "Status")
+            status = word(cloud.call("GetJobStatus", time.monotonic() + _ANSWER_S, job_id=job), "Status")
             if status == "Succeeded":
                 return
             late = time.monotonic() + _JOB_S >= deadline
@@ -224,7 +228,7 @@ def _health_of(body: Mapping[str, Any], group: str) -> Mapping[str, Any] | None:
     """Find what is said of a group; None when nothing is, which is no sign that all of it is well."""
     for listener in records(body, "ListenerHealthStatus"):
         for info in records(listener, "ServerGroupInfos"):
-            if text(info, "ServerGroupId") == group:
+            if word(info, "ServerGroupId") == group:
                 return info
     return None
 
@@ -233,9 +237,9 @@ def _checked(server: Server, told: Mapping[str, Any] | None) -> Server:
     if told is None:
         return replace(server, said="health not told")
     words = [
-        text(item, "Status")
+        word(item, "Status")
         for item in records(told, "NonNormalServers")
-        if text(item, "ServerId") == server.server and number(item, "Port") in (None, 0, server.port)
+        if word(item, "ServerId") == server.server and number(item, "Port") in (None, 0, server.port)
     ]
     if not words:
         return replace(server, healthy=True, said="Normal")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blocks import HarborSite
+from tasks.aliyun.answers import records, word, words
 from tasks.aliyun.client import ECS, Cloud
 from tasks.aliyun.errors import WHERE, CloudRefused, CloudSilent
 from tasks.errors import HarborHaError
@@ -84,11 +85,11 @@ def rehearse(site: HarborSite, node: str) -> Outcome:
 
 def instance_of(body: Mapping[str, Any], name: str) -> Instance | None:
     """Find an instance in the answer of DescribeInstances; None when it is not there."""
-    found = [item for item in _items(body, "Instances", "Instance") if item.get("InstanceId") == name]
+    found = [item for item in records(body, "Instances", "Instance") if word(item, "InstanceId") == name]
     if len(found) != 1:
         return None
     item = found[0]
-    return Instance(str(item.get("Status") or "unknown"), frozenset(_addresses(item)))
+    return Instance(word(item, "Status") or "unknown", frozenset(_addresses(item)) - {""})
 
 
 def _stop(site: HarborSite, node: str) -> str:
@@ -170,27 +171,10 @@ def _resolved(address: str, addresses: frozenset[str]) -> str:
 
 
 def _addresses(item: Mapping[str, Any]) -> Iterator[str]:
-    vpc = _part(item, "VpcAttributes")
-    yield from _texts(_part(vpc, "PrivateIpAddress").get("IpAddress"))
-    for key in ("InnerIpAddress", "PublicIpAddress"):
-        yield from _texts(_part(item, key).get("IpAddress"))
-    yield from _texts([_part(item, "EipAddress").get("IpAddress")])
-    for card in _items(item, "NetworkInterfaces", "NetworkInterface"):
-        yield from _texts([card.get("PrimaryIpAddress")])
-        yield from _texts(
-            [one.get("PrivateIpAddress") for one in _items(card, "PrivateIpSets", "PrivateIpSet")]
-        )
-
-
-def _part(item: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = item.get(key)
-    return value if isinstance(value, Mapping) else {}
-
-
-def _items(item: Mapping[str, Any], outer: str, inner: str) -> list[Mapping[str, Any]]:
-    value = _part(item, outer).get(inner)
-    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
-
-
-def _texts(values: Any) -> Iterator[str]:
-    yield from (value for value in values or () if isinstance(value, str) and value)
+    yield from words(item, "VpcAttributes", "PrivateIpAddress", "IpAddress")
+    yield from words(item, "InnerIpAddress", "IpAddress")
+    yield from words(item, "PublicIpAddress", "IpAddress")
+    yield word(item, "EipAddress", "IpAddress")
+    for card in records(item, "NetworkInterfaces", "NetworkInterface"):
+        yield word(card, "PrimaryIpAddress")
+        yield from (word(one, "PrivateIpAddress") for one in records(card, "PrivateIpSets", "PrivateIpSet"))

@@ -109,6 +109,16 @@ def test_a_vserver_group_is_told_by_its_own_name(cloud: Cloud, tmp_path: Path) -
     assert "SetVServerGroupAttribute" in cloud.endpoint.calls
 
 
+def test_a_node_is_entered_into_a_vserver_group_with_harbors_port(cloud: Cloud, tmp_path: Path) -> None:
+    cloud.clb.group = "rsp-cige6jxxxxxx"
+    del cloud.clb.servers[A]
+    balancer = balancer_of(site_of(cloud, tmp_path, "aliyun-clb"))
+    assert balancer is not None
+    assert admit_confirmed(balancer, "node-a").served is Served.UP
+    (asked_for,) = cloud.endpoint.parameters["AddVServerGroupBackendServers"]
+    assert '"Port": "443"' in asked_for["BackendServers"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_check_is_a_witness_of_both_answers(cloud: Cloud, tmp_path: Path, kind: str) -> None:
     site = site_of(cloud, tmp_path, kind)
@@ -143,6 +153,11 @@ def test_a_word_of_clb_that_says_nothing_is_neither_up_nor_down(
     cloud.clb.health[A] = word
     state = asked(site_of(cloud, tmp_path, "aliyun-clb"))
     assert (state.served, state.alive) == (Served.UNKNOWN, None)
+
+
+def test_of_the_clouds_words_only_plain_ones_reach_a_report(cloud: Cloud, tmp_path: Path) -> None:
+    cloud.clb.health[A] = "password=hunter2 <b>"
+    assert "hunter2" not in asked(site_of(cloud, tmp_path, "aliyun-clb")).check
 
 
 @pytest.mark.parametrize("word", ["Initial", "Unavailable", "Something new"])
@@ -211,7 +226,12 @@ def test_a_weight_that_cannot_be_read_is_no_drain(
     cloud: Cloud, tmp_path: Path, kind: str, weight: Any
 ) -> None:
     servers(cloud, kind)[A] = weight
-    assert asked(site_of(cloud, tmp_path, kind)).served is Served.UNKNOWN
+    site = site_of(cloud, tmp_path, kind)
+    assert asked(site).served is Served.UNKNOWN
+    balancer = balancer_of(site)
+    assert balancer is not None
+    balancer.drain("node-a")
+    assert asked(site).served is Served.DRAINED
 
 
 @pytest.mark.parametrize("kind", KINDS)
