@@ -161,6 +161,8 @@ def start_harbor(run: Protocol, plan: Plan) -> None:
     run.on_each(harbor.start_at_boot, plan.harbor)
     run.on_each(harbor.wait_healthy, plan.harbor)
     run.on_each(harbor.foresee, plan.harbor)
+    if run.site.balancer.create_listener:
+        run.on(balancer.listen)
     for node in plan.harbor:
         run.on(balancer.admit, node)
 

@@ -28,6 +28,8 @@ class HaProxy:
         settings: where it is; `backend` has one server a node, with the node's name.
     """
 
+    pace_s = 0.1
+
     def __init__(self, settings: LoadBalancer) -> None:
         self._settings = settings
 

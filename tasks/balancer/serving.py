@@ -1,11 +1,25 @@
 """Both nodes behind the load balancer, as steps."""
 
 from blocks import HarborSite
-from tasks.balancer.balancer import admit_confirmed, balancer_of, drain_confirmed
+from tasks.balancer.balancer import admit_confirmed, balancer_of, drain_confirmed, listener_of
 from tasks.balancer.haproxy import HaProxy
 from tasks.balancer.states import BalancerError, Served
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, changed, unchanged
+
+
+def listen(site: HarborSite) -> Outcome:
+    """Have a TCP listener on the site's port at the load balancer, where the site file asks for that.
+
+    Raises:
+        BalancerError: it could not be made or started.
+    """
+    balancer, port = listener_of(site), site.balancer.port
+    if balancer is None:
+        return unchanged("the listener is not ours to make")
+    if balancer.ensure_listener():
+        return changed(f"{site.balancer.instance_id} listens on {port}")
+    return unchanged(f"{site.balancer.instance_id} listens on {port}")
 
 
 def admit(site: HarborSite, host: Host, *, timeout: float = 30.0) -> Outcome:

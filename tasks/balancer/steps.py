@@ -5,4 +5,5 @@ from tasks.step import step
 
 undrain = step(serving.undrain, "End the drain at the load balancer")
 hurry = step(serving.hurry, "Do not wait for the load balancer's checks")
+listen = step(serving.listen, "Listen at the load balancer")
 admit = step(serving.admit, "Serve the node through the load balancer")

@@ -1,0 +1,228 @@
+"""Alibaba Cloud's CLB: a TCP listener, and the server group behind it; a drained node has weight 0."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from blocks import HarborSite
+from tasks.aliyun.answers import number, records, word
+from tasks.aliyun.client import CLB, Cloud
+from tasks.balancer.cloud import CALL_S, FULL_WEIGHT, LOOK_S, asked, listed
+from tasks.balancer.group import Group, Server, entries_of, state_of
+from tasks.balancer.states import BalancerError, NodeState
+
+_ALIVE = {"normal": True, "abnormal": False}
+
+
+class Clb:
+    """A CLB whose TCP listener on the site's port leads to the nodes.
+
+    Args:
+        site: whose load balancer, nodes and account.
+    """
+
+    pace_s = 1.0
+
+    def __init__(self, site: HarborSite) -> None:
+        self._site = site
+
+    def status(self, nodes: Sequence[str] = (), limit_s: float | None = None) -> dict[str, NodeState]:
+        """Ask for the listener, its group and its health; three calls for all nodes.
+
+        Raises:
+            BalancerError: it cannot be asked.
+        """
+        with asked():
+            cloud, deadline = Cloud(self._site, CLB), time.monotonic() + (limit_s or LOOK_S)
+            listener = self._listener(cloud, deadline)
+            group = self._group(cloud, listener, deadline)
+        return {name: state_of(self._site, name, group) for name in listed(self._site, nodes)}
+
+    def drain(self, node: str) -> None:
+        """Give the node's entries the weight 0. The open sessions are not ended by that."""
+        with asked():
+            cloud, deadline = Cloud(self._site, CLB), time.monotonic() + CALL_S
+            listener = self._listener(cloud, deadline)
+            mine = entries_of(self._site, node, self._servers(cloud, listener, deadline))
+            self._weigh(cloud, listener, [one for one in mine if one.weight != 0], 0, deadline)
+
+    def admit(self, node: str) -> None:
+        """Give the node's entries their weight back, or enter the node where it has none."""
+        with asked():
+            cloud, deadline = Cloud(self._site, CLB), time.monotonic() + CALL_S
+            listener = self._listener(cloud, deadline)
+            mine = entries_of(self._site, node, self._servers(cloud, listener, deadline))
+            if mine:
+                self._weigh(cloud, listener, [one for one in mine if not one.weight], FULL_WEIGHT, deadline)
+            else:
+                self._enter(cloud, listener, node, deadline)
+
+    def ensure_listener(self) -> bool:
+        """Make the TCP listener where there is none, and start it where it does not run; say whether that was needed.
+
+        Raises:
+            BalancerError: it could not be made.
+        """
+        with asked():
+            cloud, deadline = Cloud(self._site, CLB), time.monotonic() + CALL_S
+            if not self._listens(cloud, deadline):
+                self._create(cloud, deadline)
+            elif word(self._listener(cloud, deadline), "Status") == "running":
+                return False
+            cloud.call(
+                "StartLoadBalancerListener",
+                deadline,
+                **self._place(cloud),
+                **self._port(),
+                listener_protocol="tcp",
+            )
+            return True
+
+    def _listens(self, cloud: Cloud, deadline: float) -> bool:
+        body = cloud.call("DescribeLoadBalancerAttribute", deadline, **self._place(cloud))
+        return any(
+            number(item, "ListenerPort") == self._site.balancer.port
+            and word(item, "ListenerProtocol") == "tcp"
+            for item in records(body, "ListenerPortsAndProtocol", "ListenerPortAndProtocol")
+        )
+
+    def _create(self, cloud: Cloud, deadline: float) -> None:
+        balancer = self._site.balancer
+        cloud.call(
+            "CreateLoadBalancerTCPListener",
+            deadline,
+            # Not repeated without an answer: the next run looks first whether it is there.
+            again=False,
+            **self._place(cloud),
+            **self._port(),
+            backend_server_port=self._site.harbor.https_port,
+            vserver_group_id=balancer.server_group,
+            bandwidth=-1,
+            scheduler="wrr",
+            health_check_switch="on",
+            health_check_type="tcp",
+            health_check_interval=2,
+            health_check_connect_timeout=3,
+            healthy_threshold=2,
+            unhealthy_threshold=2,
+            # The registry is silent for minutes while it writes a layer of some GB.
+            established_timeout=900,
+            # Else the sessions of a machine that is gone stay for as long.
+            connection_drain="on",
+            connection_drain_timeout=10,
+        )
+
+    def _listener(self, cloud: Cloud, deadline: float) -> Mapping[str, Any]:
+        listener = cloud.call(
+            "DescribeLoadBalancerTCPListenerAttribute", deadline, **self._place(cloud), **self._port()
+        )
+        if word(listener, "MasterSlaveServerGroupId"):
+            raise BalancerError(
+                f"The listener of {self._site.balancer.instance_id} has a primary/secondary server group: no weights.",
+                where="load balancer",
+                remedy="Give it the default server group, or a vServer group.",
+            )
+        return listener
+
+    def _group(self, cloud: Cloud, listener: Mapping[str, Any], deadline: float) -> Group:
+        servers = self._servers(cloud, listener, deadline)
+        told = cloud.call(
+            "DescribeHealthStatus", deadline, **self._place(cloud), **self._port(), listener_protocol="tcp"
+        )
+        health = records(told, "BackendServers", "BackendServer")
+        return Group(
+            servers=tuple(_checked(one, health) for one in servers),
+            listens=word(listener, "Status") == "running",
+            checks=word(listener, "HealthCheck") != "off",
+            only_connects=word(listener, "HealthCheckType") != "http",
+        )
+
+    def _servers(self, cloud: Cloud, listener: Mapping[str, Any], deadline: float) -> list[Server]:
+        group = word(listener, "VServerGroupId")
+        if group:
+            body = cloud.call(
+                "DescribeVServerGroupAttribute", deadline, region_id=cloud.region, vserver_group_id=group
+            )
+        else:
+            body = cloud.call("DescribeLoadBalancerAttribute", deadline, **self._place(cloud))
+        return [
+            Server(
+                word(item, "ServerId"),
+                word(item, "ServerIp"),
+                number(item, "Port") or 0,
+                number(item, "Weight"),
+                word(item, "Type") or "ecs",
+            )
+            for item in records(body, "BackendServers", "BackendServer")
+        ]
+
+    def _weigh(
+        self,
+        cloud: Cloud,
+        listener: Mapping[str, Any],
+        servers: Sequence[Server],
+        weight: int,
+        deadline: float,
+    ) -> None:
+        if not servers:
+            return
+        group = word(listener, "VServerGroupId")
+        entries = json.dumps([_entry(one, weight, with_port=bool(group)) for one in servers])
+        if group:
+            cloud.call(
+                "SetVServerGroupAttribute",
+                deadline,
+                region_id=cloud.region,
+                vserver_group_id=group,
+                backend_servers=entries,
+            )
+        else:
+            cloud.call("SetBackendServers", deadline, **self._place(cloud), backend_servers=entries)
+
+    def _enter(self, cloud: Cloud, listener: Mapping[str, Any], node: str, deadline: float) -> None:
+        host, group = self._site.node(node), word(listener, "VServerGroupId")
+        new = Server(str(host.instance_id), host.address, self._site.harbor.https_port, FULL_WEIGHT, "ecs")
+        entries = json.dumps([_entry(new, FULL_WEIGHT, with_port=bool(group))])
+        if group:
+            cloud.call(
+                "AddVServerGroupBackendServers",
+                deadline,
+                region_id=cloud.region,
+                vserver_group_id=group,
+                backend_servers=entries,
+            )
+        else:
+            cloud.call("AddBackendServers", deadline, **self._place(cloud), backend_servers=entries)
+
+    def _place(self, cloud: Cloud) -> dict[str, Any]:
+        return {"region_id": cloud.region, "load_balancer_id": self._site.balancer.instance_id}
+
+    def _port(self) -> dict[str, Any]:
+        return {"listener_port": self._site.balancer.port}
+
+
+def _checked(server: Server, told: Sequence[Mapping[str, Any]]) -> Server:
+    found = {word(item, "ServerHealthStatus") for item in told if _about(item, server)}
+    # Two words for one server are none.
+    said = found.pop() if len(found) == 1 else "health not told"
+    return replace(server, healthy=_ALIVE.get(said), said=said)
+
+
+def _about(item: Mapping[str, Any], server: Server) -> bool:
+    ip, port = word(item, "ServerIp"), number(item, "Port")
+    return (
+        word(item, "ServerId") == server.server
+        and (not ip or not server.ip or ip == server.ip)
+        and (not port or not server.port or port == server.port)
+    )
+
+
+def _entry(server: Server, weight: int, *, with_port: bool) -> dict[str, Any]:
+    entry: dict[str, Any] = {"ServerId": server.server, "Weight": str(weight), "Type": server.kind}
+    if server.kind != "ecs" and server.ip:
+        entry["ServerIp"] = server.ip
+    if with_port:
+        entry["Port"] = str(server.port)
+    return entry
