@@ -7,7 +7,7 @@ import socket
 import ssl
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from tasks.on_node.lib import compose_command, must, poll, run, state
+from tasks.on_node.lib import compose_command, must, poll, read, run, state
 
 STARTED = "harbor_started.json"
 # Of harbor-log, on this machine; all other containers log to it.
@@ -136,9 +136,11 @@ def forget_address(name: str, address: str) -> None:
     if not pid or not address:
         return
     inside = ["nsenter", "--net", "--target", str(pid), "ip"]
-    with open("/proc/" + str(pid) + "/net/dev") as table:
-        devices = [line.partition(":")[0].strip() for line in table if ":" in line]
-    for device in devices:
+    try:
+        table = (read("/proc/" + str(pid) + "/net/dev") or b"").decode("utf-8", "replace")
+    except OSError:
+        return
+    for device in [line.partition(":")[0].strip() for line in table.splitlines() if ":" in line]:
         if device != "lo":
             quick = ["ntable", "change", "name", "arp_cache", "dev", device, "retrans", "100"]
             run(inside + quick, 3)
