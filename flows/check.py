@@ -64,7 +64,6 @@ def check(site: str) -> dict[str, Any]:
     write_error = run.watch(
         "Write through the load balancer", lambda: answer_of(written), lambda error: error or "ok"
     )
-    unfenceable = trouble_of(run, rehearsed)
     note = sightings(run.site, work.seen, answers)
     unseeing = blind(run.site, work.seen, answers, note)
     judged = verdict(
@@ -78,6 +77,8 @@ def check(site: str) -> dict[str, Any]:
         blind_witnesses=unseeing,
         site=site,
     )
+    # After the verdict, which must not wait for it.
+    unfenceable = trouble_of(run, rehearsed)
     record_position(work)
     remember(work, note)
     announce(work, judged)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from blocks import HarborSite
 from tasks.balancer.clb import Clb
+from tasks.balancer.cloud import CloudBalancer
 from tasks.balancer.command import CommandBalancer
 from tasks.balancer.haproxy import HaProxy
 from tasks.balancer.nlb import Nlb
@@ -33,10 +34,10 @@ def balancer_of(site: HarborSite) -> Balancer | None:
     return None
 
 
-def listener_of(site: HarborSite) -> Clb | Nlb | None:
+def listener_of(site: HarborSite) -> CloudBalancer | None:
     """Give the site's load balancer where its listener is ours to make; None where it is not."""
     balancer = balancer_of(site)
-    return balancer if site.balancer.create_listener and isinstance(balancer, Clb | Nlb) else None
+    return balancer if site.balancer.create_listener and isinstance(balancer, CloudBalancer) else None
 
 
 def drain_confirmed(balancer: Balancer, node: str) -> NodeState:

@@ -1,84 +1,37 @@
 """Alibaba Cloud's CLB: a TCP listener, and the server group behind it; a drained node has weight 0."""
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from blocks import HarborSite
 from tasks.aliyun.answers import number, records, word
 from tasks.aliyun.client import CLB, Cloud
-from tasks.balancer.cloud import CALL_S, FULL_WEIGHT, LOOK_S, asked, listed
-from tasks.balancer.group import Group, Server, entries_of, state_of
-from tasks.balancer.states import BalancerError, NodeState
+from tasks.balancer.cloud import FULL_WEIGHT, CloudBalancer, Listener
+from tasks.balancer.group import Group, Server
+from tasks.balancer.states import BalancerError
 
 _ALIVE = {"normal": True, "abnormal": False}
 
 
-class Clb:
-    """A CLB whose TCP listener on the site's port leads to the nodes.
+class Clb(CloudBalancer):
+    """A CLB: its listener's server group is its default group or a vServer group."""
 
-    Args:
-        site: whose load balancer, nodes and account.
-    """
+    product = CLB
 
-    pace_s = 1.0
-
-    def __init__(self, site: HarborSite) -> None:
-        self._site = site
-
-    def status(self, nodes: Sequence[str] = (), limit_s: float | None = None) -> dict[str, NodeState]:
-        """Ask for the listener, its group and its health; three calls for all nodes.
-
-        Raises:
-            BalancerError: it cannot be asked.
-        """
-        with asked():
-            cloud, deadline = Cloud(self._site, CLB), time.monotonic() + (limit_s or LOOK_S)
-            listener = self._listener(cloud, deadline)
-            group = self._group(cloud, listener, deadline)
-        return {name: state_of(self._site, name, group) for name in listed(self._site, nodes)}
-
-    def drain(self, node: str) -> None:
-        """Give the node's entries the weight 0. The open sessions are not ended by that."""
-        with asked():
-            cloud, deadline = Cloud(self._site, CLB), time.monotonic() + CALL_S
-            listener = self._listener(cloud, deadline)
-            mine = entries_of(self._site, node, self._servers(cloud, listener, deadline))
-            self._weigh(cloud, listener, [one for one in mine if one.weight != 0], 0, deadline)
-
-    def admit(self, node: str) -> None:
-        """Give the node's entries their weight back, or enter the node where it has none."""
-        with asked():
-            cloud, deadline = Cloud(self._site, CLB), time.monotonic() + CALL_S
-            listener = self._listener(cloud, deadline)
-            mine = entries_of(self._site, node, self._servers(cloud, listener, deadline))
-            if mine:
-                self._weigh(cloud, listener, [one for one in mine if not one.weight], FULL_WEIGHT, deadline)
-            else:
-                self._enter(cloud, listener, node, deadline)
-
-    def ensure_listener(self) -> bool:
-        """Make the TCP listener where there is none, and start it where it does not run; say whether that was needed.
-
-        Raises:
-            BalancerError: it could not be made.
-        """
-        with asked():
-            cloud, deadline = Cloud(self._site, CLB), time.monotonic() + CALL_S
-            if not self._listens(cloud, deadline):
-                self._create(cloud, deadline)
-            elif word(self._listener(cloud, deadline), "Status") == "running":
-                return False
-            cloud.call(
-                "StartLoadBalancerListener",
-                deadline,
-                **self._place(cloud),
-                **self._port(),
-                listener_protocol="tcp",
-            )
-            return True
+    def _ensure_listener(self, cloud: Cloud, deadline: float) -> bool:
+        if not self._listens(cloud, deadline):
+            self._create(cloud, deadline)
+        elif word(self._listener(cloud, deadline), "Status") == "running":
+            return False
+        cloud.call(
+            "StartLoadBalancerListener",
+            deadline,
+            **self._place(cloud),
+            **self._port(),
+            listener_protocol="tcp",
+        )
+        return True
 
     def _listens(self, cloud: Cloud, deadline: float) -> bool:
         body = cloud.call("DescribeLoadBalancerAttribute", deadline, **self._place(cloud))
@@ -114,7 +67,7 @@ class Clb:
             connection_drain_timeout=10,
         )
 
-    def _listener(self, cloud: Cloud, deadline: float) -> Mapping[str, Any]:
+    def _listener(self, cloud: Cloud, deadline: float) -> Listener:
         listener = cloud.call(
             "DescribeLoadBalancerTCPListenerAttribute", deadline, **self._place(cloud), **self._port()
         )
@@ -126,7 +79,7 @@ class Clb:
             )
         return listener
 
-    def _group(self, cloud: Cloud, listener: Mapping[str, Any], deadline: float) -> Group:
+    def _group(self, cloud: Cloud, listener: Listener, deadline: float) -> Group:
         servers = self._servers(cloud, listener, deadline)
         told = cloud.call(
             "DescribeHealthStatus", deadline, **self._place(cloud), **self._port(), listener_protocol="tcp"
@@ -139,7 +92,7 @@ class Clb:
             only_connects=word(listener, "HealthCheckType") != "http",
         )
 
-    def _servers(self, cloud: Cloud, listener: Mapping[str, Any], deadline: float) -> list[Server]:
+    def _servers(self, cloud: Cloud, listener: Listener, deadline: float) -> list[Server]:
         group = word(listener, "VServerGroupId")
         if group:
             body = cloud.call(
@@ -161,13 +114,11 @@ class Clb:
     def _weigh(
         self,
         cloud: Cloud,
-        listener: Mapping[str, Any],
+        listener: Listener,
         servers: Sequence[Server],
         weight: int,
         deadline: float,
     ) -> None:
-        if not servers:
-            return
         group = word(listener, "VServerGroupId")
         entries = json.dumps([_entry(one, weight, with_port=bool(group)) for one in servers])
         if group:
@@ -181,7 +132,7 @@ class Clb:
         else:
             cloud.call("SetBackendServers", deadline, **self._place(cloud), backend_servers=entries)
 
-    def _enter(self, cloud: Cloud, listener: Mapping[str, Any], node: str, deadline: float) -> None:
+    def _enter(self, cloud: Cloud, listener: Listener, node: str, deadline: float) -> None:
         host, group = self._site.node(node), word(listener, "VServerGroupId")
         new = Server(str(host.instance_id), host.address, self._site.harbor.https_port, FULL_WEIGHT, "ecs")
         entries = json.dumps([_entry(new, FULL_WEIGHT, with_port=bool(group))])

@@ -6,12 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from blocks import HarborSite
 from tasks.aliyun.answers import number, records, word
 from tasks.aliyun.client import NLB, Cloud
-from tasks.balancer.cloud import CALL_S, FULL_WEIGHT, LOOK_S, asked, listed
-from tasks.balancer.group import Group, Server, entries_of, state_of
-from tasks.balancer.states import BalancerError, NodeState
+from tasks.balancer.cloud import CALL_S, FULL_WEIGHT, CloudBalancer, Listener
+from tasks.balancer.group import Group, Server
+from tasks.balancer.states import BalancerError
 
 _JOB_S = 1.0
 _ANSWER_S = 5.0
@@ -21,89 +20,36 @@ _PAGE = 100
 _ALIVE = {"Unhealthy": False}
 
 
-class Nlb:
-    """An NLB whose TCP listener on the site's port leads to the nodes.
+class Nlb(CloudBalancer):
+    """An NLB: each change of its server group is a job, which is waited for."""
 
-    Args:
-        site: whose load balancer, nodes and account.
-    """
+    product = NLB
 
-    pace_s = 1.0
+    def _ensure_listener(self, cloud: Cloud, deadline: float) -> bool:
+        balancer, found = self._site.balancer, self._find(cloud, deadline)
+        if found and word(found, "ListenerStatus") != "Stopped":
+            return False
+        if found:
+            listener = word(found, "ListenerId")
+            body = cloud.call("StartListener", deadline, region_id=cloud.region, listener_id=listener)
+        else:
+            body = cloud.call(
+                "CreateListener",
+                deadline,
+                # Not repeated without an answer: the next run looks first whether it is there.
+                again=False,
+                region_id=cloud.region,
+                load_balancer_id=balancer.instance_id,
+                listener_protocol="TCP",
+                listener_port=balancer.port,
+                server_group_id=balancer.server_group,
+                # The registry is silent for minutes while it writes a layer of some GB.
+                idle_timeout=900,
+            )
+        self._await_job(cloud, body, deadline)
+        return True
 
-    def __init__(self, site: HarborSite) -> None:
-        self._site = site
-
-    def status(self, nodes: Sequence[str] = (), limit_s: float | None = None) -> dict[str, NodeState]:
-        """Ask for the listener, then at once for its servers, its group and its health.
-
-        Raises:
-            BalancerError: it cannot be asked.
-        """
-        with asked():
-            cloud, deadline = Cloud(self._site, NLB), time.monotonic() + (limit_s or LOOK_S)
-            listener = self._listener(cloud, deadline)
-            group = self._group(cloud, listener, deadline)
-        return {name: state_of(self._site, name, group) for name in listed(self._site, nodes)}
-
-    def drain(self, node: str) -> None:
-        """Give the node's entries the weight 0, and wait for the job. The open sessions are not ended by that."""
-        with asked():
-            cloud, deadline = Cloud(self._site, NLB), time.monotonic() + CALL_S
-            group, servers = self._known(cloud, deadline)
-            mine = [
-                one for one in entries_of(self._site, node, servers) if one.weight != 0 or not one.settled
-            ]
-            self._change(cloud, "UpdateServerGroupServersAttribute", group, mine, 0, deadline)
-
-    def admit(self, node: str) -> None:
-        """Give the node's entries their weight back, or enter the node where it has none; wait for the job."""
-        with asked():
-            cloud, deadline = Cloud(self._site, NLB), time.monotonic() + CALL_S
-            group, servers = self._known(cloud, deadline)
-            mine = entries_of(self._site, node, servers)
-            if mine:
-                sleeping = [one for one in mine if not one.weight or not one.settled]
-                self._change(
-                    cloud, "UpdateServerGroupServersAttribute", group, sleeping, FULL_WEIGHT, deadline
-                )
-            else:
-                host = self._site.node(node)
-                new = Server(str(host.instance_id), "", self._site.harbor.https_port, FULL_WEIGHT, "Ecs")
-                self._change(cloud, "AddServersToServerGroup", group, [new], FULL_WEIGHT, deadline)
-
-    def ensure_listener(self) -> bool:
-        """Make the TCP listener where there is none, and start it where it does not run; say whether that was needed.
-
-        Raises:
-            BalancerError: it could not be made.
-        """
-        balancer = self._site.balancer
-        with asked():
-            cloud, deadline = Cloud(self._site, NLB), time.monotonic() + CALL_S
-            found = self._find(cloud, deadline)
-            if found and word(found, "ListenerStatus") != "Stopped":
-                return False
-            if found:
-                listener = word(found, "ListenerId")
-                body = cloud.call("StartListener", deadline, region_id=cloud.region, listener_id=listener)
-            else:
-                body = cloud.call(
-                    "CreateListener",
-                    deadline,
-                    # Not repeated without an answer: the next run looks first whether it is there.
-                    again=False,
-                    region_id=cloud.region,
-                    load_balancer_id=balancer.instance_id,
-                    listener_protocol="TCP",
-                    listener_port=balancer.port,
-                    server_group_id=balancer.server_group,
-                    # The registry is silent for minutes while it writes a layer of some GB.
-                    idle_timeout=900,
-                )
-            self._await_job(cloud, body, deadline)
-            return True
-
-    def _listener(self, cloud: Cloud, deadline: float) -> Mapping[str, Any]:
+    def _listener(self, cloud: Cloud, deadline: float) -> Listener:
         balancer = self._site.balancer
         found = self._find(cloud, deadline)
         if found is None:
@@ -114,7 +60,7 @@ class Nlb:
             )
         return found
 
-    def _find(self, cloud: Cloud, deadline: float) -> Mapping[str, Any] | None:
+    def _find(self, cloud: Cloud, deadline: float) -> Listener | None:
         balancer = self._site.balancer
         body = cloud.call(
             "ListListeners",
@@ -132,11 +78,8 @@ class Nlb:
         ]
         return found[0] if found else None
 
-    def _known(self, cloud: Cloud, deadline: float) -> tuple[str, list[Server]]:
-        group = word(self._listener(cloud, deadline), "ServerGroupId")
-        return group, self._servers(cloud, group, deadline)
-
-    def _servers(self, cloud: Cloud, group: str, deadline: float) -> list[Server]:
+    def _servers(self, cloud: Cloud, listener: Listener, deadline: float) -> list[Server]:
+        group = word(listener, "ServerGroupId")
         body = cloud.call(
             "ListServerGroupServers",
             deadline,
@@ -162,11 +105,11 @@ class Nlb:
             for item in records(body, "Servers")
         ]
 
-    def _group(self, cloud: Cloud, listener: Mapping[str, Any], deadline: float) -> Group:
+    def _group(self, cloud: Cloud, listener: Listener, deadline: float) -> Group:
         group, listening = word(listener, "ServerGroupId"), word(listener, "ListenerId")
         # At once: three answers, one after the other, may be too late for a failover's look.
         with ThreadPoolExecutor(3) as pool:
-            servers = pool.submit(self._servers, cloud, group, deadline)
+            servers = pool.submit(self._servers, cloud, listener, deadline)
             groups = pool.submit(self._described, cloud, group, deadline)
             health = pool.submit(self._health, cloud, listening, deadline)
         told = _health_of(health.result(), group)
@@ -186,18 +129,23 @@ class Nlb:
     def _health(self, cloud: Cloud, listener: str, deadline: float) -> Mapping[str, Any]:
         return cloud.call("GetListenerHealthStatus", deadline, region_id=cloud.region, listener_id=listener)
 
-    def _change(
-        self, cloud: Cloud, action: str, group: str, servers: Sequence[Server], weight: int, deadline: float
+    def _weigh(
+        self, cloud: Cloud, listener: Listener, servers: Sequence[Server], weight: int, deadline: float
     ) -> None:
-        if not servers:
-            return
-        entries = [
-            {"server_id": one.server, "server_type": one.kind, "port": one.port, "weight": weight}
-            | ({"server_ip": one.ip} if one.kind != "Ecs" and one.ip else {})
-            for one in servers
-        ]
+        entries = [_entry(one, weight) for one in servers]
+        self._change(cloud, "UpdateServerGroupServersAttribute", listener, entries, deadline)
+
+    def _enter(self, cloud: Cloud, listener: Listener, node: str, deadline: float) -> None:
+        name, port = str(self._site.node(node).instance_id), self._site.harbor.https_port
+        entries = [_entry(Server(name, "", port, None, "Ecs"), FULL_WEIGHT)]
+        self._change(cloud, "AddServersToServerGroup", listener, entries, deadline)
+
+    def _change(
+        self, cloud: Cloud, action: str, listener: Listener, servers: list[dict[str, Any]], deadline: float
+    ) -> None:
         # It names the weight that is wanted, so it may be said twice.
-        body = cloud.call(action, deadline, region_id=cloud.region, server_group_id=group, servers=entries)
+        group = word(listener, "ServerGroupId")
+        body = cloud.call(action, deadline, region_id=cloud.region, server_group_id=group, servers=servers)
         self._await_job(cloud, body, deadline)
 
     def _await_job(self, cloud: Cloud, accepted: Mapping[str, Any], deadline: float) -> None:
@@ -222,6 +170,16 @@ class Nlb:
                     remedy="Look at the NLB in the console, and run the flow again.",
                 )
             time.sleep(_JOB_S)
+
+
+def _entry(server: Server, weight: int) -> dict[str, Any]:
+    entry = {
+        "server_id": server.server,
+        "server_type": server.kind,
+        "port": server.port,
+        "weight": weight,
+    }
+    return entry | ({"server_ip": server.ip} if server.kind != "Ecs" and server.ip else {})
 
 
 def _health_of(body: Mapping[str, Any], group: str) -> Mapping[str, Any] | None:
