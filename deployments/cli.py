@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from deployments.runs import FlowRun
 
+from deployments.init.options import add_init
+
 DONE, FAILED, USAGE, INVALID, NO_PREFECT, REFUSED, NOT_ENDED, DEGRADED = range(8)
 
 # Where the watcher's /metrics listens on loopback.
@@ -67,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_init(commands)
 
     apply = commands.add_parser("apply", help="check a site file and save the site")
     apply.add_argument("site_file", metavar="SITE.yml")
@@ -93,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     watch.add_argument("--port", type=int, default=METRICS_PORT, help="likewise; 0: no metrics")
     watch.add_argument(
         "--pace", type=_pace, default=1.0, help="seconds between two lines of a node, 0.5 to 60 (default: 1)"
+    )
+    watch.add_argument(
+        "--no-calls", action="store_true", help="start no failover; Prometheus' rules and people decide"
     )
     watch.add_argument("--with-input", action="store_true", help="end when the standard input does")
     watch.set_defaults(command=_watch)
@@ -175,16 +181,23 @@ def _apply(arguments: argparse.Namespace) -> int:
     from blocks.prefect_api import prefect_api
     from blocks.signing import with_signing_secret
     from blocks.site_file import inspect_site_file
+    from deployments.orchestrator import handover
     from deployments.schedules import drill_choice, update_schedules
 
-    site, warnings = inspect_site_file(arguments.site_file)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    if choice := drill_choice(site):
-        print(choice)
+    handed_on = arguments.site_file == handover.HANDED_ON
+    if handed_on:
+        site = handover.handed_on(sys.stdin.buffer)
+    else:
+        site, warnings = inspect_site_file(arguments.site_file)
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        if choice := drill_choice(site):
+            print(choice)
     if arguments.check:
         print(f"{arguments.site_file} describes site {site.name} without a mistake; nothing was saved")
         return DONE
+    if not handed_on and (user := handover.services_user()):
+        return handover.hand_on(site, user)
     with prefect_api(timeout=10) as api:
         # Asked once here: saving would try for minutes before it says that nobody listens.
         api.get("health").raise_for_status()
@@ -197,8 +210,9 @@ def _apply(arguments: argparse.Namespace) -> int:
     nodes = ", ".join(node.name for node in site.nodes)
     print(f"site {site.name} is saved: {nodes}")
     with prefect_api(timeout=30) as api:
-        for line in update_schedules(api, site):
-            print(line)
+        lines = update_schedules(api, site)
+    for line in handover.without_what_follows(lines, site.name) if handed_on else lines:
+        print(line)
     return DONE
 
 
@@ -271,6 +285,7 @@ def _watch(arguments: argparse.Namespace) -> int:
         arguments.port,
         arguments.pace,
         with_input=arguments.with_input,
+        calls=not arguments.no_calls,
     )
     return DONE
 

@@ -61,6 +61,7 @@ class SiteWatch:
         start: starts a failover.
         no_prefect: what is done when Prefect does not take a call.
         spawn: does something beside the loop.
+        calls: whether it starts a failover; without, it tells Prometheus, and whoever is told there decides.
     """
 
     site: HarborSite
@@ -69,6 +70,7 @@ class SiteWatch:
     start: Start = start_failover
     no_prefect: Callable[[str, Order, str], None] = without_prefect
     spawn: Spawn = in_a_thread
+    calls: bool = True
     memory: Memory = field(default_factory=Memory)
     decision: Decision[Watch] | None = None
     counts: Counts = field(default_factory=Counts)
@@ -131,7 +133,7 @@ class SiteWatch:
             log = logger.info if decision.kind in (Watch.CALM, Watch.SUSPECT) else logger.warning
             log("site %s: %s: %s", self.site.name, decision.kind, "; ".join(decision.reasons))
         self.decision = decision
-        if order is not None and not self._calling and self._outcome is None:
+        if order is not None and self.calls and not self._calling and self._outcome is None:
             self._calling, primary = True, self.memory.primary
             self.spawn(lambda: self._call(order, primary, now))
         if decision.kind is Watch.CALM:

@@ -76,7 +76,8 @@ def call(step: Step, site: str, nodes: Sequence[str], plain: dict[str, Any]) -> 
 def submit(step: Step, site: str, nodes: Sequence[str], plain: dict[str, Any]) -> Pending:
     """Run a step beside others."""
     if _alone is None:
-        return step.submit(site, list(nodes), **plain)
+        pending: PrefectFuture[Outcome] = step.submit(site, list(nodes), **plain)
+        return pending
     return _alone.pool.submit(step.fn, site, list(nodes), **plain)
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from blocks import HarborSite, load_site
 from flows.machinery.around import Pending, call, run_logger, submit
-from tasks.errors import HarborHaError
+from tasks.errors import HarborHaError, Refused
 from tasks.outcome import Outcome
 from tasks.step import Step
 
@@ -122,7 +122,11 @@ class Protocol:
         futures = {node: submit(step, self.site.name, [node], plain) for node in nodes}
         ended: dict[str, float] = {}
         for node, future in futures.items():
-            future.add_done_callback(lambda _, node=node: ended.setdefault(node, time.monotonic()))
+
+            def note_end(_: object, node: str = node) -> None:
+                ended.setdefault(node, time.monotonic())
+
+            future.add_done_callback(note_end)
         results: dict[str, Outcome | BaseException] = {}
         try:
             yield
@@ -186,6 +190,18 @@ class Protocol:
             for record in self.records
             if record.outcome is not None and record.outcome.changed
         ]
+
+    @contextlib.contextmanager
+    def telling_changes(self) -> Iterator[None]:
+        """Add to a refusal in the body what the steps before it have changed.
+
+        A step that refuses does not know what came before it, and "nothing was changed" was said of half a site.
+        """
+        try:
+            yield
+        except Refused as refused:
+            refused.changed = refused.changed or self.changed()
+            raise
 
     def _alone(self, step: Step, plain: dict[str, Any]) -> Outcome:
         if self.dry_run:

@@ -107,7 +107,7 @@ def test_both_readmes_have_the_same_commands_and_links() -> None:
     """A command that is put right in one of them must not stay wrong in the other."""
     english, chinese = (page.read_text(encoding="utf-8") for page in READMES)
     for pattern in (
-        r"^(?:\$ )?((?:make|harbor-ha|prefect|export) [^#\n]*?)\s*(?:#.*)?$",
+        r"^(?:\$ )?((?:(?:make|harbor-ha|prefect|export) |scripts/)[^#\n]*?)\s*(?:#.*)?$",
         r"\]\((docs/[^)#]+)",
     ):
         wanted, found = (set(re.findall(pattern, text, re.MULTILINE)) for text in (english, chinese))
@@ -141,6 +141,9 @@ def test_the_command_lines_help_is_what_the_pages_say() -> None:
     assert parse(["watch", "--site", "main", "--host", "0.0.0.0", "--port", "0"]).site == ["main"]
     assert parse(["receive", "--config", "receiver.yml"]).config == "receiver.yml"
     assert parse(["run", "check", "--site", "main", "--watch"]).watch
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8").replace("\\\n", " ")
+    for line in re.findall(r"^harbor-ha (init .*)$", page, re.MULTILINE):
+        assert parse(line.split()).directory == "/etc/harbor-ha/main"
 
 
 def test_the_example_site_file_has_no_key_that_does_not_exist() -> None:

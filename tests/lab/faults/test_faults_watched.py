@@ -1,9 +1,11 @@
 """Nobody touches anything: the watcher calls for the failover, and only for one that is needed."""
 
+import contextlib
 import time
 
 import pytest
 
+from tests.alert_chain import AlertChain
 from tests.lab.faults.pace import best_of_two
 from tests.lab.faults.scene import Scene, under_load
 from tests.lab.faults.stage import Stage, wait_for
@@ -15,6 +17,8 @@ UNTOUCHED_LIMIT_S = 35.0
 # From the power cut to the call: three seconds of trouble, counted from the primary's last answer, a look each half
 # second, and three questions to Prefect.
 CALLED_LIMIT_S = 6.0
+# The same where Prometheus must see it first: two scrapes or judgements of five seconds, and five for the rule.
+ALERTED_LIMIT_S = 45.0
 STANDSTILL_S = 2
 STANDSTILLS = 3
 
@@ -29,6 +33,39 @@ def stand_still(scene: Scene, watcher: Unattended) -> None:
     writes = len(scene.acknowledged())
     wait_for(lambda: len(scene.acknowledged()) > writes, 10.0, "it takes no writes any more")
     wait_for(watcher.calm, 10.0, watcher.told)
+
+
+@pytest.mark.faults
+def test_a_power_cut_is_survived_by_prometheus_and_alertmanager_where_the_watcher_may_not_call(
+    stage: Stage,
+) -> None:
+    def attempt() -> float:
+        title = "W2 power cut of the primary's host, Prometheus and Alertmanager"
+        expected = f"called by the alert, promoted, ≤ {ALERTED_LIMIT_S:.0f} s to a push"
+        with contextlib.ExitStack() as ends:
+            scene = ends.enter_context(Scene(stage, title, expected, may_lose=True))
+            watcher = ends.enter_context(Unattended(stage, calls=False))
+            environment = stage.orchestrator.environment
+            chain = ends.enter_context(AlertChain(stage.directory / "chain", watcher.port, environment))
+            old, new = scene.first_primary, scene.first_standby
+            cut = time.time()
+            stage.lab.stop(old)
+            wait_for(lambda: bool(watcher.runs()), 60.0, chain.told)
+            seconds = scene.first_push_after(cut, 90.0)
+            split = watcher.split(cut, seconds)
+            scene.saw(", ".join(f"{name} {at:.1f}" for name, at in split.items()) + " s after the cut")
+            print(scene.observed[-1])
+            assert watcher.runs()[0]["parameters"]["reason"] == "alert HarborPrimaryDown"
+            assert watcher.metric("calls_total") == 0.0, watcher.told()
+            wait_for(lambda: watcher.runs()[0]["state_type"] == "COMPLETED", 120.0, "the run does not end")
+            scene.switched_to(new)
+            wait_for(lambda: "HarborPrimaryDown" not in chain.firing(), 60.0, "the alert does not end")
+            stage.lab.start(old)
+            scene.rejoin(old)
+            assert len(watcher.runs()) == 1, "the alert started another one"
+        return seconds
+
+    best_of_two(ALERTED_LIMIT_S, attempt, stage.shell, under_load(stage))
 
 
 @pytest.mark.faults
