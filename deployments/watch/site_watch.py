@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from blocks import HarborSite
 from deployments.attempts import AlertRefused, PrefectTrouble
-from deployments.watch.calls import Start, start_failover, without_prefect
+from deployments.watch.alone import WithoutPrefect
+from deployments.watch.calls import Start, start_failover
 from flows.rules.policy import Policy, policy_of
 from flows.rules.table import Decision
 from flows.rules.watch import Memory, Order, Watch, decide, follow, stood_still
@@ -68,7 +69,7 @@ class SiteWatch:
     listeners: Mapping[str, Listener]
     beat_s: float = BEAT_S
     start: Start = start_failover
-    no_prefect: Callable[[str, Order, str], None] = without_prefect
+    no_prefect: Callable[[str, Order, str], None] = field(default_factory=WithoutPrefect)
     spawn: Spawn = in_a_thread
     calls: bool = True
     memory: Memory = field(default_factory=Memory)

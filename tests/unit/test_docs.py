@@ -94,7 +94,7 @@ def test_every_command_is_one_that_harbor_ha_takes(page: Path) -> None:
         flow = deployments[words[1]].flow()
         assert set(given) <= set(flow.parameters.properties), line
         options = {word for word in words if word.startswith("--")}
-        assert options <= {"--site", "--param", "--watch", "--timeout"}, line
+        assert options <= {"--site", "--param", "--watch", "--timeout", "--without-prefect"}, line
 
 
 def test_the_readmes_tell_of_every_flow() -> None:
