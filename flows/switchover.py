@@ -11,7 +11,7 @@ from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
 from flows.machinery.sight import open_record
-from flows.machinery.traffic import finish, harbor_paths, next_cores, open_traffic, unstage
+from flows.machinery.traffic import finish, harbor_paths, open_traffic, unstage
 from flows.rules.admission import live_lock
 from flows.rules.resume import Entry
 from flows.rules.switchover import MaySwitch, may_switch_over
@@ -169,18 +169,17 @@ def exchange(work: Operation) -> None:
     work.advance(Phase.STOPPING)
     stopped = run.on(postgres.stop_for_switchover, record.expected_primary, authority=work.authority())
     proof = {key: stopped.data[key] for key in ("checkpoint", "timeline", "sysid")}
-    # Clients wait from here on, and for a core's start longer than for the promotion.
-    with next_cores(work):
-        run.on(postgres.prove_shutdown, record.target, **proof)
-        evidence = f"shut down cleanly at {proof['checkpoint']}, replayed by {record.target}"
-        work.advance(Phase.PROMOTING, fence=Fence("STOPPED", evidence, clock.now().wall))
-        outcome = run.on(
-            postgres.promote,
-            record.target,
-            from_timeline=proof["timeline"],
-            operation=record.op_id,
-            authority=work.authority(),
-        )
+    # No next core beside this, as in a failover: measured, it took pushes nothing and writes a second more.
+    run.on(postgres.prove_shutdown, record.target, **proof)
+    evidence = f"shut down cleanly at {proof['checkpoint']}, replayed by {record.target}"
+    work.advance(Phase.PROMOTING, fence=Fence("STOPPED", evidence, clock.now().wall))
+    outcome = run.on(
+        postgres.promote,
+        record.target,
+        from_timeline=proof["timeline"],
+        operation=record.op_id,
+        authority=work.authority(),
+    )
     # Not written by itself: the next record, written before Harbor is repointed, says it too.
     work.record = work.held.at(Phase.PROMOTED, promoted_timeline=outcome.data["timeline"])
 
