@@ -22,13 +22,14 @@ METRICS_PORT = 9096
 EPILOG = """\
 exit status:
   0  done
-  1  the flow failed, crashed or was cancelled; --watch of check, and status: it is down, or nobody can tell
+  1  the flow failed, crashed or was cancelled; --watch of check, and status: it is down, or nobody can tell;
+     doctor: a link is broken
   2  wrong usage
   3  the site file has mistakes; nothing was changed
   4  Prefect does not answer
   5  refused: no such site, flow or parameter, and nothing was started; or, with --watch, by the flow itself
   6  --watch: the flow has not ended in time; it goes on
-  7  --watch of check, and status: the site is served, and something is wrong with it
+  7  --watch of check, and status: the site is served, and something is wrong with it; doctor: likewise
 
 environment:
   PREFECT_API_URL           the server, http://127.0.0.1:4200/api
@@ -124,6 +125,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     status.add_argument("site", metavar="SITE", nargs="?")
     status.set_defaults(command=_status)
+
+    doctor = commands.add_parser(
+        "doctor", help="try every link of the chain that makes a failover by itself, without harm"
+    )
+    doctor.add_argument("site", metavar="SITE")
+    doctor.add_argument("--metrics-port", type=int, default=METRICS_PORT, help="of the watcher, on loopback")
+    doctor.add_argument("--prometheus", default="", metavar="URL", help="ask it for its rules and its target")
+    doctor.add_argument("--alertmanager", default="", metavar="URL", help="tell it an alert of a sound site")
+    doctor.set_defaults(command=_doctor)
 
     backups = commands.add_parser("backups", help="list the backups in a site's bucket, the newest first")
     backups.add_argument("site", metavar="SITE")
@@ -240,6 +250,19 @@ def _status(arguments: argparse.Namespace) -> int:
         elif judged.kind is Verdict.DEGRADED and worst == DONE:
             worst = DEGRADED
     return worst
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from blocks import load_site
+    from deployments.doctor.command import examine
+    from deployments.doctor.links import Holds, worst
+
+    found = []
+    site = load_site(arguments.site)
+    for link in examine(site, arguments.metrics_port, arguments.prometheus, arguments.alertmanager):
+        print(link, flush=True)
+        found.append(link)
+    return {Holds.WARNING: DEGRADED, Holds.BROKEN: FAILED}.get(worst(found), DONE)
 
 
 def _backups(arguments: argparse.Namespace) -> int:

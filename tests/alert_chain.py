@@ -73,9 +73,25 @@ class AlertChain:
         logs = sorted(self.directory.glob("*.log"))
         return "\n".join(f"{log.name}:\n{log.read_text()[-1500:]}" for log in logs)
 
+    @property
+    def prometheus(self) -> str:
+        """Address of Prometheus."""
+        return f"http://127.0.0.1:{self._prometheus_port}"
+
+    @property
+    def alertmanager(self) -> str:
+        """Address of Alertmanager."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self, name: str) -> None:
+        """Stop one of them: receiver, alertmanager or prometheus."""
+        process = self._processes.pop(name)
+        process.terminate()
+        process.wait(20)
+
     def firing(self) -> set[str]:
         """The alerts that Prometheus holds for firing now."""
-        url = f"http://127.0.0.1:{self._prometheus_port}/api/v1/alerts"
+        url = f"{self.prometheus}/api/v1/alerts"
         with urllib.request.urlopen(url, timeout=5) as answer:
             alerts: list[dict[str, Any]] = yaml.safe_load(answer.read())["data"]["alerts"]
         return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}

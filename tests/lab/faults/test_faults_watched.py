@@ -4,7 +4,11 @@ import contextlib
 import time
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from deployments import cli
+from deployments.doctor import looks
+from deployments.doctor.links import Holds
 from tests.alert_chain import AlertChain
 from tests.lab.faults.pace import best_of_two
 from tests.lab.faults.scene import Scene, under_load
@@ -33,6 +37,30 @@ def stand_still(scene: Scene, watcher: Unattended) -> None:
     writes = len(scene.acknowledged())
     wait_for(lambda: len(scene.acknowledged()) > writes, 10.0, "it takes no writes any more")
     wait_for(watcher.calm, 10.0, watcher.told)
+
+
+@pytest.mark.faults
+def test_the_doctor_finds_a_whole_chain_and_names_the_link_that_is_taken_out(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in stage.orchestrator.environment.items():
+        monkeypatch.setenv(name, value)
+    with Unattended(stage) as watcher, temporary_settings({PREFECT_API_URL: f"{stage.orchestrator.url}/api"}):
+        environment = stage.orchestrator.environment
+        with AlertChain(stage.directory / "chain", watcher.port, environment) as chain:
+            asked = ["doctor", stage.name, "--metrics-port", str(watcher.port)]
+            asked += ["--prometheus", chain.prometheus, "--alertmanager", chain.alertmanager]
+            wait_for(lambda: looks.look_at_prometheus(chain.prometheus).holds is Holds.OK, 60.0, chain.told)
+            cli.main(asked)
+            told = capsys.readouterr().out
+            for name in ("witnesses", "fence", "watcher", "Prefect", "runner", "a call", "Prometheus"):
+                assert f"ok          {name}: " in told, told
+            assert "ok          Alertmanager, receiver: " in told, told + chain.told()
+            assert stage.primary in told.partition("a call: ")[2].partition("\n")[0]
+            chain.stop("receiver")
+            cli.main(asked)
+            told = capsys.readouterr().out
+            assert "broken      Alertmanager, receiver: it took the alert" in told, told
 
 
 @pytest.mark.faults
