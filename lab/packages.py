@@ -18,10 +18,11 @@ PACKAGES = {
     "haproxy": "/usr/sbin/haproxy",
     "iproute2": "/bin/ip",
     "prometheus": "/usr/bin/prometheus",
+    "redis-server": "/usr/bin/redis-server",
     "prometheus-alertmanager": "/usr/bin/prometheus-alertmanager",
 }
 # Debian starts a service with these; nobody asked for one here.
-_SERVICES = ("haproxy", "prometheus", "prometheus-alertmanager")
+_SERVICES = ("haproxy", "prometheus", "prometheus-alertmanager", "redis-server")
 _UNITS = Path("/etc/systemd/system")
 _NO_CLUSTER = Path("/etc/postgresql-common/createcluster.d/no-main-cluster.conf")
 
