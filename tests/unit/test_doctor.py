@@ -11,7 +11,7 @@ import yaml
 
 from blocks import HarborSite
 from blocks.prefect_api import prefect_api
-from blocks.store import write_copy
+from blocks.store import save_site, write_copy
 from deployments import cli
 from deployments.catalogue import entry
 from deployments.doctor import links, looks
@@ -187,6 +187,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HarborSite:
 def test_a_site_that_is_down_and_flows_that_nobody_serves_are_named_link_by_link(
     site: HarborSite, prefect_server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    save_site(site)
     entry("failover").deployment().apply()
     assert cli.main(["doctor", "example", "--metrics-port", "9"]) == cli.FAILED
     lines = capsys.readouterr().out.splitlines()
