@@ -1,11 +1,14 @@
 """Prefect is dead and the site too: the flows run without it, and say so."""
 
+import json
 import os
+import signal
 import socket
 import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,10 +58,11 @@ def mute_prefect() -> Iterator[tuple[str, list[object]]]:
         server.shutdown(socket.SHUT_RDWR)
 
 
-def harbor_ha(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own."""
+def harbor_ha(*arguments: str, program: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own; with a program, by that."""
+    run = ["-c", program] if program else ["-m", "deployments.cli"]
     return subprocess.run(
-        [sys.executable, "-m", "deployments.cli", *arguments],
+        [sys.executable, *run, *arguments],
         capture_output=True,
         text=True,
         timeout=180,
@@ -103,6 +107,75 @@ def test_a_check_of_a_site_that_is_down_is_no_success_and_a_directory_that_canno
     assert "# check of example" in done.stdout + done.stderr, "the report is on the terminal all the same"
     assert "cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# The two nodes are directories of this machine. With DIE_AFTER the process is killed when nodes have written so often.
+TWO_NODES = f"""
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+import tasks.observation.look, tasks.step
+from deployments import cli
+from tests.unit.harbor_site import NodeInDirectory
+written = 0
+class Node(NodeInDirectory):
+    silent, heard, noise = False, True, ""
+    def python(self, source, payload=None, **options):
+        global written
+        if isinstance(payload, dict):
+            here = (("state_dir", str(self.state)), ("nas_path", None), ("shared_files", {{}}))
+            payload = payload | {{name: value for name, value in here if name in payload}}
+        answer = super().python(source, payload, **options)
+        if isinstance(payload, dict) and payload.get("action") == "put":
+            written += 1
+            if written == int(os.environ.get("DIE_AFTER", "0")):
+                os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+def connect(node, via=None):
+    state = Path(os.environ["NODES"]) / node.name
+    state.mkdir(parents=True, exist_ok=True)
+    return Node(node.name, state)
+tasks.step.connect = tasks.observation.look.connect = connect
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.servers
+def test_a_run_that_was_killed_is_run_again_and_says_the_same(site: HarborSite, tmp_path: Path) -> None:
+    pause = ("run", "pause", "--site", "example", "--without-prefect", "--param", "reason=no Prefect")
+    environment = {"NODES": str(tmp_path / "nodes"), "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    killed = harbor_ha(*pause, program=TWO_NODES, DIE_AFTER="2", **environment)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (first,) = kept_runs()
+    assert first.killed
+    assert "was killed" in first.describe()
+    assert "Look at all nodes" in first.log.read_text(), "what it did until then is not lost"
+    for _ in range(2):
+        again = harbor_ha(*pause, program=TWO_NODES, **environment)
+        assert again.returncode == cli.DONE, again.stderr
+        assert "example is paused on node-a, node-b" in again.stdout
+    assert {path.parent.name for path in tmp_path.glob("nodes/*/paused.json")} == {"node-a", "node-b"}
+
+
+@pytest.mark.servers
+def test_it_takes_the_same_lock_refuses_by_the_same_rules_and_puts_back_what_it_began(
+    site: HarborSite, tmp_path: Path
+) -> None:
+    asked = ("run", "failover", "--site", "example", "--without-prefect", "--param", "expected_primary=node-a")
+    environment = {"NODES": str(tmp_path / "nodes"), "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    refused = harbor_ha(*asked, program=TWO_NODES, **environment)
+    assert refused.returncode == cli.REFUSED, refused.stderr
+    assert "## Refused because" in refused.stdout
+    nodes = [tmp_path / "nodes" / name for name in ("node-a", "node-b")]
+    assert [json.loads((node / "operation.json").read_text())["phase"] for node in nodes] == ["aborted"] * 2
+    assert not [node for node in nodes if (node / "lock.json").exists()]
+    now = time.time()
+    held = {"op_id": "op-7", "holder": "other:1:2:3:4:5", "taken_at": now, "expires_at": now + 50}
+    (nodes[1] / "lock.json").write_text(json.dumps(held))
+    beside = harbor_ha(*asked, program=TWO_NODES, **environment)
+    assert beside.returncode == cli.DONE, beside.stderr
+    assert "op-7" in beside.stdout
+    assert "is in progress" in beside.stdout
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,17 @@ class TestShippedFiles:
             command = ["serve", "--site", "a"] if "$HARBOR_HA_SITES" in words else words
             cli._parser().parse_args(command)
 
+    @pytest.mark.parametrize("unit", ["harbor-ha-runner", "harbor-ha-watch"])
+    def test_what_may_run_a_failover_lets_its_fence_command_become_root(self, unit: str) -> None:
+        """The watcher's own unit forbade sudo: a failover that it ran without Prefect could not have fenced."""
+        text = (FOLDER / "systemd" / f"{unit}.service").read_text()
+        assert "\nNoNewPrivileges" not in text
+        assert "\nProtectSystem=full" in text
+
+    def test_a_failover_outlives_the_watcher_that_has_started_it(self) -> None:
+        # It ends by itself when a site is applied anew; systemd would kill what it has started along with it.
+        assert "\nKillMode=process\n" in (FOLDER / "systemd" / "harbor-ha-watch.service").read_text()
+
     def test_the_server_of_the_compose_file_listens_on_loopback_and_asks_who_is_there(self) -> None:
         services: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yml").read_text())["services"]
         assert services["server"]["ports"] == ["127.0.0.1:4200:4200"]
