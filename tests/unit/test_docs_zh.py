@@ -69,7 +69,8 @@ class TestEveryPage:
     def test_it_names_the_same_keys_and_messages(self, page: Path) -> None:
         ours, theirs = named(page), named(english(page))
         assert set(ours) - set(theirs) == set()
-        assert theirs - ours == Counter()  # more often is no fault: Chinese repeats a name where English says "it"
+        # More often is no fault: Chinese repeats a name where English says "it".
+        assert theirs - ours == Counter()
 
     def test_it_gives_the_same_numbers(self, page: Path) -> None:
         ours, theirs = numbers(page), numbers(english(page))
