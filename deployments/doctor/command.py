@@ -39,7 +39,7 @@ def examine(site: HarborSite, metrics_port: int, prometheus: str, alertmanager: 
             api.get("health").raise_for_status()
             yield from looks.look_at_prefect(api, site.name)
             yield from _drills(api, site.name, primary, prometheus, alertmanager)
-    except (httpx.HTTPError, PrefectAddressMissing, RunRefused) as error:
+    except (httpx.HTTPError, PrefectAddressMissing) as error:
         yield Link("Prefect", Holds.BROKEN, f"does not answer ({type(error).__name__})", PREFECT_BROKEN)
     yield from looks.look_at_backup(site)
     yield looks.look_at_disk()
@@ -49,7 +49,10 @@ def _drills(api: httpx.Client, site: str, primary: str, prometheus: str, alertma
     if not primary:
         yield Link("a call", Holds.WARNING, "not tried: the site is not sound, and a failover would act")
         return
-    yield looks.drill_by_call(api, site, primary)
+    try:
+        yield looks.drill_by_call(api, site, primary)
+    except RunRefused as refused:
+        yield Link("a call", Holds.BROKEN, str(refused), "systemctl status harbor-ha-runner")
     if prometheus:
         yield looks.look_at_prometheus(prometheus.rstrip("/"))
     else:

@@ -17,6 +17,17 @@ def make_site(directory: Path, **harbor: Any) -> HarborSite:
     return read_site_file(on_disk.write(), now=NOW)
 
 
+def make_dark_site(directory: Path) -> HarborSite:
+    """A correct site of which every machine is off: at their addresses, of loopback, nobody listens."""
+    site = make_site(directory)
+    for number, node in enumerate(site.nodes):
+        node.address, node.port = f"127.0.0.{number + 2}", 9
+    site.redis.host, site.redis.port = "127.0.0.4", 9
+    site.balancer.address = site.balancer.admin_host = "127.0.0.5"
+    site.balancer.admin_port = 9
+    return site
+
+
 class NodeInDirectory(LocalHost):
     """A node whose programs really run, on this machine, with their state in a directory of the test."""
 

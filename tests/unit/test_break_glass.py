@@ -21,7 +21,7 @@ from blocks.prefect_api import prefect_api
 from blocks.store import write_copy
 from deployments import cli
 from deployments.kept_runs import kept_runs, publish_kept
-from tests.unit.harbor_site import make_site
+from tests.unit.harbor_site import make_dark_site
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,12 +30,7 @@ ROOT = Path(__file__).parents[2]
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HarborSite:
     """A saved site of which every machine is off: on its ports of loopback nobody listens."""
     monkeypatch.setenv("HARBOR_HA_HOME", str(tmp_path / "home"))
-    made = make_site(tmp_path)
-    for number, node in enumerate(made.nodes):
-        node.address, node.port = f"127.0.0.{number + 2}", 9
-    made.redis.host, made.redis.port = "127.0.0.4", 9
-    made.balancer.address = made.balancer.admin_host = "127.0.0.5"
-    made.balancer.admin_port = 9
+    made = make_dark_site(tmp_path)
     write_copy(made)
     return made
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
@@ -14,11 +15,11 @@ from blocks.prefect_api import prefect_api
 from blocks.store import save_site, write_copy
 from deployments import cli
 from deployments.catalogue import entry
-from deployments.doctor import links, looks
+from deployments.doctor import command, links, looks
 from deployments.doctor.links import Holds
 from flows.rules.table import Decision
 from flows.rules.verdict import Verdict
-from tests.unit.harbor_site import make_site
+from tests.unit.harbor_site import make_dark_site
 
 NOW = datetime(2026, 11, 26, 3, tzinfo=UTC)
 METRICS = """\
@@ -173,12 +174,7 @@ def test_the_watcher_is_asked_and_so_is_a_port_where_nobody_is(metrics: int) -> 
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HarborSite:
     """A saved site of which every machine is off."""
     monkeypatch.setenv("HARBOR_HA_HOME", str(tmp_path / "home"))
-    made = make_site(tmp_path)
-    for number, node in enumerate(made.nodes):
-        node.address, node.port = f"127.0.0.{number + 2}", 9
-    made.redis.host, made.redis.port = "127.0.0.4", 9
-    made.balancer.address = made.balancer.admin_host = "127.0.0.5"
-    made.balancer.admin_port = 9
+    made = make_dark_site(tmp_path)
     write_copy(made)
     return made
 
@@ -199,3 +195,20 @@ def test_a_site_that_is_down_and_flows_that_nobody_serves_are_named_link_by_link
     with prefect_api(timeout=30) as api:
         asked = {"deployments": {"name": {"any_": ["failover"]}}}
         assert api.post("flow_runs/filter", json=asked).json() == []
+
+
+def test_a_flow_that_prefect_does_not_know_is_no_prefect_that_does_not_answer(
+    site: HarborSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def known_by_nobody(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=[])
+
+    transport = httpx.MockTransport(known_by_nobody)
+    monkeypatch.setattr(
+        command, "prefect_api", lambda timeout: httpx.Client(transport=transport, base_url="http://prefect")
+    )
+    monkeypatch.setattr(looks, "look_at_nodes", lambda _: ([], "node-a"))
+    found = {link.name: link for link in command.examine(site, 9, "", "")}
+    assert found["Prefect"].holds is Holds.OK
+    assert found["a call"].holds is Holds.BROKEN
+    assert "no deployment failover" in found["a call"].said
