@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 from blocks import HarborSite
 from blocks.prefect_api import prefect_api
 from blocks.store import save_site, write_copy
-from deployments import cli
+from deployments import cli, runs
 from deployments.catalogue import entry
 from deployments.doctor import command, links, looks
 from deployments.doctor.links import Holds
@@ -179,12 +180,23 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HarborSite:
     return made
 
 
+def deploy_where_no_runner_ever_was(flow: str) -> None:
+    """Make a deployment anew: Prefect calls one READY for a minute after a runner asked for its runs.
+
+    The runner of another test, on the server that all tests of a process share, was that runner once.
+    """
+    deployment = entry(flow).deployment()
+    with prefect_api(timeout=30) as api, suppress(runs.RunRefused):
+        api.delete(f"deployments/{runs.find_deployment(api, flow).id}").raise_for_status()
+    deployment.apply()
+
+
 @pytest.mark.servers
 def test_a_site_that_is_down_and_flows_that_nobody_serves_are_named_link_by_link(
     site: HarborSite, prefect_server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_site(site)
-    entry("failover").deployment().apply()
+    deploy_where_no_runner_ever_was("failover")
     assert cli.main(["doctor", "example", "--metrics-port", "9"]) == cli.FAILED
     lines = capsys.readouterr().out.splitlines()
     broken = {line.partition(":")[0].split()[-1] for line in lines if line.startswith("broken")}
