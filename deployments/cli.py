@@ -166,6 +166,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     from blocks.prefect_api import prefect_api
     from blocks.signing import with_signing_secret
     from blocks.site_file import inspect_site_file
+    from deployments.choices import update_choices
     from deployments.schedules import drill_choice, update_schedules
 
     site, warnings = inspect_site_file(arguments.site_file)
@@ -188,6 +189,8 @@ def _apply(arguments: argparse.Namespace) -> int:
     nodes = ", ".join(node.name for node in site.nodes)
     print(f"site {site.name} is saved: {nodes}")
     with prefect_api(timeout=30) as api:
+        # The choices first: the server refuses a schedule for a site that its form does not offer.
+        update_choices(api)
         for line in update_schedules(api, site):
             print(line)
     return DONE
@@ -276,10 +279,15 @@ def _answering() -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from blocks.prefect_api import prefect_api
     from deployments import runs
+    from deployments.choices import CONFIRMATION
 
     with prefect_api(timeout=30) as api:
         deployment = runs.find_deployment(api, arguments.flow)
-        parameters = runs.parse_parameters(deployment, [f"site={arguments.site}", *arguments.param])
+        given = [f"site={arguments.site}", *arguments.param]
+        if CONFIRMATION in deployment.properties:
+            # Typed with --site; the form asks for it because there the site is one click among many.
+            given.insert(0, f"{CONFIRMATION}={arguments.site}")
+        parameters = runs.parse_parameters(deployment, given)
         run = runs.start(api, deployment, parameters)
         if not arguments.watch:
             print(f"{deployment.name} is started: flow run {run.name} ({run.id})")

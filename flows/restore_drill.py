@@ -37,7 +37,7 @@ def restore_drill(
     Args:
         site: Name of the saved site.
         backup: `latest`, or the id of a backup.
-        node: Where the scratch server runs, beside the live one at low priority; empty: on the standby.
+        node: The node where the scratch server runs, beside the live one at low priority; empty: the standby.
         identity_file: Path of the age identity on the orchestrator; empty: the site's own for drills, if it has one.
         accept_unsigned: Drill a backup that the site's key did not sign, for a review; its SQL is run in the scratch
             server, by a role that owns nothing else.
