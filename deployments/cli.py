@@ -70,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     apply.set_defaults(command=_apply)
 
     setup = commands.add_parser("setup", help="register Block types and the automation for killed flows")
+    setup.add_argument(
+        "--notify",
+        metavar="TYPE/NAME",
+        help="notification Block that people are told through: custom-webhook/ops",
+    )
     setup.set_defaults(command=_setup)
 
     serve = commands.add_parser("serve", help="serve all flows until stopped")
@@ -167,6 +172,7 @@ def _apply(arguments: argparse.Namespace) -> int:
     from blocks.signing import with_signing_secret
     from blocks.site_file import inspect_site_file
     from deployments.choices import update_choices
+    from deployments.events import BACKUP_EXPECTED, tell
     from deployments.schedules import drill_choice, update_schedules
 
     site, warnings = inspect_site_file(arguments.site_file)
@@ -193,6 +199,8 @@ def _apply(arguments: argparse.Namespace) -> int:
         update_choices(api)
         for line in update_schedules(api, site):
             print(line)
+        if site.oss is not None:
+            tell(api, site.name, BACKUP_EXPECTED, {})
     return DONE
 
 
@@ -239,12 +247,15 @@ def _remove(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _setup(_: argparse.Namespace) -> int:
+def _setup(arguments: argparse.Namespace) -> int:
     _answering()
+    from deployments import notifications
     from deployments.setup import setup
 
     setup()
     print("Block types and automation are in place")
+    for line in notifications.install(arguments.notify) if arguments.notify else ():
+        print(line)
     return DONE
 
 
