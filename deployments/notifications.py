@@ -90,7 +90,8 @@ NOTICES = (
         {"prefect.resource.id": "prefect.deployment.*", "prefect.resource.name": "failover"},
         "Harbor: the runner is {{ 'there again' if event.event.endswith('.ready') else 'away' }}",
         "Nothing is run while it is away, neither a backup nor a failover: systemctl status harbor-ha-runner.",
-        related={"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"},
+        # An event of a deployment is related to its flow, and to no tag.
+        related={"prefect.resource.name": "failover", "prefect.resource.role": "flow"},
     ),
 )
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
-from prefect.client.orchestration import get_client
 
 from blocks.prefect_api import prefect_api
 from deployments import backup_alert, cli, events, runs
 from deployments.backup_alert import OVERDUE
+from deployments.catalogue import entry
 from deployments.notifications import NOTICES, PREFIX
 from deployments.watch.calls import tell_verdict
 from tests.unit.live_prefect import live_prefect
@@ -115,10 +115,7 @@ def test_a_change_of_the_verdict_is_told_with_what_was_found(mailbox: Mailbox) -
 
 
 def test_a_runner_that_does_not_ask_for_work_any_more_is_told_once(mailbox: Mailbox) -> None:
-    with get_client(sync_client=True):
-        from deployments.catalogue import entry
-
-        ids = [str(entry(name).deployment().apply()) for name in ("failover", "check")]
+    ids = [str(entry(name).deployment().apply()) for name in ("failover", "check")]
     with prefect_api(timeout=30) as api:
         # As the runner asks; the server takes it for alive from then on.
         asked = {"deployment_ids": ids}
