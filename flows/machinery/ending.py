@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, cast
 
 from prefect.context import FlowRunContext
+from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from blocks import SiteUnknown
@@ -57,6 +58,8 @@ def _state_of(work: Callable[[], dict[str, Any]]) -> Any:
     try:
         result = work()
     except _REFUSALS as refused:
+        # The page of a run shows its log first, and the message of its state on another leaf only.
+        get_run_logger().error(str(refused))
         return Failed(name=REFUSED, message=str(refused), data=refused)
     name, headline = str(result["state"]), str(result["headline"])
     if result.get("alarming"):
