@@ -75,7 +75,7 @@ $(VENV)/.ready-$(LOCKED):
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --extra test pyproject.toml --output-file requirements.lock
+	  --extra test --extra aliyun pyproject.toml --output-file requirements.lock
 
 clean:
 	-[ -x $(RUN) ] && $(RUN) -m lab.demo clean && $(RUN) -m lab clean

@@ -1,5 +1,6 @@
 """What an operator configures: Prefect Blocks, the site file, and where both are kept."""
 
+from blocks.aliyun import AliyunAccount
 from blocks.docker import DockerOptions
 from blocks.harbor import HarborRelease
 from blocks.load_balancer import LoadBalancer
@@ -22,6 +23,7 @@ BLOCKS = (
     NasVolume,
     LoadBalancer,
     OssBucket,
+    AliyunAccount,
     DockerOptions,
     FailoverPolicy,
     BackupPolicy,
@@ -31,6 +33,7 @@ BLOCKS = (
 
 __all__ = [
     "BLOCKS",
+    "AliyunAccount",
     "BackupPolicy",
     "DockerOptions",
     "FailoverPolicy",

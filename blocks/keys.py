@@ -3,6 +3,7 @@
 import base64
 import binascii
 import contextlib
+import hashlib
 import io
 import re
 import struct
@@ -163,6 +164,12 @@ def host_key_flaw(line: str) -> str | None:
     except Exception:  # cryptography raises ValueError, UnsupportedAlgorithm and others for broken keys
         return "is not a whole public key"
     return None
+
+
+def fingerprint(host_key: str) -> str:
+    """Given a host key as `TYPE BASE64`, return its fingerprint as `ssh-keygen -l` prints it."""
+    digest = hashlib.sha256(base64.b64decode(host_key.split()[1])).digest()
+    return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
 def age_recipient_flaw(text: str) -> str | None:

@@ -12,10 +12,11 @@ class LoadBalancer(Block):
     _block_type_name = "Harbor HA: Load Balancer"
     _block_type_slug = "harbor-ha-load-balancer"
 
-    kind: Literal["haproxy", "command", "none"] = Field(
+    kind: Literal["haproxy", "command", "aliyun-clb", "aliyun-nlb", "none"] = Field(
         default="none",
         title="Kind",
-        description="haproxy: its runtime API. command: your own programs. none: nodes cannot be drained",
+        description="haproxy: its runtime API. command: your own programs. aliyun-clb, aliyun-nlb: Alibaba Cloud's "
+        "API. none: nodes cannot be drained",
     )
     address: str = Field(title="Address", description="Where clients reach Harbor")
     port: int = Field(default=443, ge=1, le=65535, title="Port", description="Where clients reach Harbor")
@@ -33,6 +34,21 @@ class LoadBalancer(Block):
         default="harbor",
         title="Backend",
         description="HAProxy backend; its servers have the names of the nodes",
+    )
+    instance_id: str | None = Field(
+        default=None,
+        title="Instance",
+        description="Of the CLB (lb-…) or NLB (nlb-…); the server group is that of its TCP listener on `port`",
+    )
+    create_listener: bool = Field(
+        default=False,
+        title="Create listener",
+        description="Let bootstrap make a missing TCP listener on `port` of the CLB or NLB",
+    )
+    server_group: str | None = Field(
+        default=None,
+        title="Server group",
+        description="Of the listener that bootstrap makes: rsp-… (CLB; empty: its default group) or sgp-… (NLB)",
     )
     drain_command: list[str] | None = Field(
         default=None,

@@ -18,6 +18,12 @@ class FailoverPolicy(Block):
         description="confirmed: promote only when the old primary is proven to be cut off. witnesses: also "
         "when it is drained and every witness has lost it",
     )
+    fence_kind: Literal["command", "aliyun-ecs"] = Field(
+        default="command",
+        title="Fence kind",
+        description="How a node is switched off. command: by `fence_command`, if there is one. aliyun-ecs: its ECS "
+        "instance is stopped by force",
+    )
     fence_command: list[str] | None = Field(
         default=None,
         title="Fence command",
@@ -66,6 +72,11 @@ class FailoverPolicy(Block):
         title="Repoint",
         description="edit: change the database host in place. prepare: run Harbor's own ./prepare, slower",
     )
+
+    @property
+    def switches_off(self) -> bool:
+        """Whether the site can switch a node off by itself."""
+        return self.fence_kind == "aliyun-ecs" or bool(self.fence_command)
 
 
 class BackupPolicy(Block):

@@ -3,6 +3,7 @@
 from prefect.blocks.core import Block
 from pydantic import Field
 
+from blocks.aliyun import AliyunAccount
 from blocks.docker import DockerOptions
 from blocks.harbor import HarborRelease
 from blocks.load_balancer import LoadBalancer
@@ -44,6 +45,11 @@ class HarborSite(Block):
     )
     oss: OssBucket | None = Field(
         default=None, title="OSS", description="Where the backups go; empty: no backups"
+    )
+    aliyun: AliyunAccount | None = Field(
+        default=None,
+        title="Alibaba Cloud",
+        description="For the kinds aliyun-clb, aliyun-nlb and aliyun-ecs; empty: none of them is used",
     )
     docker: DockerOptions = Field(
         default_factory=DockerOptions, title="Docker", description="Merged into the nodes' daemon.json"

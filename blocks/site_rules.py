@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, SecretStr
 
 from blocks import certificates, value_rules
+from blocks.aliyun_rules import problems_of_the_cloud
 from blocks.keys import decrypts
 from blocks.problems import Problem
 from blocks.site import HarborSite
@@ -180,12 +181,13 @@ def _fencing_can_succeed(values: Values) -> Iterator[Problem]:
         values.get("failover.fencing") == "confirmed"
         and "failover.fence_command" in values
         and command is None
+        and values.get("failover.fence_kind") != "aliyun-ecs"
     ):
         yield Problem(
             "failover.fence_command",
             "is missing: with fencing confirmed a machine that is gone cannot be proven off, and an "
             "automatic failover is refused",
-            "a command that switches a node off, or fencing: witnesses",
+            "a command that switches a node off, fence_kind: aliyun-ecs, or fencing: witnesses",
             warning=True,
         )
     if command and not any("{node}" in word or "{address}" in word for word in command):
@@ -196,7 +198,7 @@ def _fencing_can_succeed(values: Values) -> Iterator[Problem]:
         yield Problem(
             "failover.fencing",
             "witnesses needs a load balancer that drains",
-            "balancer.kind haproxy or command",
+            "another balancer.kind",
         )
 
 
@@ -288,6 +290,7 @@ _RULES = (
     _network_is_free,
     _balancer_can_be_driven,
     _fencing_can_succeed,
+    problems_of_the_cloud,
     _harbor_parts_exist,
     _backups_can_be_made,
     _endpoints_without_bucket,

@@ -39,3 +39,8 @@ class SshHost(Block):
     runs_postgres: bool = Field(
         default=True, title="Runs PostgreSQL", description="The node is the primary or a standby"
     )
+    instance_id: str | None = Field(
+        default=None,
+        title="ECS instance",
+        description="i-…, for the kinds aliyun-clb, aliyun-nlb and aliyun-ecs; `address` must be one of its addresses",
+    )

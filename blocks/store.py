@@ -27,7 +27,7 @@ SAVE_TIMEOUT_S = 30.0
 
 _KEPT_APART = "kept in the node's own Block"
 
-_PARTS = ("postgres", "harbor", "redis", "nas", "balancer", "oss", "docker", "failover", "backup")
+_PARTS = ("postgres", "harbor", "redis", "nas", "balancer", "oss", "aliyun", "docker", "failover", "backup")
 
 _sites: dict[str, HarborSite] = {}
 _lock = threading.Lock()

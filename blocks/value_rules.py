@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from prefect.client.schemas.schedules import CronSchedule
 from pydantic import SecretStr
 
+from blocks.aliyun_rules import api_endpoint, balancer_instance, ecs_instance
 from blocks.certificates import load_chain
 from blocks.docker_rules import insecure_registries, mirrors
 from blocks.flaw import Flaw
@@ -336,6 +337,7 @@ RULES: tuple[tuple[str, Callable[[Any], Flaw | None]], ...] = (
         "nodes.*.host_key",
         _from_flaw(host_key_flaw, "the line from /etc/ssh/ssh_host_ed25519_key.pub of the node"),
     ),
+    ("nodes.*.instance_id", ecs_instance),
     ("postgres.cluster", cluster_name),
     ("postgres.data_dir", directory),
     ("postgres.archive_dir", directory),
@@ -356,6 +358,9 @@ RULES: tuple[tuple[str, Callable[[Any], Flaw | None]], ...] = (
     ("nas.source", nas_source),
     ("balancer.address", address),
     ("balancer.*_command", command),
+    ("balancer.instance_id", balancer_instance),
+    ("aliyun.region", region),
+    ("aliyun.*_endpoint", api_endpoint),
     ("oss.endpoint", endpoint),
     ("oss.s3_endpoint", s3_endpoint),
     ("oss.s3_ca", pem_certificate),

@@ -7,6 +7,12 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deployments.runs import FlowRun
+
+from deployments.init.options import add_init
 
 DONE, FAILED, USAGE, INVALID, NO_PREFECT, REFUSED, NOT_ENDED, DEGRADED = range(8)
 
@@ -16,13 +22,14 @@ METRICS_PORT = 9096
 EPILOG = """\
 exit status:
   0  done
-  1  the flow failed, crashed or was cancelled; --watch of check, and status: it is down, or nobody can tell
+  1  the flow failed, crashed or was cancelled; --watch of check, and status: it is down, or nobody can tell;
+     doctor: a link is broken
   2  wrong usage
   3  the site file has mistakes; nothing was changed
   4  Prefect does not answer
   5  refused: no such site, flow or parameter, and nothing was started; or, with --watch, by the flow itself
   6  --watch: the flow has not ended in time; it goes on
-  7  --watch of check, and status: the site is served, and something is wrong with it
+  7  --watch of check, and status: the site is served, and something is wrong with it; doctor: likewise
 
 environment:
   PREFECT_API_URL           the server, http://127.0.0.1:4200/api
@@ -63,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_init(commands)
 
     apply = commands.add_parser("apply", help="check a site file and save the site")
     apply.add_argument("site_file", metavar="SITE.yml")
@@ -95,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     watch.add_argument(
         "--pace", type=_pace, default=1.0, help="seconds between two lines of a node, 0.5 to 60 (default: 1)"
     )
+    watch.add_argument(
+        "--no-calls", action="store_true", help="start no failover; Prometheus' rules and people decide"
+    )
     watch.add_argument("--with-input", action="store_true", help="end when the standard input does")
     watch.set_defaults(command=_watch)
 
@@ -104,6 +115,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="repeatable")
     run.add_argument("--watch", action="store_true", help="wait for the end and print the report")
     run.add_argument("--timeout", type=float, default=6 * 3600, help="seconds to watch (default: 6 hours)")
+    run.add_argument(
+        "--without-prefect",
+        action="store_true",
+        help="run the flow in this process, when Prefect is dead; exit status as with --watch",
+    )
     run.set_defaults(command=_run)
 
     sites = commands.add_parser("sites", help="list the saved sites")
@@ -114,6 +130,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     status.add_argument("site", metavar="SITE", nargs="?")
     status.set_defaults(command=_status)
+
+    doctor = commands.add_parser(
+        "doctor", help="try every link of the chain that makes a failover by itself, without harm"
+    )
+    doctor.add_argument("site", metavar="SITE")
+    doctor.add_argument("--metrics-port", type=int, default=METRICS_PORT, help="of the watcher, on loopback")
+    doctor.add_argument("--prometheus", default="", metavar="URL", help="ask it for its rules and its target")
+    doctor.add_argument("--alertmanager", default="", metavar="URL", help="tell it an alert of a sound site")
+    doctor.set_defaults(command=_doctor)
 
     backups = commands.add_parser("backups", help="list the backups in a site's bucket, the newest first")
     backups.add_argument("site", metavar="SITE")
@@ -173,16 +198,23 @@ def _apply(arguments: argparse.Namespace) -> int:
     from blocks.site_file import inspect_site_file
     from deployments.choices import update_choices
     from deployments.events import BACKUP_EXPECTED, tell
+    from deployments.orchestrator import handover
     from deployments.schedules import drill_choice, update_schedules
 
-    site, warnings = inspect_site_file(arguments.site_file)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    if choice := drill_choice(site):
-        print(choice)
+    handed_on = arguments.site_file == handover.HANDED_ON
+    if handed_on:
+        site = handover.handed_on(sys.stdin.buffer)
+    else:
+        site, warnings = inspect_site_file(arguments.site_file)
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        if choice := drill_choice(site):
+            print(choice)
     if arguments.check:
         print(f"{arguments.site_file} describes site {site.name} without a mistake; nothing was saved")
         return DONE
+    if not handed_on and (user := handover.services_user()):
+        return handover.hand_on(site, user)
     with prefect_api(timeout=10) as api:
         # Asked once here: saving would try for minutes before it says that nobody listens.
         api.get("health").raise_for_status()
@@ -197,10 +229,11 @@ def _apply(arguments: argparse.Namespace) -> int:
     with prefect_api(timeout=30) as api:
         # The choices first: the server refuses a schedule for a site that its form does not offer.
         update_choices(api)
-        for line in update_schedules(api, site):
-            print(line)
+        lines = update_schedules(api, site)
         if site.oss is not None:
             tell(api, site.name, BACKUP_EXPECTED, {})
+    for line in handover.without_what_follows(lines, site.name) if handed_on else lines:
+        print(line)
     return DONE
 
 
@@ -228,6 +261,19 @@ def _status(arguments: argparse.Namespace) -> int:
         elif judged.kind is Verdict.DEGRADED and worst == DONE:
             worst = DEGRADED
     return worst
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from blocks import load_site
+    from deployments.doctor.command import examine
+    from deployments.doctor.links import Holds, worst
+
+    found = []
+    site = load_site(arguments.site)
+    for link in examine(site, arguments.metrics_port, arguments.prometheus, arguments.alertmanager):
+        print(link, flush=True)
+        found.append(link)
+    return {Holds.WARNING: DEGRADED, Holds.BROKEN: FAILED}.get(worst(found), DONE)
 
 
 def _backups(arguments: argparse.Namespace) -> int:
@@ -276,22 +322,30 @@ def _watch(arguments: argparse.Namespace) -> int:
         arguments.port,
         arguments.pace,
         with_input=arguments.with_input,
+        calls=not arguments.no_calls,
     )
     return DONE
 
 
 def _answering() -> None:
     from blocks.prefect_api import prefect_api
+    from deployments.kept_runs import publish_kept
 
     with prefect_api(timeout=10) as api:
         api.get("health").raise_for_status()
+        publish_kept(api)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from blocks.prefect_api import prefect_api
     from deployments import runs
     from deployments.choices import CONFIRMATION
+    from deployments.kept_runs import publish_kept
 
+    if arguments.without_prefect:
+        from deployments.break_glass import run_without_prefect
+
+        return _ended(run_without_prefect(arguments.flow, arguments.site, arguments.param), arguments.timeout)
     with prefect_api(timeout=30) as api:
         deployment = runs.find_deployment(api, arguments.flow)
         given = [f"site={arguments.site}", *arguments.param]
@@ -300,16 +354,19 @@ def _run(arguments: argparse.Namespace) -> int:
             given.insert(0, f"{CONFIRMATION}={arguments.site}")
         parameters = runs.parse_parameters(deployment, given)
         run = runs.start(api, deployment, parameters)
+        publish_kept(api)
         if not arguments.watch:
             print(f"{deployment.name} is started: flow run {run.name} ({run.id})")
             return DONE
         run = runs.wait(api, run, arguments.timeout, _tell)
         for report in runs.reports(api, run.id):
             print(report)
+    return _ended(run, arguments.timeout)
+
+
+def _ended(run: "FlowRun", timeout: float) -> int:
     if not run.ended:
-        return _complain(
-            f"{run.name} is still {run.state} after {arguments.timeout:.0f} s; it goes on", NOT_ENDED
-        )
+        return _complain(f"{run.name} is still {run.state} after {timeout:.0f} s; it goes on", NOT_ENDED)
     if run.state == "COMPLETED":
         return DEGRADED if run.ending == "Degraded" else DONE
     return _complain(

@@ -41,16 +41,16 @@ def serve_all(sites: Sequence[str], limit: int | None, metrics_port: int | None 
     Raises:
         SiteUnknown: a site was never saved.
     """
-    from prefect import serve
-
     from blocks import load_site
     from blocks.prefect_api import prefect_api
     from blocks.store import saved_sites
     from deployments.catalogue import CATALOGUE
     from deployments.choices import offer
     from deployments.setup import setup
+    from deployments.warm import serve_warm, start_fork_server
     from deployments.watch.beside import watch_beside
 
+    start_fork_server()
     setup()
     loaded = tuple(load_site(name) for name in sites)
     deployments = [entry.deployment(loaded) for entry in CATALOGUE]
@@ -59,8 +59,8 @@ def serve_all(sites: Sequence[str], limit: int | None, metrics_port: int | None 
         remove_other_schedules(api, deployments)
     if loaded and metrics_port is not None:
         watch_beside([site.name for site in loaded], metrics_port)
-    # Prefect's default would pause every schedule when the service stops, and leave it paused afterwards.
-    serve(*deployments, pause_on_shutdown=False, limit=limit)
+    flows = [entry.flow() for entry in CATALOGUE]
+    serve_warm(list(zip(deployments, flows, strict=True)), limit)
 
 
 def remove_other_schedules(api: "httpx.Client", deployments: "Sequence[RunnerDeployment]") -> int:

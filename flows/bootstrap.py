@@ -93,12 +93,8 @@ def alone(run: Protocol, plan: Plan) -> Iterator[None]:
     )
     try:
         # Loading images on a slow disk takes longer than the lock lasts.
-        with store.renewed(run.site, *databases, op_id=op_id):
+        with store.renewed(run.site, *databases, op_id=op_id), run.telling_changes():
             yield
-    except Refused as refused:
-        # A step that refuses does not know what came before it, and "nothing was changed" was said of half a site.
-        refused.changed = refused.changed or run.changed()
-        raise
     finally:
         # Left behind, it runs out; the error that ended the flow is the one to be told.
         with contextlib.suppress(HarborHaError):
@@ -165,6 +161,8 @@ def start_harbor(run: Protocol, plan: Plan) -> None:
     run.on_each(harbor.start_at_boot, plan.harbor)
     run.on_each(harbor.wait_healthy, plan.harbor)
     run.on_each(harbor.foresee, plan.harbor)
+    if run.site.balancer.create_listener:
+        run.on(balancer.listen)
     for node in plan.harbor:
         run.on(balancer.admit, node)
 

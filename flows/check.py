@@ -6,10 +6,10 @@ from concurrent.futures import Future
 from typing import Any
 
 from prefect import flow
-from prefect.events import emit_event
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from blocks import HarborSite
+from flows.machinery.around import emit_event
 from flows.machinery.ending import ends_named
 from flows.machinery.one_run import one_run_a_site
 from flows.machinery.operation import Operation
@@ -25,6 +25,7 @@ from flows.rules.topology import topology
 from flows.rules.verdict import Verdict, verdict
 from tasks import clock
 from tasks.balancer.states import Served
+from tasks.fencing.rehearsal import REHEARSAL_S, fence_trouble
 from tasks.guard.install import guard_version
 from tasks.observation.budget import answer_or, ask, wait_until
 from tasks.observation.witnesses import Answers, ask_witnesses
@@ -57,6 +58,7 @@ def check(site: str) -> dict[str, Any]:
     run = Protocol.begin("check", site)
     # Meanwhile: where everything hangs, one time limit after the other makes the look too old to judge by.
     written = ask(("write", site), lambda: why(try_write(run)))
+    rehearsed = ask(("rehearsal", site), lambda: fence_trouble(run.site))
     work = Operation.begin(run)
     # After the look, which lets each Harbor talk to Redis.
     names = [node.name for node in run.site.nodes]
@@ -77,6 +79,8 @@ def check(site: str) -> dict[str, Any]:
         blind_witnesses=unseeing,
         site=site,
     )
+    # After the verdict, which must not wait for it.
+    unfenceable = trouble_of(run, rehearsed)
     record_position(work)
     remember(work, note)
     announce(work, judged)
@@ -84,6 +88,8 @@ def check(site: str) -> dict[str, Any]:
     headline = f"{text}: {judged.reasons[0]}" if judged.reasons else f"{text}."
     sections = {"Do now": [judged.first]} if judged.first else {}
     sections |= {"Found": judged.lines() or ["nothing to complain about"]}
+    if unfenceable:
+        sections["A failover could not switch these off"] = unfenceable
     if unseeing:
         sections["Witnesses that do not see, and have no vote"] = unseeing
     state = judged.kind.replace("_", " ").capitalize()
@@ -97,6 +103,20 @@ def answer_of(written: "Future[str]") -> str:
     """Wait for the write; return why it failed, or nothing."""
     wait_until(written.done, lambda: [written], time.monotonic() + _WRITE_PATIENCE_S)
     return answer_or(written, lambda reason: f"load balancer: {reason}")
+
+
+def trouble_of(run: Protocol, rehearsed: "Future[list[str]]") -> list[str]:
+    """Wait for the rehearsal of the fence; return what it stumbled over. A fence command is not rehearsed."""
+    if run.site.failover.fence_kind == "command":
+        return []
+
+    def answer() -> list[str]:
+        wait_until(rehearsed.done, lambda: [rehearsed], time.monotonic() + REHEARSAL_S)
+        return answer_or(rehearsed, lambda reason: [f"the fence could not be rehearsed: {reason}"])
+
+    return run.watch(
+        "Rehearse the fence", answer, lambda told: "; ".join(told) or "every node could be stopped"
+    )
 
 
 def served(site: HarborSite, answers: Answers) -> dict[str, bool] | None:

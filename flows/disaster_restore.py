@@ -84,27 +84,28 @@ def disaster_restore(
     manifest = decide(run, target, backup, images, point, life, attested=attest_site_lost, **believed)
     given = {"backup": manifest.backup_id, **believed}
     sections = {"Backup": describe(manifest)}
-    run.on(steps.ask_redis, target)
-    run.on(hosts.mount_nas, target)
-    life = still_lost(run, target, life, attested=attest_site_lost)
-    prepare_machine(run, target)
-    if point is None:
-        create_database(run, target)
-        run.on(steps.restore_databases, target, **given)
-        bring_back_harbor(run, target, given)
-        restored = bring_back_images(run, target, images, given)
-    else:
-        recovered = point_in_time.rebuild_database(run, target, point)
-        bring_back_harbor(run, target, given)
-        restored = point_in_time.bring_back_images(run, target, images)
-        sections |= point_in_time.describe(point, recovered, restored)
-    still_lost(run, target, life, attested=attest_site_lost)
-    start_harbor(run, target)
-    lost = restored.data.get("lost_count", 0)
-    prove(run, target, whole_only=point is not None or lost > 0)
-    announce(
-        site, "harbor-ha.restore.completed", backup=manifest.backup_id, node=target, blobs_lost=str(lost)
-    )
+    with run.telling_changes():
+        run.on(steps.ask_redis, target)
+        run.on(hosts.mount_nas, target)
+        life = still_lost(run, target, life, attested=attest_site_lost)
+        prepare_machine(run, target)
+        if point is None:
+            create_database(run, target)
+            run.on(steps.restore_databases, target, **given)
+            bring_back_harbor(run, target, given)
+            restored = bring_back_images(run, target, images, given)
+        else:
+            recovered = point_in_time.rebuild_database(run, target, point)
+            bring_back_harbor(run, target, given)
+            restored = point_in_time.bring_back_images(run, target, images)
+            sections |= point_in_time.describe(point, recovered, restored)
+        still_lost(run, target, life, attested=attest_site_lost)
+        start_harbor(run, target)
+        lost = restored.data.get("lost_count", 0)
+        prove(run, target, whole_only=point is not None or lost > 0)
+        announce(
+            site, "harbor-ha.restore.completed", backup=manifest.backup_id, node=target, blobs_lost=str(lost)
+        )
     sections |= lacking_images(restored) if point is None else {}
     return publish_report(run, headline(run, target, manifest, point) + without(restored), sections)
 
@@ -183,9 +184,7 @@ def still_lost(run: Protocol, target: str, before: Life, *, attested: bool) -> L
     life = look_for_life(run, target, before, need_nas=True)
     reasons = signs_of_life(life.seen, life.unknown, attested=attested)
     if reasons:
-        raise Refused(
-            f"The site is not opened on {target}.", reasons, changed=[f"what the steps did on {target}"]
-        )
+        raise Refused(f"The site is not opened on {target}.", reasons)
     return life
 
 

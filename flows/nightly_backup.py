@@ -19,7 +19,7 @@ from flows.machinery.dump_source import candidates_of
 from flows.machinery.ending import ends_named
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish as publish_report
-from flows.rules.dump_node import DumpNode, choose_dump_node, only_primary
+from flows.rules.dump_node import DumpNode, choose_dump_node, older_servers, only_primary
 from flows.rules.point_in_time import gap
 from tasks.backup.format import catalogue
 from tasks.backup.format.layout import BACKUPS, BLOBS, BackupId, new_backup_id
@@ -129,6 +129,7 @@ def _run(run: Protocol, images: bool) -> tuple[Manifest | None, dict[str, Any]]:
         if uses_repository(run.site):
             _look_for_gap(run, store, parts, only_primary(candidates).system_identifier)
         parts.warnings += [f"a restore leaves out, in {line}" for line in parts.left_out]
+        parts.warnings += older_servers(candidates)
         if not trust.keys:
             parts.warnings.append(
                 "the backup is not signed: no restore believes it without being told to; `harbor-ha apply` makes a key"

@@ -290,7 +290,7 @@ def serve_again(work: Operation, node: str, primary: str) -> None:
             work.sections.setdefault("Left behind", []).extend(jobs_left_behind(jobs))
         work.run.on(harbor.up, node)
         work.run.on(harbor.wait_healthy, node)
-        work.run.on(balancer.admit, node)
+        work.run.on(balancer.admit, node, by=work.in_time())
     for where, error in failed.items():
         work.sections.setdefault("Left behind", []).append(f"the Harbor of {where} does not follow: {error}")
 

@@ -11,7 +11,7 @@ from flows.machinery.dump_source import candidates_of
 from flows.machinery.ending import ends_named
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish as publish_report
-from flows.rules.dump_node import choose_dump_node
+from flows.rules.dump_node import choose_drill_node
 from tasks.backup.night.lock import held
 from tasks.backup.settings import identities_or_none, require_backup_settings, store_of
 
@@ -37,7 +37,8 @@ def restore_drill(
     Args:
         site: Name of the saved site.
         backup: `latest`, or the id of a backup.
-        node: The node where the scratch server runs, beside the live one at low priority; empty: the standby.
+        node: The node where the scratch server runs, beside the live one at low priority; empty: on the standby,
+            unless the primary's PostgreSQL is newer.
         identity_file: Path of the age identity on the orchestrator; empty: the site's own for drills, if it has one.
         accept_unsigned: Drill a backup that the site's key did not sign, for a review; its SQL is run in the scratch
             server, by a role that owns nothing else.
@@ -88,4 +89,4 @@ def _headline(found: dict[str, Any], detail: str) -> str:
 
 
 def _quiet_node(site: HarborSite) -> str:
-    return choose_dump_node(candidates_of(site)).node
+    return choose_drill_node(candidates_of(site))

@@ -59,11 +59,12 @@ class Orchestrator:
             "HARBOR_HA_HOME": str(self.directory / "home"),
         }
 
-    def up(self, site_file: Path, site: str, *, serve: bool = True) -> None:
+    def up(self, site_file: Path, site: str, *, serve: bool = True, watch: bool = False) -> None:
         """Start the server, apply the site file and serve the flows; what runs already stays.
 
         Args:
             serve: without it, nothing runs by schedule, and flows run only where somebody calls them.
+            watch: with the watcher, as an operator serves them. Most tests break a site and call failover themselves.
 
         Raises:
             LabError: a part did not come up; the end of its log is in the message.
@@ -84,8 +85,8 @@ class Orchestrator:
             return
         with step("flows served"):
             if not self._alive("serve"):
-                # Without the watcher: most tests break a site and call failover themselves.
-                argv = [sys.executable, "-m", "deployments.cli", "serve", "--no-watch", "--site", site]
+                watcher = ["--metrics-port", str(_free_port())] if watch else ["--no-watch"]
+                argv = [sys.executable, "-m", "deployments.cli", "serve", *watcher, "--site", site]
                 self._spawn("serve", argv)
                 self._await("serve", self._serves, _SERVE_LIMIT_S)
 
@@ -107,6 +108,27 @@ class Orchestrator:
                 f"`harbor-ha {' '.join(arguments)}` ended with status {status}.", where="orchestrator"
             )
         return status
+
+    def await_run(self, deployment: str, limit: float) -> str:
+        """Wait for the newest run of a deployment, which somebody else has started, and return its headline.
+
+        Args:
+            limit: seconds.
+
+        Raises:
+            LabError: there is none, it has not ended, or it did not end well.
+        """
+        asked = {"deployments": {"name": {"any_": [deployment]}}, "sort": "START_TIME_DESC", "limit": 1}
+        deadline, state = time.monotonic() + limit, "never started"
+        while time.monotonic() < deadline:
+            found = self.api("/flow_runs/filter", asked)
+            state = found[0]["state_type"] if found else state
+            if state == "COMPLETED":
+                return self.headline(deployment, str(found[0]["parameters"]["site"]))
+            if state in ("FAILED", "CRASHED", "CANCELLED"):
+                break
+            time.sleep(0.3)
+        raise LabError(f"The run of {deployment} is {state}.", where="orchestrator")
 
     def api(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Call the Prefect API: GET without a body, POST with one."""

@@ -15,12 +15,20 @@ PACKAGES = {
     "pgbackrest": "/usr/bin/pgbackrest",
     # Brought along by nothing else on a bare Debian 13.
     "zstd": "/usr/bin/zstd",
+    "haproxy": "/usr/sbin/haproxy",
+    "iproute2": "/bin/ip",
+    "prometheus": "/usr/bin/prometheus",
+    "redis-server": "/usr/bin/redis-server",
+    "prometheus-alertmanager": "/usr/bin/prometheus-alertmanager",
     # Forms and reports are looked at as a person does.
     "chromium": "/usr/bin/chromium",
     "chromium-driver": "/usr/bin/chromedriver",
 }
 # Ubuntu's package of that name brings a snap, which no container can run.
 _DEBIANS_OWN = ("chromium", "chromium-driver")
+# Debian starts a service with these; nobody asked for one here.
+_SERVICES = ("haproxy", "prometheus", "prometheus-alertmanager", "redis-server")
+_UNITS = Path("/etc/systemd/system")
 _NO_CLUSTER = Path("/etc/postgresql-common/createcluster.d/no-main-cluster.conf")
 
 
@@ -61,6 +69,11 @@ def _install(names: list[str]) -> None:
         # Debian starts a server on 5432 with the package; nobody asked for one here.
         _NO_CLUSTER.parent.mkdir(parents=True, exist_ok=True)
         _NO_CLUSTER.write_text("create_main_cluster = false\n")
+    for name in names:
+        unit = _UNITS / f"{name}.service"
+        if name in _SERVICES and _UNITS.is_dir() and not unit.is_symlink():
+            unit.symlink_to("/dev/null")
+            print(f"the service {name} is masked here; systemctl unmask {name} lets it run", flush=True)
     apt.install(names, logs / "apt.log")
 
 

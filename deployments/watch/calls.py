@@ -1,7 +1,6 @@
 """Tell Prefect: start the deployment `failover`, and that a verdict has changed. No call while nothing changes."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -11,8 +10,6 @@ from blocks.prefect_api import client_options
 from deployments.attempts import PrefectTrouble, start_attempt
 from deployments.events import VERDICT, tell
 from flows.rules.watch import Order
-
-logger = logging.getLogger("harbor_ha.watch")
 
 _LIMIT_S = 5.0
 
@@ -52,18 +49,3 @@ def tell_verdict(site: str, verdict: str, before: Sequence[str], findings: Seque
             tell(api, site, VERDICT, payload)
     except (httpx.HTTPError, ValueError) as error:
         raise PrefectTrouble(f"Prefect did not take an event: {type(error).__name__}") from error
-
-
-def without_prefect(site: str, order: Order, why: str) -> None:
-    """Prefect did not take a call: say so plainly. The place for a failover that runs without it.
-
-    Args:
-        why: what kept Prefect from taking it.
-    """
-    logger.critical(
-        "site %s needs a failover from %s and Prefect does not take the call (%s). It is called again every 5 s. "
-        "By hand, on this machine: docs/runbook.md, without the orchestrator.",
-        site,
-        order.expected_primary,
-        why,
-    )

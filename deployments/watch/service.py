@@ -67,7 +67,13 @@ def end_with_input(watcher: Watcher) -> None:
 
 
 def watch_sites(
-    names: Sequence[str], address: str, port: int, beat_s: float = BEAT_S, *, with_input: bool = False
+    names: Sequence[str],
+    address: str,
+    port: int,
+    beat_s: float = BEAT_S,
+    *,
+    with_input: bool = False,
+    calls: bool = True,
 ) -> None:
     """Watch saved sites until this process is told to stop.
 
@@ -77,11 +83,12 @@ def watch_sites(
         port: likewise; 0: no metrics.
         beat_s: seconds between two lines of a node.
         with_input: end with the standard input as well.
+        calls: start failovers; without, `/metrics` is all that it does for them.
 
     Raises:
         SiteUnknown: none of the sites was ever saved.
     """
-    watcher = Watcher([watched(site, beat_s) for site in saved(names)])
+    watcher = Watcher([watched(site, beat_s, calls=calls) for site in saved(names)])
     end_when_applied(watcher, names)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: watcher.stop())

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from blocks import HarborSite
 from deployments.attempts import AlertRefused, PrefectTrouble
-from deployments.watch.calls import Start, start_failover, without_prefect
+from deployments.watch.alone import WithoutPrefect
+from deployments.watch.calls import Start, start_failover
 from flows.rules.policy import Policy, policy_of
 from flows.rules.table import Decision
 from flows.rules.watch import Memory, Order, Watch, decide, follow, stood_still
@@ -61,14 +62,16 @@ class SiteWatch:
         start: starts a failover.
         no_prefect: what is done when Prefect does not take a call.
         spawn: does something beside the loop.
+        calls: whether it starts a failover; without, it tells Prometheus, and whoever is told there decides.
     """
 
     site: HarborSite
     listeners: Mapping[str, Listener]
     beat_s: float = BEAT_S
     start: Start = start_failover
-    no_prefect: Callable[[str, Order, str], None] = without_prefect
+    no_prefect: Callable[[str, Order, str], None] = field(default_factory=WithoutPrefect)
     spawn: Spawn = in_a_thread
+    calls: bool = True
     memory: Memory = field(default_factory=Memory)
     decision: Decision[Watch] | None = None
     counts: Counts = field(default_factory=Counts)
@@ -131,7 +134,7 @@ class SiteWatch:
             log = logger.info if decision.kind in (Watch.CALM, Watch.SUSPECT) else logger.warning
             log("site %s: %s: %s", self.site.name, decision.kind, "; ".join(decision.reasons))
         self.decision = decision
-        if order is not None and not self._calling and self._outcome is None:
+        if order is not None and self.calls and not self._calling and self._outcome is None:
             self._calling, primary = True, self.memory.primary
             self.spawn(lambda: self._call(order, primary, now))
         if decision.kind is Watch.CALM:

@@ -44,10 +44,10 @@ class Watched:
         return self.watch.site.name
 
 
-def watched(site: HarborSite, beat_s: float = BEAT_S) -> Watched:
-    """Make what watches a site, over SSH."""
+def watched(site: HarborSite, beat_s: float = BEAT_S, *, calls: bool = True) -> Watched:
+    """Make what watches a site, over SSH, and with `calls` starts its failover."""
     listeners = {node.name: listener_of(site, node.name, beat_s) for node in database_nodes(site)}
-    return Watched(SiteWatch(site, listeners, beat_s))
+    return Watched(SiteWatch(site, listeners, beat_s, calls=calls))
 
 
 class Watcher:

@@ -3,11 +3,8 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from prefect.artifacts import create_markdown_artifact
-from prefect.events import emit_event
-from prefect.logging import get_run_logger
-
 from blocks import HarborSite
+from flows.machinery.around import emit_event, hand_over, run_logger
 from flows.machinery.report import folded, row
 from flows.pictures.backups import Backup, backups_chart
 from flows.pictures.svg import in_markdown
@@ -128,9 +125,9 @@ def publish_catalogue(site: HarborSite, listed: list[Listed]) -> None:
         text = "\n".join(
             [f"# {title}", "", in_markdown(chart, title), "", *folded("Table", catalogue_table(listed))]
         )
-        create_markdown_artifact(text, key=f"backups-{site.name}".lower(), description=title)
+        hand_over(f"backups-{site.name}".lower(), title, text)
     except Exception as error:
-        get_run_logger().warning("The catalogue could not be published: %s", error)
+        run_logger().warning("The catalogue could not be published: %s", error)
 
 
 def catalogue_table(listed: list[Listed]) -> list[str]:
@@ -154,4 +151,4 @@ def announce(site: str, event: str, **payload: str) -> None:
     try:
         emit_event(event, resource={"prefect.resource.id": f"harbor-ha.site.{site}"}, payload=dict(payload))
     except Exception as error:
-        get_run_logger().warning("The event %s could not be sent: %s", event, error)
+        run_logger().warning("The event %s could not be sent: %s", event, error)

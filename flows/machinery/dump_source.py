@@ -23,5 +23,10 @@ def _candidate(site: HarborSite, node: SshHost) -> DumpCandidate:
     except HarborHaError as error:
         return DumpCandidate(node.name, "", error=error.what)
     return DumpCandidate(
-        node.name, found.role, found.lsn, found.streaming, system_identifier=found.system_identifier
+        node.name,
+        found.role,
+        found.lsn,
+        found.streaming,
+        system_identifier=found.system_identifier,
+        version_num=found.version_num,
     )

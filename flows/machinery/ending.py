@@ -48,18 +48,25 @@ def ends_named(function: Callable[P, dict[str, Any]]) -> Callable[P, dict[str, A
     def call(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         if FlowRunContext.get() is None:
             return function(*args, **kwargs)
+        state = state_of(lambda: function(*args, **kwargs))
+        if state.name == REFUSED:
+            # The page of a run shows its log first, and the message of its state on another leaf only.
+            get_run_logger().error(state.message)
         # Prefect takes a state for the result that it holds.
-        return cast("dict[str, Any]", _state_of(lambda: function(*args, **kwargs)))
+        return cast("dict[str, Any]", state)
 
     return call
 
 
-def _state_of(work: Callable[[], dict[str, Any]]) -> Any:
+def state_of(work: Callable[[], dict[str, Any]]) -> Any:
+    """Do a flow's work and return Prefect's state for how it ended; made here, no server is asked.
+
+    Raises:
+        whatever the work raises that is no refusal.
+    """
     try:
         result = work()
     except _REFUSALS as refused:
-        # The page of a run shows its log first, and the message of its state on another leaf only.
-        get_run_logger().error(str(refused))
         return Failed(name=REFUSED, message=str(refused), data=refused)
     name, headline = str(result["state"]), str(result["headline"])
     if result.get("alarming"):

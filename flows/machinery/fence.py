@@ -94,7 +94,7 @@ class Climb:
             self._by_command()
         elif rung is Rung.DRAIN:
             work.advance(Phase.FENCING, drained=(*work.held.drained, self._node))
-            work.run.on(fencing.drain, self._node)
+            work.run.on(fencing.drain, self._node, by=work.in_time())
         else:
             time.sleep(_WAIT_S)
         work.look_at(self._node)
@@ -125,7 +125,7 @@ class Climb:
     def _by_command(self) -> None:
         # Whoever has lost the lock switches nothing off.
         self._work.confirm_intent()
-        outcome = self._work.run.on(fencing.fence_by_command, node=self._node)
+        outcome = self._work.run.on(fencing.fence_by_command, node=self._node, by=self._work.in_time())
         self._command = Command.CONFIRMED if outcome.data["confirmed"] else Command.FAILED
         if outcome.data["confirmed"]:
             self._off_since = time.monotonic()

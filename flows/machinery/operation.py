@@ -24,6 +24,7 @@ from flows.rules.table import Decision
 from tasks.errors import HarborHaError, Refused
 from tasks.observation.budget import CALM_BUDGET_S
 from tasks.observation.look import SiteLook, look, look_with_witnesses
+from tasks.on_node.authority import MAX_INTENT_AGE_S
 from tasks.operation import steps as operation
 from tasks.operation.record import CLOSED, OperationKind, OperationRecord, Phase, record_from
 from tasks.operation.store import holder, renewed
@@ -232,6 +233,8 @@ class Operation:
         """
         self.record = self.held.at(phase, **changes)
         self.promised = self.promised or self.record.past_return
+        # Counted from before: how long the answer was on its way is part of its age.
+        begun = time.monotonic()
         self.run.on(
             operation.advance,
             *self._locked_paths(),
@@ -239,7 +242,7 @@ class Operation:
             required=[required or self.record.target],
             accepted=accepted,
         )
-        self.written_at = time.monotonic()
+        self.written_at = begun
 
     def confirm_intent(self) -> None:
         """Write the phase once more where it is not fresh, or not known to a node that has come back meanwhile.
@@ -250,6 +253,18 @@ class Operation:
         fresh = self.written_at is not None and time.monotonic() - self.written_at < _FRESH_INTENT_S
         if unknown or not fresh:
             self.advance(self.held.phase)
+
+    def in_time(self) -> float:
+        """Say until when an act at the load balancer or on a machine's power may begin, by this process's clock.
+
+        Neither can ask whether this operation is still the one that counts. So the nodes are asked, unless that was a
+        moment ago, and what begins later than they would allow is not done.
+        """
+        now = time.monotonic()
+        if self.written_at is None or now - self.written_at > _FRESH_INTENT_S:
+            self.run.on(operation.advance, *self._locked_paths(), record=self.held, required=[])
+            self.written_at = now
+        return self.written_at + MAX_INTENT_AGE_S
 
     def authority(self) -> dict[str, Any]:
         """Say for which operation and phase a step is done; the node holds it against what it knows."""
@@ -297,7 +312,14 @@ class Operation:
             self.close(Phase.ABORTED)
         except HarborHaError as error:
             self._release()
-            return [f"{self.held.kind} {self.held.op_id} stays open at `{self.held.phase}`: {error}"]
+            drained = [
+                f"{node} is still drained at the load balancer, unless another run has it served again"
+                for node in self.held.drained
+            ]
+            return [
+                f"{self.held.kind} {self.held.op_id} stays open at `{self.held.phase}`: {error}",
+                *drained,
+            ]
         return left
 
     def paths(self) -> list[str]:

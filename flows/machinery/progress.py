@@ -8,6 +8,7 @@ from typing import Any
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from blocks import HarborSite
+from flows.machinery.around import run_logger, with_prefect
 from tasks.backup.night.images import copy_images
 from tasks.backup.restore.recovery import restore_images
 from tasks.hosts.connection import Host
@@ -16,6 +17,8 @@ from tasks.pitr import images as pitr_images
 
 _LOG = logging.getLogger(__name__)
 _EVERY_S = 3.0
+# Without Prefect it is a line in the log.
+_TOLD_EVERY_S = 30.0
 
 
 class Progress:
@@ -48,6 +51,10 @@ class Progress:
         self._text = f"{self._what}: {how_far(done, total, size, of, time.monotonic() - self._begun)}"
 
     def _run(self) -> None:
+        if not with_prefect():
+            while not self._stop.wait(_TOLD_EVERY_S):
+                run_logger().info("%s", self._text)
+            return
         artifact: Any = None
         while not self._stop.wait(_EVERY_S):
             try:

@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from prefect.futures import PrefectFuture
-from prefect.logging import get_run_logger
-
 from blocks import HarborSite, load_site
-from tasks.errors import HarborHaError
+from flows.machinery.around import Pending, call, run_logger, submit
+from tasks.errors import HarborHaError, Refused
 from tasks.outcome import Outcome
 from tasks.step import Step
 
@@ -97,7 +95,7 @@ class Protocol:
                 step, {node: self._timed(step, listed, plain) for node, listed in hosts.items()}
             )
         futures = {
-            node: (time.monotonic(), step.submit(self.site.name, listed, **plain))
+            node: (time.monotonic(), submit(step, self.site.name, listed, plain))
             for node, listed in hosts.items()
         }
         return self._raise_or_return(
@@ -121,10 +119,14 @@ class Protocol:
             yield
             return
         begin = time.monotonic()
-        futures = {node: step.submit(self.site.name, [node], **plain) for node in nodes}
+        futures = {node: submit(step, self.site.name, [node], plain) for node in nodes}
         ended: dict[str, float] = {}
         for node, future in futures.items():
-            future.add_done_callback(lambda _, node=node: ended.setdefault(node, time.monotonic()))
+
+            def note_end(_: object, node: str = node) -> None:
+                ended.setdefault(node, time.monotonic())
+
+            future.add_done_callback(note_end)
         results: dict[str, Outcome | BaseException] = {}
         try:
             yield
@@ -169,7 +171,7 @@ class Protocol:
             title, nodes, begin - self.started, time.monotonic() - begin, Outcome(False, describe(seen))
         )
         self.records.append(record)
-        get_run_logger().info("%-9s %5.1f s  %s: %s", "saw", record.seconds, title, describe(seen))
+        run_logger().info("%-9s %5.1f s  %s: %s", "saw", record.seconds, title, describe(seen))
         return seen
 
     def total(self) -> float:
@@ -189,6 +191,18 @@ class Protocol:
             if record.outcome is not None and record.outcome.changed
         ]
 
+    @contextlib.contextmanager
+    def telling_changes(self) -> Iterator[None]:
+        """Add to a refusal in the body what the steps before it have changed.
+
+        A step that refuses does not know what came before it, and "nothing was changed" was said of half a site.
+        """
+        try:
+            yield
+        except Refused as refused:
+            refused.changed = refused.changed or self.changed()
+            raise
+
     def _alone(self, step: Step, plain: dict[str, Any]) -> Outcome:
         if self.dry_run:
             self._announce(step, [])
@@ -200,10 +214,10 @@ class Protocol:
 
     def _timed(self, step: Step, nodes: list[str], plain: dict[str, Any]) -> Outcome | BaseException:
         begin = time.monotonic()
-        return self._kept(step, nodes, begin, lambda: step(self.site.name, nodes, **plain))
+        return self._kept(step, nodes, begin, lambda: call(step, self.site.name, nodes, plain))
 
     def _awaited(
-        self, step: Step, nodes: list[str], begin: float, future: PrefectFuture[Outcome]
+        self, step: Step, nodes: list[str], begin: float, future: Pending
     ) -> Outcome | BaseException:
         return self._kept(step, nodes, begin, future.result)
 
@@ -232,7 +246,7 @@ class Protocol:
         where = f" [{', '.join(nodes)}]" if nodes else ""
         word = "FAILED" if outcome is None else "changed" if outcome.changed else "unchanged"
         detail = error if outcome is None else outcome.detail
-        get_run_logger().info("%-9s %5.1f s  %s%s: %s", word, seconds, step.name, where, detail)
+        run_logger().info("%-9s %5.1f s  %s%s: %s", word, seconds, step.name, where, detail)
 
     def _raise_or_return(self, step: Step, results: dict[str, Outcome | BaseException]) -> dict[str, Outcome]:
         errors = {node: result for node, result in results.items() if isinstance(result, BaseException)}

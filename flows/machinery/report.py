@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
-from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
+from flows.machinery.around import hand_over, run_logger
 from flows.machinery.ending import DRY_RUN
 from flows.machinery.protocol import Protocol, StepRecord
 from flows.pictures.svg import in_markdown
@@ -110,11 +109,9 @@ def publish(
     did, found = run.counts()
     try:
         shown = render(run, headline, sections, picture() if picture else drawn(run))
-        create_markdown_artifact(
-            shown, key=f"{run.name.replace('_', '-')}-{run.site.name}".lower(), description=headline
-        )
+        hand_over(f"{run.name.replace('_', '-')}-{run.site.name}".lower(), headline, shown)
     except Exception as error:
-        get_run_logger().warning("The report could not be published (%s); here it is:\n%s", error, text)
+        run_logger().warning("The report could not be published (%s); here it is:\n%s", error, text)
     return {
         "state": state or (DRY_RUN if run.dry_run else "Completed"),
         "headline": headline,
@@ -137,4 +134,4 @@ def say_accepted() -> None:
         with get_client(sync_client=True) as api:
             api.update_flow_run_labels(run_id, {PRIMARY_ACCEPTED: "yes"})
     except Exception as error:
-        get_run_logger().warning("Prefect did not take the label %s: %s", PRIMARY_ACCEPTED, error)
+        run_logger().warning("Prefect did not take the label %s: %s", PRIMARY_ACCEPTED, error)

@@ -72,6 +72,7 @@ def open_traffic(work: Operation, *, follow: Callable[[Operation], None] | None 
     # Whoever comes next must know the new primary before any client writes to it.
     work.advance(Phase.OPENING, accepted=accepted_text(work))
     failed = repoint(work, harbor_paths(work))
+    work.run.try_each(balancer.hurry, [path for path in harbor_paths(work) if path not in failed])
     for path, error in failed.items():
         node = path.split(" ")[0]
         work.sections.setdefault("Left behind", []).append(
@@ -79,7 +80,7 @@ def open_traffic(work: Operation, *, follow: Callable[[Operation], None] | None 
         )
         # Written before it is done: whoever goes on with a killed run has to know whom it may serve again.
         work.advance(Phase.OPENING, drained=(*work.held.drained, node))
-        work.run.try_each(fencing.drain, [node])
+        work.run.try_each(fencing.drain, [node], by=work.in_time())
     see_write(work, follow)
 
 
@@ -103,7 +104,7 @@ def serve_left_behind(work: Operation) -> None:
         node = path.split(" ")[0]
         if node not in record.drained or node == fenced or repoint(work, [path]):
             continue
-        _, failed = work.run.try_each(balancer.undrain, [node])
+        _, failed = work.run.try_each(balancer.undrain, [node], by=work.in_time())
         if not failed:
             told = f"{node} is taken out of the load balancer."
             left = [line for line in work.sections.pop("Left behind", []) if not line.endswith(told)]
@@ -143,8 +144,11 @@ def finish(work: Operation, *, follow: Callable[[Operation], None] | None = None
     serve_left_behind(work)
     restart_jobs(work, harbor_paths(work), site.node(target).address)
     for node in unreachable_harbors(work):
-        # When it comes back its Harbor still knows the old primary; rejoin brings it back to clients.
-        run.try_each(fencing.drain, [node])
+        # When it comes back its Harbor still knows the old primary; rejoin brings that one back to clients.
+        run.try_each(fencing.drain, [node], by=work.in_time())
+        if node != record.expected_primary:
+            told = f"{node} is still drained at the load balancer, since it was not reached: "
+            work.sections.setdefault("Left behind", []).append(f"{told}when it is back, run bootstrap")
     work.close()
 
 
@@ -161,7 +165,7 @@ def put_back(work: Operation) -> list[str]:
     if record.staged:
         left += unstage(work)
     for node in record.drained:
-        _, failed = work.run.try_each(balancer.undrain, [node])
+        _, failed = work.run.try_each(balancer.undrain, [node], by=work.in_time())
         left += [f"{node} is still drained at the load balancer: {error}" for error in failed.values()]
     if record.fence is not None:
         left.append(

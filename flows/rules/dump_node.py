@@ -19,6 +19,7 @@ class DumpCandidate:
         streaming: whether a standby receives from a primary right now.
         error: why it did not answer.
         system_identifier: of its database; empty when it did not answer.
+        version_num: of its server, as PostgreSQL counts: 150004 is 15.4.
     """
 
     node: str
@@ -27,6 +28,7 @@ class DumpCandidate:
     streaming: bool = False
     error: str = ""
     system_identifier: str = ""
+    version_num: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,39 @@ def choose_dump_node(candidates: Sequence[DumpCandidate]) -> DumpNode:
             return DumpNode(standby.node, "standby", reason, primary.node)
     why = "; ".join(f"{c.node} {_unfit(c, primary)}" for c in candidates if c is not primary)
     return DumpNode(primary.node, "primary", why or "it is the only database node")
+
+
+def choose_drill_node(candidates: Sequence[DumpCandidate]) -> str:
+    """Choose where a backup is restored for a test: where the dump is taken, if no other node is newer.
+
+    A server writes into the catalog what only its own minor version knows, and a dump has all of it, whichever node it
+    is taken from. Seen in the week of an upgrade: what 15.20 had marked its columns with, 15.18 refused for each
+    table, and a good backup was called one that cannot be restored.
+
+    Raises:
+        Refused: as `choose_dump_node`.
+    """
+    usual = choose_dump_node(candidates).node
+    newest = max(candidate.version_num for candidate in candidates)
+    newer = [candidate.node for candidate in candidates if candidate.version_num == newest]
+    return usual if usual in newer else newer[0]
+
+
+def older_servers(candidates: Sequence[DumpCandidate]) -> list[str]:
+    """Say which nodes run an older PostgreSQL than another one: a restore onto such a version can fail."""
+    newest = max(candidate.version_num for candidate in candidates)
+    older = [candidate for candidate in candidates if 0 < candidate.version_num < newest]
+    return [
+        f"{candidate.node} runs PostgreSQL {release(candidate.version_num)}, and another node {release(newest)}: "
+        f"where this is restored onto the older version, what the newer one wrote may be refused; upgrade "
+        f"{candidate.node}"
+        for candidate in older
+    ]
+
+
+def release(version_num: int) -> str:
+    """Return a version as people write it: 15.4 of 150004."""
+    return f"{version_num // 10000}.{version_num % 10000}"
 
 
 def only_primary(candidates: Sequence[DumpCandidate]) -> DumpCandidate:

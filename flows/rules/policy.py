@@ -45,7 +45,7 @@ def policy_of(site: "HarborSite") -> Policy:
     failover = site.failover
     return Policy(
         fencing=failover.fencing,
-        has_fence_command=bool(failover.fence_command),
+        has_fence_command=failover.switches_off,
         has_balancer=site.balancer.kind != "none",
         restart_first=failover.restart_first,
         self_fence_s=failover.self_fence_s,

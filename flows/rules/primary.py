@@ -165,7 +165,11 @@ PRIMARY_RULES: Rules = (
         lambda v: v.other is Other.HEARS,
         Primary.CONTROL_PARTITION,
         "{primary} cannot be reached from here, but {standby} still receives WAL from it: it is alive.",
-        "Repair the path from the orchestrator to {primary}; the service is not affected.",
+        # A WAL sender speaks from memory: of a machine whose system and data lie on one storage that hangs, this is all
+        # that is seen.
+        "Repair the path from the orchestrator to {primary}. Where clients cannot write all the same, its disks may "
+        "hang: switch {primary} off at its power supply, hypervisor or cloud console, look that it is off, and call "
+        "again.",
     ),
     Rule(
         "unresponsive",

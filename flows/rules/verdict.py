@@ -199,7 +199,7 @@ FINDINGS: tuple[Finding, ...] = (
         lambda v: bool(v.balancer_down),
         Verdict.DEGRADED,
         "The load balancer does not serve {balancer_down}.",
-        "When its Harbor is healthy: undrain it.",
+        "When its Harbor is healthy, run bootstrap, which has it served again: {bootstrap}.",
     ),
     Finding(
         "held back",

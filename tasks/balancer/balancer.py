@@ -4,8 +4,11 @@ import time
 from collections.abc import Callable
 
 from blocks import HarborSite
+from tasks.balancer.clb import Clb
+from tasks.balancer.cloud import CloudBalancer
 from tasks.balancer.command import CommandBalancer
 from tasks.balancer.haproxy import HaProxy
+from tasks.balancer.nlb import Nlb
 from tasks.balancer.states import Balancer, BalancerError, NodeState, Served
 
 # HAProxy acts at once; a cloud's API takes a few seconds to say that it did.
@@ -24,7 +27,17 @@ def balancer_of(site: HarborSite) -> Balancer | None:
         return HaProxy(site.balancer)
     if site.balancer.kind == "command":
         return CommandBalancer(site)
+    if site.balancer.kind == "aliyun-clb":
+        return Clb(site)
+    if site.balancer.kind == "aliyun-nlb":
+        return Nlb(site)
     return None
+
+
+def listener_of(site: HarborSite) -> CloudBalancer | None:
+    """Give the site's load balancer where its listener is ours to make; None where it is not."""
+    balancer = balancer_of(site)
+    return balancer if site.balancer.create_listener and isinstance(balancer, CloudBalancer) else None
 
 
 def drain_confirmed(balancer: Balancer, node: str) -> NodeState:
@@ -80,4 +93,4 @@ def _await(
                 if state.served is Served.DRAINED
                 else f"Look at the node's Harbor; the health check says: {state.check or 'nothing'}",
             )
-        time.sleep(0.1)
+        time.sleep(balancer.pace_s)

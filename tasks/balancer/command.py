@@ -19,6 +19,8 @@ class CommandBalancer:
         site: whose commands.
     """
 
+    pace_s = 0.1
+
     def __init__(self, site: HarborSite) -> None:
         self._site = site
 

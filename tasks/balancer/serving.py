@@ -1,10 +1,25 @@
 """Both nodes behind the load balancer, as steps."""
 
 from blocks import HarborSite
-from tasks.balancer.balancer import admit_confirmed, balancer_of, drain_confirmed
-from tasks.balancer.states import Served
+from tasks.balancer.balancer import admit_confirmed, balancer_of, drain_confirmed, listener_of
+from tasks.balancer.haproxy import HaProxy
+from tasks.balancer.states import BalancerError, Served
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, changed, unchanged
+
+
+def listen(site: HarborSite) -> Outcome:
+    """Have a TCP listener on the site's port at the load balancer, where the site file asks for that.
+
+    Raises:
+        BalancerError: it could not be made or started.
+    """
+    balancer, port = listener_of(site), site.balancer.port
+    if balancer is None:
+        return unchanged("the listener is not ours to make")
+    if balancer.ensure_listener():
+        return changed(f"{site.balancer.instance_id} listens on {port}")
+    return unchanged(f"{site.balancer.instance_id} listens on {port}")
 
 
 def admit(site: HarborSite, host: Host, *, timeout: float = 30.0) -> Outcome:
@@ -33,6 +48,18 @@ def undrain(site: HarborSite, host: Host) -> Outcome:
         return unchanged("the load balancer is not ours to tell")
     balancer.admit(host.name)
     return changed(f"{host.name} is drained no more")
+
+
+def hurry(site: HarborSite, host: Host) -> Outcome:
+    """Have a node that was just seen to answer served without waiting for two checks; nothing depends on it."""
+    balancer = balancer_of(site)
+    if not isinstance(balancer, HaProxy):
+        return unchanged("its health check will say so")
+    try:
+        balancer.hurry(host.name)
+    except BalancerError as error:
+        return unchanged(f"its health check will say so: {error.what}")
+    return changed(f"{host.name} is served at once")
 
 
 def drain(site: HarborSite, host: Host) -> Outcome:

@@ -42,7 +42,13 @@ class NodeState:
 
 
 class Balancer(Protocol):
-    """What every kind of load balancer can do."""
+    """What every kind of load balancer can do.
+
+    Attributes:
+        pace_s: seconds between two questions while something is waited for; a cloud counts them.
+    """
+
+    pace_s: float
 
     def status(self, nodes: Sequence[str] = (), limit_s: float | None = None) -> dict[str, NodeState]:
         """Return the state of the nodes it knows.

@@ -1,7 +1,10 @@
 """The load balancer's steps as Prefect tasks."""
 
 from tasks.balancer import serving
+from tasks.operation.timely import timely
 from tasks.step import step
 
-undrain = step(serving.undrain, "End the drain at the load balancer")
-admit = step(serving.admit, "Serve the node through the load balancer")
+undrain = step(timely(serving.undrain), "End the drain at the load balancer")
+hurry = step(serving.hurry, "Do not wait for the load balancer's checks")
+listen = step(serving.listen, "Listen at the load balancer")
+admit = step(timely(serving.admit), "Serve the node through the load balancer")

@@ -1,6 +1,7 @@
 """The site's own fence: a command, or a cloud's stop call; believed only when it confirms."""
 
 from blocks import HarborSite
+from tasks.fencing.ecs import fence_by_cloud
 from tasks.hosts.local import LocalCommandFailed, run_local
 from tasks.outcome import Outcome, changed
 
@@ -9,7 +10,7 @@ _LIMIT_S = 60.0
 
 
 def fence_by_command(site: HarborSite, *, node: str) -> Outcome:
-    """Run the site's fence command for a node.
+    """Run the site's fence command for a node, or stop its ECS instance where that is the site's fence kind.
 
     The command must end with status 0 only when it has seen that the machine is off.
 
@@ -17,6 +18,8 @@ def fence_by_command(site: HarborSite, *, node: str) -> Outcome:
         data: `confirmed`; False when it failed, with what it said in the detail. Never raises for that: the
         ladder has further rungs.
     """
+    if site.failover.fence_kind == "aliyun-ecs":
+        return fence_by_cloud(site, node)
     address = site.node(node).address
     words = [
         word.replace("{node}", node).replace("{address}", address)

@@ -2,7 +2,8 @@
 
 from tasks.balancer import serving
 from tasks.fencing import hook
+from tasks.operation.timely import timely
 from tasks.step import step
 
-fence_by_command = step(hook.fence_by_command, "Fence by the site's command")
-drain = step(serving.drain, "Drain the node at the load balancer")
+fence_by_command = step(timely(hook.fence_by_command), "Fence by the site's command")
+drain = step(timely(serving.drain), "Drain the node at the load balancer")

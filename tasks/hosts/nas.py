@@ -3,15 +3,16 @@
 import json
 import secrets
 
-from blocks import HarborSite
+from blocks import HarborSite, NasVolume
 from tasks.errors import HarborHaError
 from tasks.hosts import packages
 from tasks.hosts.connection import Host
-from tasks.hosts.on_node import nas_mount
+from tasks.hosts.on_node import nas_mount, nas_try
 from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
 
 _NAS_MOUNT = node_program(nas_mount)
+_NAS_TRY = node_program(nas_try)
 
 
 class NotTheSameNas(HarborHaError):
@@ -34,13 +35,7 @@ def mount(site: HarborSite, host: Host) -> Outcome:
     if lacking := packages.lacking(host, packages_of(site)):
         packages.refresh(host)
         packages.install(host, lacking)
-    payload = {
-        "path": nas.path.rstrip("/"),
-        "source": nas.source,
-        "type": nas.fs_type,
-        "options": nas.options,
-    }
-    answer = host.python(_NAS_MOUNT, payload, timeout=120)
+    answer = host.python(_NAS_MOUNT, _asked(nas), timeout=120)
     if "problem" in answer:
         raise HarborHaError(
             answer["problem"],
@@ -53,6 +48,24 @@ def mount(site: HarborSite, host: Host) -> Outcome:
         if answer["changed"]
         else unchanged(f"{nas.path} is mounted")
     )
+
+
+def try_out(nas: NasVolume, host: Host) -> str:
+    """Say why a node cannot have the NAS, empty when it can; a bare node is asked whether the server answers.
+
+    Raises:
+        HostUnreachable, LoginRefused, RemoteTimeout, …: the node cannot be asked.
+    """
+    return str(host.python(_NAS_TRY, _asked(nas), timeout=60).get("problem", ""))
+
+
+def _asked(nas: NasVolume) -> dict[str, str | None]:
+    return {
+        "path": nas.path.rstrip("/"),
+        "source": nas.source,
+        "type": nas.fs_type,
+        "options": nas.options,
+    }
 
 
 def prove(site: HarborSite, *hosts: Host) -> Outcome:

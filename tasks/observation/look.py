@@ -58,7 +58,9 @@ class SiteLook:
         return [node.name for node in self.every if node.reachable]
 
 
-def look(site: HarborSite, budget_s: float = LOOK_BUDGET_S, *, harbor_s: float = HARBOR_LIMIT_S) -> SiteLook:
+def look(
+    site: HarborSite, budget_s: float = LOOK_BUDGET_S, *, harbor_s: float = HARBOR_LIMIT_S, suspect: str = ""
+) -> SiteLook:
     """Look at all nodes at once, and go on when the time is over: who is late was not reached.
 
     A node that is not quick to answer is asked through every other node as well, before the direct path has
@@ -70,9 +72,10 @@ def look(site: HarborSite, budget_s: float = LOOK_BUDGET_S, *, harbor_s: float =
         site: the site.
         budget_s: seconds for all of it.
         harbor_s: of these for each Harbor to say how it is.
+        suspect: a node that may be gone; it is asked over every path from the beginning.
     """
     started = clock.now()
-    tries = _ask_all(site, time.monotonic() + budget_s, harbor_s)
+    tries = _ask_all(site, time.monotonic() + budget_s, harbor_s, suspect)
     seen = [_best(name, started, attempts) for name, attempts in tries.items()]
     databases = frozenset(node.name for node in database_nodes(site))
     alive = [_without_dead_lock(facts) for facts in seen]
@@ -83,7 +86,7 @@ def look_with_witnesses(site: HarborSite, node: str) -> tuple[SiteLook, Witnesse
     """Look at the site and ask everybody about one node, at the same time."""
     asked = ask(("witnesses", site.name, node), lambda: ask_witnesses(site, [node]))
     begun = clock.now()
-    seen = look(site, harbor_s=HURRIED_HARBOR_S)
+    seen = look(site, harbor_s=HURRIED_HARBOR_S, suspect=node)
     wait_until(asked.done, lambda: [asked], time.monotonic() + _WITNESSES_LATER_S)
     answers = answer_or(asked, lambda _: Answers(begun))
     return seen, witnesses_of(site, node, answers, seen.every)
@@ -112,7 +115,9 @@ def _without_dead_lock(facts: NodeFacts) -> NodeFacts:
     return replace(facts, state={name: value for name, value in facts.state.items() if name != LOCK})
 
 
-def _ask_all(site: HarborSite, deadline: float, harbor_s: float) -> "dict[str, list[Future[NodeFacts]]]":
+def _ask_all(
+    site: HarborSite, deadline: float, harbor_s: float, suspect: str
+) -> "dict[str, list[Future[NodeFacts]]]":
     """Ask every node, and who does not answer at once over every other path; return what was asked of whom."""
     nodes = site.nodes
     silent = {node.name for node in nodes if connect(node).silent}
@@ -130,8 +135,8 @@ def _ask_all(site: HarborSite, deadline: float, harbor_s: float) -> "dict[str, l
 
     begun = time.monotonic()
     tries = {node.name: [question(node)] for node in nodes}
-    # Nobody is waited for who was silent the last time.
-    ask_around(lambda node: node.name in silent)
+    # Nobody is waited for who was silent the last time, or is said to be gone: a second of each failover.
+    ask_around(lambda node: node.name in silent or node.name == suspect)
     quick = [tries[node.name][0] for node in nodes if node.name not in silent]
     wait_until(lambda: all(attempt.done() for attempt in quick), lambda: quick, begun + _HANDSHAKE_S)
     ask_around(lambda node: not connect(node).heard)

@@ -19,8 +19,8 @@ from tasks.operation.sightings import Sightings, newest
 from tasks.operation.witnesses import OPEN, ORCHESTRATOR, Witnesses
 from tasks.postgres.facts import NodeFacts
 
-# Time for one lost packet, which is sent again after a second.
-_TCP_TIMEOUT_S = 1.5
+# Time for one lost packet, which is sent again after a second, and for the answer.
+_TCP_TIMEOUT_S = 1.25
 
 
 @dataclass(frozen=True)

@@ -120,16 +120,16 @@ def test_there_is_one_database_and_the_standby_follows_it(site: LabSite) -> None
 
 
 def test_a_second_run_changes_nothing_and_takes_seconds(site: LabSite) -> None:
-    before = {node: site.configuration(node) for node in ("node-a", "node-b")}
-
     def attempt() -> float:
+        # Within the attempt: when both were slow, Docker is timed with a restart of the cores, which is a change.
+        before = {node: site.configuration(node) for node in ("node-a", "node-b")}
         run = site.bootstrap()
         assert run.result["changed"] == 0, run.result["report"]
         assert "nothing was changed" in run.headline
+        assert {node: site.configuration(node) for node in ("node-a", "node-b")} == before
         return run.seconds
 
     best_of_two(15.0, attempt, site.shell)
-    assert {node: site.configuration(node) for node in ("node-a", "node-b")} == before
 
 
 def test_a_dry_run_on_a_site_that_stands_shows_the_steps_and_runs_none(site: LabSite) -> None:

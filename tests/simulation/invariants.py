@@ -14,6 +14,8 @@ PAST_RETURN = ("promoting", "promoted", "opening", "settling")
 LOCK = "/var/lib/harbor-ha/lock.json"
 # "A frozen virtual machine that wakes up may write for the second until its guard looks"; and its stop takes five.
 WAKING_S = 8.0
+# A guard looks at the others every ten seconds, and then stops its server.
+LOOKING_S = 16.0
 # Clients and jobs write at least once a second.
 SERVED_S = 5.0
 # Steps after which "nothing was changed" is not so any more, unless the run has undone them.
@@ -183,8 +185,12 @@ class Monitor:
         switched_on = node.boot > 1 and node.booted_at > promotion.at
         if promotion.rung == "ATTESTED" and switched_on and write.by == "job":
             return "attest_fenced: somebody switched it on before rejoin"
-        if promotion.rung == "COMMANDED" and switched_on and write.by == "job" and node.unwarned:
-            return "fence_command: switched on again while nobody who knew answered"
+        if promotion.rung == "COMMANDED" and switched_on and node.unwarned:
+            if write.by == "job":
+                return "fence_command: switched on again while nobody who knew answered"
+            away = world.nodes[promotion.node].server is None
+            if away or world.engine.now - node.back_at < LOOKING_S:
+                return "fence_command: switched on again, and back before the failover has ended"
         return ""
 
     # --- what reports say -----------------------------------------------------------------------------------------

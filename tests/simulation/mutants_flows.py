@@ -336,14 +336,40 @@ FLOWS: tuple[Mutant, ...] = (
         "a Harbor that did not follow at once stays out of the load balancer",
         (Edit("flows.machinery.traffic:finish", "    serve_left_behind(work)\n", ""),),
         at_boundaries(
-            64,
-            72,
+            62,
+            84,
             KILL,
             CONFIRMED,
             call(3, "switchover", to=B),
             event(6.2, "hang", B),
             call(20, "switchover", to=B),
             event(60, "unhang", B),
+        ),
+        ("it becomes healthy",),
+    ),
+    Mutant(
+        "S20",
+        "a node is drained minutes after that was written down, and nobody tells",
+        (
+            Edit(
+                "flows.machinery.operation:Operation.in_time",
+                "return self.written_at + MAX_INTENT_AGE_S",
+                "return self.written_at + 1e9",
+            ),
+            Edit(
+                "flows.machinery.operation:Operation.abort", "for node in self.held.drained", "for node in ()"
+            ),
+        ),
+        at_boundaries(
+            24,
+            40,
+            ("stall", 200.0),
+            WITNESSES,
+            event(4.3, "isolate", A),
+            failover(6),
+            event(34.8, "mend", A),
+            failover(117.8),
+            quiet_s=200.0,
         ),
         ("it becomes healthy",),
     ),

@@ -1,6 +1,10 @@
-"""A flow that does nothing, for tests of what is around flows."""
+"""A flow that does nothing but look around, for tests of what is around flows."""
 
-from prefect import flow
+import os
+import sys
+from pathlib import Path
+
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 
@@ -12,4 +16,13 @@ def example(site: str, dry_run: bool = False) -> None:
         site: name of the site.
         dry_run: change nothing, as always here.
     """
-    create_markdown_artifact(f"# example of {site}, dry_run={dry_run}", key="example")
+    command, parent = (
+        Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        for pid in (os.getpid(), os.getppid())
+    )
+    create_markdown_artifact(
+        f"# example of {site}, dry_run={dry_run}\n"
+        f"command: {command}\nparent: {parent}\nhad failover: {'flows.failover' in sys.modules}\n",
+        key="example",
+    )
+    get_run_logger().info("example of %s looked around", site)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import StringIO
+from pathlib import Path
 
 import paramiko
 
@@ -15,17 +16,20 @@ from blocks import SshHost
 
 
 class _Login(paramiko.ServerInterface):
-    """Lets in whoever comes, and runs commands as sshd does: by the user's shell."""
+    """Lets in whoever comes, or whoever is authorized, and runs commands as sshd does: by the user's shell."""
 
-    def __init__(self, env: Mapping[str, str], runs: bool) -> None:
+    def __init__(self, env: Mapping[str, str], runs: bool, authorized: Path | None) -> None:
         self._env = dict(env)
         self._runs = runs
+        self._authorized = authorized
 
     def get_allowed_auths(self, username: str) -> str:
         return "publickey"
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
-        return int(paramiko.common.AUTH_SUCCESSFUL)
+        if self._authorized is None or key.get_base64() in self._authorized.read_text():
+            return int(paramiko.common.AUTH_SUCCESSFUL)
+        return int(paramiko.common.AUTH_FAILED)
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
         return int(paramiko.common.OPEN_SUCCEEDED)
@@ -68,13 +72,16 @@ class _Login(paramiko.ServerInterface):
 
 
 @contextmanager
-def running_sshd(env: Mapping[str, str], *, runs: bool = True) -> Iterator[SshHost]:
+def running_sshd(
+    env: Mapping[str, str], *, runs: bool = True, authorized: Path | None = None
+) -> Iterator[SshHost]:
     """Serve on loopback.
 
     Args:
         env: what the commands get in addition; with BASH_ENV, a file that bash reads before each command, as it
             reads ~/.bashrc for a command over SSH.
         runs: whether it runs commands at all.
+        authorized: a file of public keys that may log in, read anew at each login; None: all may.
     """
     key = paramiko.RSAKey.generate(2048)
     text = StringIO()
@@ -89,8 +96,8 @@ def running_sshd(env: Mapping[str, str], *, runs: bool = True) -> Iterator[SshHo
                 return
             transport = paramiko.Transport(connection)
             transport.add_server_key(key)
-            with suppress(paramiko.SSHException, EOFError):
-                transport.start_server(server=_Login(env, runs))
+            with suppress(paramiko.SSHException, EOFError, OSError):
+                transport.start_server(server=_Login(env, runs, authorized))
 
     threading.Thread(target=serve, daemon=True).start()
     try:

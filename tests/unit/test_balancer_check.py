@@ -13,7 +13,7 @@ from blocks import LoadBalancer
 from lab.services import haproxy_cfg
 from lab.topology import FIRST_SUBNET, Topology
 from tasks.balancer.haproxy import HaProxy
-from tasks.balancer.states import BalancerError
+from tasks.balancer.states import BalancerError, Served
 from tests.unit.test_real_witnesses import free_port, running, states
 
 pytestmark = [
@@ -33,6 +33,7 @@ defaults
 backend harbor
 {checks}
     server node-a 127.0.0.1:{harbor} check inter 50ms fall 1 rise 1
+    server node-b 127.0.0.1:{harbor} check inter 50ms downinter 300s fall 1 rise 2
 """
 COMPONENTS = ("core", "database", "jobservice", "portal", "redis", "registry", "registryctl", "trivy")
 
@@ -131,3 +132,21 @@ def test_a_node_without_what_pushes_and_pulls_need_is_taken_out(
 def test_what_is_no_health_of_a_harbor_is_no_sign_of_life(checked: tuple[Health, HaProxy]) -> None:
     becomes(checked, told(), True)
     becomes(checked, b'<html>502 Bad Gateway "status":"healthy"</html>', False)
+
+
+def test_a_node_that_was_just_seen_to_answer_is_served_before_its_next_check(
+    checked: tuple[Health, HaProxy],
+) -> None:
+    said, proxy = checked
+    said.body = told("database")
+    states(proxy, lambda seen: seen["node-b"].alive is False)
+    said.body = told()
+    proxy.hurry("node-b")
+    assert proxy.status()["node-b"].served is Served.UP
+
+
+def test_a_node_that_is_drained_stays_drained_whatever_it_answers(checked: tuple[Health, HaProxy]) -> None:
+    _, proxy = checked
+    proxy.drain("node-b")
+    proxy.hurry("node-b")
+    assert proxy.status()["node-b"].served is Served.DRAINED

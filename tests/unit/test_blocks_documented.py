@@ -23,6 +23,7 @@ SECTIONS = {
     "NasVolume": "nas",
     "LoadBalancer": "balancer",
     "OssBucket": "oss",
+    "AliyunAccount": "aliyun",
     "DockerOptions": "docker",
     "FailoverPolicy": "failover",
     "BackupPolicy": "backup",

@@ -12,7 +12,7 @@ from lab.services import haproxy_cfg
 from lab.topology import FIRST_SUBNET, Topology
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
 _FENCE = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
 
@@ -94,7 +94,7 @@ def test_every_command_is_one_that_harbor_ha_takes(page: Path) -> None:
         flow = deployments[words[1]].flow()
         assert set(given) <= set(flow.parameters.properties), line
         options = {word for word in words if word.startswith("--")}
-        assert options <= {"--site", "--param", "--watch", "--timeout"}, line
+        assert options <= {"--site", "--param", "--watch", "--timeout", "--without-prefect"}, line
 
 
 def test_the_readmes_tell_of_every_flow() -> None:
@@ -107,10 +107,12 @@ def test_both_readmes_have_the_same_commands_and_links() -> None:
     """A command that is put right in one of them must not stay wrong in the other."""
     english, chinese = (page.read_text(encoding="utf-8") for page in READMES)
     for pattern in (
-        r"^(?:\$ )?((?:make|harbor-ha|prefect|export) [^#\n]*?)\s*(?:#.*)?$",
+        r"^(?:\$ )?((?:(?:make|harbor-ha|prefect|export) |scripts/)[^#\n]*?)\s*(?:#.*)?$",
         r"\]\((docs/[^)#]+)",
     ):
-        wanted, found = (set(re.findall(pattern, text, re.MULTILINE)) for text in (english, chinese))
+        # The Chinese one links to the Chinese page where there is one.
+        texts = (english, chinese.replace("(docs/zh/", "(docs/"))
+        wanted, found = (set(re.findall(pattern, text, re.MULTILINE)) for text in texts)
         assert found == wanted
 
 
@@ -141,6 +143,9 @@ def test_the_command_lines_help_is_what_the_pages_say() -> None:
     assert parse(["watch", "--site", "main", "--host", "0.0.0.0", "--port", "0"]).site == ["main"]
     assert parse(["receive", "--config", "receiver.yml"]).config == "receiver.yml"
     assert parse(["run", "check", "--site", "main", "--watch"]).watch
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8").replace("\\\n", " ")
+    for line in re.findall(r"^harbor-ha (init .*)$", page, re.MULTILINE):
+        assert parse(line.split()).directory == "/etc/harbor-ha/main"
 
 
 def test_the_example_site_file_has_no_key_that_does_not_exist() -> None:

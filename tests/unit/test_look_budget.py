@@ -109,6 +109,24 @@ def test_a_hung_primary_is_not_reached_and_all_others_are_heard(site: Site) -> N
     assert found.kind is Primary.GONE
 
 
+def test_a_suspect_is_asked_over_every_path_at_once_and_not_after_the_direct_one_was_silent(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[tuple[str, str], float] = {}
+
+    def probe(loaded: HarborSite, host: Any, *, path: str = "direct", harbor_s: float = 2.0) -> NodeFacts:
+        asked[host.name, path] = time.monotonic()
+        return site.probe(loaded, host, path=path, harbor_s=harbor_s)
+
+    monkeypatch.setattr(look, "probe", probe)
+    site.hanging = {"node-a"}
+    begun = time.monotonic()
+    timed(site)
+    paths = ["direct", "via node-b", "via node-c"]
+    assert all(asked["node-a", path] - begun < look._HANDSHAKE_S / 2 for path in paths), asked
+    assert ("node-b", "via node-c") not in asked, "who answers at once is asked once"
+
+
 def test_a_load_balancer_that_hangs_is_not_known_and_the_rest_is(site: Site) -> None:
     site.hanging = {"balancer", "node-a"}
     _, said, seconds = timed(site)

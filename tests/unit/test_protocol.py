@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from flows.machinery import protocol
+from flows.machinery import around
 from flows.machinery.protocol import Protocol, StepsFailed
-from tasks.errors import HarborHaError
-from tasks.outcome import Outcome, changed
+from tasks.errors import HarborHaError, Refused
+from tasks.outcome import Outcome, changed, unchanged
 
 
 class PlainStep:
@@ -33,7 +33,7 @@ class PlainStep:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Protocol:
-    monkeypatch.setattr(protocol, "get_run_logger", lambda: logging.getLogger("test"))
+    monkeypatch.setattr(around, "get_run_logger", lambda: logging.getLogger("test"))
 
     class Site:
         name = "example"
@@ -98,3 +98,20 @@ def test_in_a_dry_run_it_is_announced_only(run: Protocol) -> None:
     with beside(run, lambda node: pytest.fail("it ran"), "node-a"):
         pass
     assert [(record.title, record.outcome) for record in run.records] == [("Load images", None)]
+
+
+def test_a_refusal_after_steps_that_changed_something_names_them_and_no_others(run: Protocol) -> None:
+    def refuse(_: str) -> Outcome:
+        raise Refused("Redis is in use.", ["empty it"])
+
+    loads: Any = PlainStep(lambda node: changed("loaded") if node == "node-a" else unchanged("there"))
+    refuses: Any = PlainStep(refuse)
+    run.on_each(loads, ["node-a", "node-b"])
+    with pytest.raises(Refused) as caught, run.telling_changes():
+        run.on(refuses, "node-b")
+    assert "Redis is in use. What was changed: Load images on node-a." in str(caught.value)
+
+
+def test_a_refusal_before_any_change_says_that_nothing_was_changed(run: Protocol) -> None:
+    with pytest.raises(Refused, match="Nothing was changed"), run.telling_changes():
+        raise Refused("Redis is in use.", ["empty it"])

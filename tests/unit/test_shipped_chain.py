@@ -24,6 +24,7 @@ from deployments.receiver import read_receiver_file
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "operations.md"
+INSTALLER = ROOT / "scripts" / "install-orchestrator"
 UNIT = ROOT / "deployments" / "systemd" / "prefect-server.service"
 SERVICE_USER, ALERTMANAGER_USER = "daemon", "nobody"
 ALERTMANAGER = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
@@ -87,19 +88,28 @@ def test_the_unit_of_the_server_has_a_ui_where_the_venv_is_read_only(place: Path
 
 
 def token_commands(place: Path) -> str:
-    """The page's commands for the token, with the directories and users of this test."""
+    """What the installer and then the page do for the token, with the directories and users of this test."""
+    text = INSTALLER.read_text()
+    functions = [
+        re.search(rf"^{name}\(\) {{\n.*?^}}\n", text, re.M | re.S) for name in ("give", "make_receiver")
+    ]
+    draw = re.search(r"^draw\(\).*\n", text, re.M)
+    assert draw is not None
+    places = f"{draw[0]}root= etc={place}/harbor-ha user={SERVICE_USER} checkout={ROOT}\ndid() {{ :; }}\n"
+    made_there = places + "".join(found[0] for found in functions if found) + "make_receiver\n"
     (block,) = [
-        text for text in re.findall(r"```\n(.*?)```", PAGE.read_text(), re.S) if "openssl rand" in text
+        text
+        for text in re.findall(r"```\n(.*?)```", PAGE.read_text(), re.S)
+        if "receiver-token" in text and "install -m" in text
     ]
     for theirs, here in (
         ("/etc/harbor-ha", f"{place}/harbor-ha"),
         ("/etc/prometheus", f"{place}/prometheus"),
-        ("chown harbor-ha:", f"chown {SERVICE_USER}:"),
         ("-o prometheus", f"-o {ALERTMANAGER_USER}"),
     ):
         assert theirs in block
         block = block.replace(theirs, here)
-    return block
+    return made_there + block
 
 
 @pytest.fixture
@@ -129,9 +139,7 @@ def test_receiver_and_alertmanager_read_the_token_each_as_its_own_user(made: Pat
     assert len(token.strip()) == 64
     assert read[ALERTMANAGER_USER, ALERTMANAGER_USER] == token
     assert read[SERVICE_USER, ALERTMANAGER_USER] == read[ALERTMANAGER_USER, SERVICE_USER] == ""
-    example = made / "harbor-ha" / "receiver.yml"
-    example.write_text((ROOT / "deployments" / "receiver.example.yml").read_text())
-    assert read_receiver_file(example).token == token.strip()
+    assert read_receiver_file(made / "harbor-ha" / "receiver.yml").token == token.strip()
 
 
 def free_port() -> int:

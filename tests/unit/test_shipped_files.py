@@ -36,6 +36,17 @@ class TestShippedFiles:
             command = ["serve", "--site", "a"] if "$HARBOR_HA_SITES" in words else words
             cli._parser().parse_args(command)
 
+    @pytest.mark.parametrize("unit", ["harbor-ha-runner", "harbor-ha-watch"])
+    def test_what_may_run_a_failover_lets_its_fence_command_become_root(self, unit: str) -> None:
+        """The watcher's own unit forbade sudo: a failover that it ran without Prefect could not have fenced."""
+        text = (FOLDER / "systemd" / f"{unit}.service").read_text()
+        assert "\nNoNewPrivileges" not in text
+        assert "\nProtectSystem=full" in text
+
+    def test_a_failover_outlives_the_watcher_that_has_started_it(self) -> None:
+        # It ends by itself when a site is applied anew; systemd would kill what it has started along with it.
+        assert "\nKillMode=process\n" in (FOLDER / "systemd" / "harbor-ha-watch.service").read_text()
+
     def test_the_server_of_the_compose_file_listens_on_loopback_and_asks_who_is_there(self) -> None:
         services: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yml").read_text())["services"]
         assert services["server"]["ports"] == ["127.0.0.1:4200:4200"]
@@ -54,18 +65,23 @@ class TestShippedFiles:
             assert route.alert in raised
             assert f'alertname="{route.alert}"' in routed
 
-    def test_the_page_takes_away_every_unit_that_is_put_in_place(self) -> None:
+    def test_the_installer_stops_and_takes_away_every_unit_that_it_puts_in_place(self) -> None:
+        text = (FOLDER.parent / "scripts" / "install-orchestrator").read_text()
+        named = {
+            name: re.search(rf'^{name}="(.*)"$', text, re.MULTILINE) for name in ("services", "all_services")
+        }
+        started, stopped = (found[1].split() for found in named.values() if found)
+        shipped = {path.stem for path in (FOLDER / "systemd").glob("*.service")}
+        assert set(stopped) == shipped
+        assert set(started) == shipped - {"harbor-ha-watch"}, "the watcher runs beside the runner"
+        assert [name for name in reversed(stopped) if name in started] == started
+
+    def test_the_page_takes_away_from_the_nodes_every_unit_that_is_put_there(self) -> None:
         page = (FOLDER.parent / "docs" / "operations.md").read_text()
         away = page[page.index("\n## Take it away") : page.index("\n## When something is wrong")]
-        upgrade = page[page.index("\n## Upgrade") : page.index("\n## Take it away")]
-        shipped = {path.name for path in (FOLDER / "systemd").glob("*.service")}
-        on_nodes = {UNIT, "harbor-ha-guard.service", "harbor-ha-durability.service"}
-        for unit in shipped | on_nodes:
+        for unit in (UNIT, "harbor-ha-guard.service", "harbor-ha-durability.service"):
             assert f"/etc/systemd/system/{unit}" in away
             assert re.search(rf"disable --now .*\b{unit.removesuffix('.service')}\b", away)
-        for unit in shipped:
-            assert re.search(rf"systemctl stop .*\b{unit.removesuffix('.service')}\b", upgrade)
-            assert re.search(rf"systemctl start .*\b{unit.removesuffix('.service')}\b", upgrade)
 
     def test_a_lock_of_another_content_makes_the_venv_anew_however_old_it_is(self, tmp_path: Path) -> None:
         """After an upgrade from an archive the lock is older than the venv, and nothing was installed."""

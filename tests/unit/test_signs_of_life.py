@@ -14,7 +14,7 @@ import pytest
 
 from blocks import HarborSite
 from flows import disaster_restore as flow
-from flows.machinery.protocol import Protocol
+from flows.machinery.protocol import Protocol, StepRecord
 from flows.rules.restore_admission import RestoreFacts, objections, signs_of_life
 from tasks.backup.restore import life
 from tasks.backup.restore.life import Life
@@ -23,6 +23,7 @@ from tasks.balancer.states import BalancerError, NodeState, Served
 from tasks.errors import Refused
 from tasks.guard.on_node import beat
 from tasks.hosts.connection import Host
+from tasks.outcome import Outcome
 
 PASSWORD = "a-password"
 
@@ -296,9 +297,11 @@ def test_what_was_lost_at_the_beginning_and_lives_hours_later_is_not_opened_a_se
     monkeypatch.setattr(flow, "connect", lambda node: None)
     before = Life((), ())
     monkeypatch.setattr(flow, "life_of", lambda *given, **more: Life(("Redis is used from x",), ()))
-    with pytest.raises(Refused, match="Redis is used from x") as refused:
+    work = Protocol("disaster_restore", cast(HarborSite, SimpleNamespace(name="example")))
+    work.records.append(StepRecord("Install Docker", ("node-c",), 0.0, 1.0, Outcome(True, "")))
+    with pytest.raises(Refused, match="Redis is used from x") as refused, work.telling_changes():
         flow.still_lost(cast(Protocol, Run()), "node-c", before, attested=True)
-    assert "Nothing was changed" not in str(refused.value)
+    assert "What was changed: Install Docker on node-c" in str(refused.value)
     monkeypatch.setattr(flow, "life_of", lambda *given, **more: before)
     assert flow.still_lost(cast(Protocol, Run()), "node-c", before, attested=False) is before
     assert signs_of_life((), (), attested=False) == []

@@ -54,6 +54,15 @@ def test_a_power_cut_is_called_for_once_and_again_each_minute(site: HarborSite) 
     assert {order.outage for _, order in scene.calls} == {"node-a-2"}
 
 
+def test_a_watcher_that_may_not_call_says_that_it_is_due_and_starts_nothing(site: HarborSite) -> None:
+    scene = Scene(site, calls=False)
+    scene.live(T, 5, well)
+    scene.live(later(5.5), 150, powerless)
+    assert scene.watch.decision is not None
+    assert scene.watch.decision.kind is Watch.CALL
+    assert scene.calls == []
+
+
 def test_a_call_that_prefect_does_not_take_is_told_and_made_again_each_five_seconds(site: HarborSite) -> None:
     scene = Scene(site)
     scene.answers = [PrefectTrouble("Prefect does not answer"), PrefectTrouble("Prefect answers 503")]

@@ -24,6 +24,14 @@ _ERROR = re.compile(r"ERROR:  (.*)")
 # Of the database's words only those are passed on that cannot quote a row, a statement or a password.
 _HARMLESS = re.compile(
     r"does not exist|permission denied|already exists|must be (?:superuser|owner|member)|is not available|violates "
+    r"|unrecognized parameter"
+)
+
+_LOOK = "Look at the named parts in the source database; an earlier backup may not have them."
+# The 15.20 of November 2026 marks each column with an option that 15.18 does not know, and its dumps say so.
+_NEWER = (
+    "The server that wrote this is newer than this one. Upgrade PostgreSQL here to the newest minor version that the "
+    "package sources have (apt-get update, apt-get install postgresql-VERSION), and run this again."
 )
 
 _EXTENSION = 'CREATE EXTENSION IF NOT EXISTS :"v0" WITH SCHEMA :"v1";'
@@ -161,9 +169,10 @@ def _require_optional(host: Host, contents: Sequence[Entry], failed: dict[int, s
         return
     named = "; ".join(f"{entry.says}: {failed[entry.number]}" for entry in fatal[:_NAMED_AT_MOST])
     more = len(fatal) - _NAMED_AT_MOST
+    newer = any("unrecognized parameter" in failed[entry.number] for entry in fatal)
     raise DumpNotLoaded(
         f"{len(fatal)} parts of the dump could not be restored: {named}{f'; and {more} more' if more > 0 else ''}.",
         where=f"{host.name}, database {database}",
         meaning="The database was not put in place.",
-        remedy="Look at the named parts in the source database; an earlier backup may not have them.",
+        remedy=_NEWER if newer else _LOOK,
     )

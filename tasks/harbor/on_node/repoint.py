@@ -15,6 +15,7 @@ from tasks.harbor.on_node.containers import (
     containers,
     core_answers,
     environment_of,
+    forget_address,
     inspect,
     reload_proxy,
     require_nas,
@@ -145,7 +146,9 @@ def start_core(home: str, host: str) -> bool:
         if not stage_core(home, host):
             return False
         record(UNTOLD, {"core": (described(CORE + NEXT) or {}).get("Id")})
+        old = address_of(inspect(CORE) or {})
         switch(CORE, other_address=True)
+        forget_address(PROXY, old)
         return True
     except EngineRefused:
         return False
@@ -168,7 +171,9 @@ def recreate_and_wait(home: str, host: str, timeout: float, seconds: Dict[str, f
     """Replace core, reload the proxy while it starts, and wait for its answer; how it was replaced."""
     deadline = time.monotonic() + timeout
     mark = time.monotonic()
+    old = address_of(inspect(CORE) or {})
     how = replace_core(home, host, timeout)
+    forget_address(PROXY, old)
     seconds["recreate"] = time.monotonic() - mark
     open_core(deadline, seconds)
     return how

@@ -1,6 +1,5 @@
 """The watcher and the process that serves the flows, as an operator runs them: nobody calls anything."""
 
-import socket
 import subprocess
 import sys
 import threading
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lab.topology import REPOSITORY
+from tests.alert_chain import free_port
 from tests.lab.faults.stage import Stage, wait_for
 
 _CLI = [sys.executable, "-m", "deployments.cli"]
@@ -23,15 +23,18 @@ class Unattended:
 
     Args:
         stage: the site, saved and healthy.
+        calls: whether the watcher starts failovers; else Alertmanager must.
 
     Attributes:
         said: the watcher's lines, each with the wall time at which it came.
+        port: where it tells its numbers on loopback.
     """
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, *, calls: bool = True) -> None:
         self.stage = stage
+        self.calls = calls
         self.said: list[tuple[float, str]] = []
-        self._port = _free_port()
+        self.port = free_port()
         self._processes: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> "Unattended":
@@ -53,9 +56,10 @@ class Unattended:
             "--site",
             self.stage.name,
             "--port",
-            str(self._port),
+            str(self.port),
             "--host",
             "127.0.0.1",
+            *([] if self.calls else ["--no-calls"]),
         )
         threading.Thread(target=self._listen, args=(watch,), daemon=True).start()
         # A run that comes to its end: the flows are served now, and not by what was here before.
@@ -107,7 +111,7 @@ class Unattended:
     def metric(self, name: str, *labels: str) -> float | None:
         """A number at `/metrics` of the site; None when it is not told."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
                 lines = answer.read().decode().splitlines()
         except OSError:
             return None
@@ -178,9 +182,3 @@ class Unattended:
 def seconds_of(moment: str) -> float:
     """Wall time of a moment as Prefect tells it."""
     return datetime.fromisoformat(moment).timestamp()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

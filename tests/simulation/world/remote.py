@@ -301,6 +301,8 @@ def _read_marker(here: Any, node: Node, token: str) -> list[list[str]]:
 class SimBalancer:
     """Stands for what `balancer_of` gives."""
 
+    pace_s = 0.1
+
     def _asked(self) -> None:
         here = world()
         here.boundary("ask the load balancer")

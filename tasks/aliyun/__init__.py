@@ -1,0 +1,1 @@
+"""Alibaba Cloud's API, through its SDKs."""

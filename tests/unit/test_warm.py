@@ -1,0 +1,111 @@
+"""A served run begins in a process that has imported everything, and is a run like any other."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from blocks.prefect_api import prefect_api
+from deployments import cli
+from deployments.warm import PRELOADED
+from tests.unit.example_deployment import EXAMPLE
+
+pytestmark = pytest.mark.servers
+
+REPOSITORY = Path(__file__).parents[2]
+FAILOVER = "flows.failover.failover"
+
+SERVE = f"""
+from deployments.serve import prepare_environment, serve_all
+prepare_environment()
+import deployments.catalogue as catalogue
+from tests.unit.example_deployment import EXAMPLE
+failover = [entry for entry in catalogue.CATALOGUE if entry.entrypoint == {FAILOVER!r}]
+catalogue.CATALOGUE = (EXAMPLE, *failover)
+serve_all([], None)
+"""
+
+THREADS = f"""
+import os
+from deployments.serve import prepare_environment
+prepare_environment()
+import {PRELOADED}
+print(len(os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.fixture(scope="module")
+def runner(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The log of a runner that serves the example and the real failover."""
+    EXAMPLE.deployment().apply()
+    log = tmp_path_factory.mktemp("runner") / "runner.log"
+    environment = {
+        **os.environ,
+        "PREFECT_API_URL": prefect_server,
+        "PREFECT_LOGGING_TO_API_ENABLED": "true",
+        "HARBOR_HA_HOME": str(log.parent),
+    }
+    with (
+        log.open("wb") as written,
+        subprocess.Popen(
+            [sys.executable, "-c", SERVE], env=environment, cwd=REPOSITORY, stdout=written, stderr=written
+        ) as process,
+    ):
+        yield log
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def test_a_served_flow_is_forked_with_everything_imported_and_its_report_printed(
+    runner: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["run", "example", "--site", "a", "--param", "dry_run=true", "--watch", "--timeout", "90"]
+    assert cli.main(argv) == cli.DONE, runner.read_text()
+    said = capsys.readouterr().out
+    assert "# example of a, dry_run=True" in said
+    assert "had failover: True" in said
+    for whose in ("command", "parent"):
+        line = next(line for line in said.splitlines() if line.startswith(f"{whose}: "))
+        assert "multiprocessing.forkserver" in line, "Prefect starts its runs in another way now"
+    assert "example of a looked around" in _logged(runner)
+
+
+def _logged(runner: Path) -> set[str]:
+    """What the server has of the log, when the run's last line is in it."""
+    # Prefect sends lines in batches, a new one each two seconds.
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with prefect_api(timeout=30) as api:
+            logs = api.post("logs/filter", json={"limit": 200}).raise_for_status().json()
+        said = {line["message"] for line in logs}
+        if any(line.startswith("Finished in state") for line in said):
+            return said
+        time.sleep(0.2)
+    raise AssertionError(runner.read_text())
+
+
+def test_a_refused_failover_is_refused_in_its_state_and_no_traceback_is_in_the_log(
+    runner: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["run", "failover", "--site", "nowhere", "--param", "expected_primary=node-a"]
+    assert cli.main([*argv, "--watch", "--timeout", "90"]) == cli.REFUSED, runner.read_text()
+    assert "Refused" in capsys.readouterr().err
+    assert "Traceback" not in runner.read_text()
+
+
+def test_what_is_forked_has_one_thread() -> None:
+    # A second one could hold a lock at the moment of the fork, which the child would wait for without an end.
+    made = subprocess.run(
+        [sys.executable, "-c", THREADS],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert made.stdout.strip() == "1", made.stderr
