@@ -113,6 +113,11 @@ class TestOnAServer:
         yield site
         for name in (site.name, "later"):
             remove_site(name)
+        # The server is the whole session's: a runner of another test would run what was only started here.
+        with prefect_api(timeout=30) as api:
+            for run in api.post("flow_runs/filter", json={}).raise_for_status().json():
+                if run["state_type"] == "SCHEDULED":
+                    api.delete(f"flow_runs/{run['id']}").raise_for_status()
 
     @staticmethod
     def choices(name: str, parameter: str) -> list[str] | None:
