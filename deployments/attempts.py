@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from deployments.catalogue import TAG
+from deployments.choices import not_offered_yet
 from deployments.runs import ENDED
 from tasks.outcome import PRIMARY_ACCEPTED
 
@@ -87,7 +88,13 @@ async def start_attempt(
     number = next_attempt(runs[0] if runs else None, now)
     if number is None:
         return str(runs[0]["id"])
-    body = {"parameters": given, "idempotency_key": f"{attempts}/{number}", "tags": [*tags, attempts]}
+    body: dict[str, Any] = {
+        "parameters": given,
+        "idempotency_key": f"{attempts}/{number}",
+        "tags": [*tags, attempts],
+    }
+    if not_offered_yet(deployment, given):
+        body["enforce_parameter_schema"] = False
     run = await _ask(api, f"deployments/{deployment['id']}/create_flow_run", body)
     return str(run.json()["id"])
 

@@ -19,7 +19,7 @@ from blocks.store import read_copy, remember
 from deployments import kept_runs
 from deployments.catalogue import entry
 from deployments.kept_runs import KeptRun
-from deployments.runs import Deployment, FlowRun, RunRefused, parse_parameters
+from deployments.runs import Deployment, FlowRun, RunRefused, for_terminal, parse_parameters
 from flows.machinery.around import without_prefect
 from flows.machinery.ending import Alarming, state_of
 from tasks.errors import HarborHaError
@@ -53,7 +53,7 @@ def run_without_prefect(name: str, site: str, given: Iterable[str]) -> FlowRun:
 
     def keep(key: str, headline: str, text: str) -> None:
         nonlocal run
-        texts.append(text)
+        texts.append(for_terminal(text))
         run = replace(run, reports=(*run.reports, (key, headline)))
         kept_runs.keep(run, ".md", text)
 

@@ -36,6 +36,7 @@ class DeploymentEntry:
         every: run so often instead, by a setting of the site's failover policy in seconds; each site at a second
             of its own.
         parameters: defaults that differ from the flow's own.
+        node: the parameter that names a node of the site, which is a choice in the form; "" when there is none.
     """
 
     name: str
@@ -45,6 +46,7 @@ class DeploymentEntry:
     schedule: Literal["cron", "drill_cron", "base_cron"] | None = None
     every: Literal["check_every_s"] | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
+    node: str = ""
 
     def flow(self) -> "Flow[..., Any]":
         """Import the flow. Raises ImportError or AttributeError when the entrypoint leads nowhere."""
@@ -114,18 +116,21 @@ CATALOGUE: tuple[DeploymentEntry, ...] = (
         "flows.failover.failover",
         "Promote the standby when the primary is really gone. A false, late or second alert does nothing.",
         ("alert",),
+        node="expected_primary",
     ),
     DeploymentEntry(
         "switchover",
         "flows.switchover.switchover",
         "Exchange the roles, planned and without loss; can be taken back until the promotion.",
         ("maintenance",),
+        node="to",
     ),
     DeploymentEntry(
         "rejoin",
         "flows.rejoin.rejoin",
         "Make a former primary the standby again; lists what only it had.",
         ("maintenance",),
+        node="node",
     ),
     DeploymentEntry(
         "pause",
@@ -146,6 +151,7 @@ CATALOGUE: tuple[DeploymentEntry, ...] = (
         "Restore the newest backup into a scratch PostgreSQL, compare everything, throw it away.",
         ("backup",),
         schedule="drill_cron",
+        node="node",
     ),
     DeploymentEntry(
         "base-backup",
@@ -165,6 +171,7 @@ CATALOGUE: tuple[DeploymentEntry, ...] = (
         "flows.disaster_restore.disaster_restore",
         "From a bare machine and the bucket to a working Harbor; refuses while the site lives.",
         ("disaster",),
+        node="target",
     ),
 )
 

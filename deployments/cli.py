@@ -78,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     apply.set_defaults(command=_apply)
 
     setup = commands.add_parser("setup", help="register Block types and the automation for killed flows")
+    setup.add_argument(
+        "--notify",
+        metavar="TYPE/NAME",
+        help="notification Block that people are told through: custom-webhook/ops",
+    )
     setup.set_defaults(command=_setup)
 
     serve = commands.add_parser("serve", help="serve all flows until stopped")
@@ -191,6 +196,8 @@ def _apply(arguments: argparse.Namespace) -> int:
     from blocks.prefect_api import prefect_api
     from blocks.signing import with_signing_secret
     from blocks.site_file import inspect_site_file
+    from deployments.choices import update_choices
+    from deployments.events import BACKUP_EXPECTED, tell
     from deployments.orchestrator import handover
     from deployments.schedules import drill_choice, update_schedules
 
@@ -220,7 +227,11 @@ def _apply(arguments: argparse.Namespace) -> int:
     nodes = ", ".join(node.name for node in site.nodes)
     print(f"site {site.name} is saved: {nodes}")
     with prefect_api(timeout=30) as api:
+        # The choices first: the server refuses a schedule for a site that its form does not offer.
+        update_choices(api)
         lines = update_schedules(api, site)
+        if site.oss is not None:
+            tell(api, site.name, BACKUP_EXPECTED, {})
     for line in handover.without_what_follows(lines, site.name) if handed_on else lines:
         print(line)
     return DONE
@@ -282,12 +293,15 @@ def _remove(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _setup(_: argparse.Namespace) -> int:
+def _setup(arguments: argparse.Namespace) -> int:
     _answering()
+    from deployments import notifications
     from deployments.setup import setup
 
     setup()
     print("Block types and automation are in place")
+    for line in notifications.install(arguments.notify) if arguments.notify else ():
+        print(line)
     return DONE
 
 
@@ -325,6 +339,7 @@ def _answering() -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from blocks.prefect_api import prefect_api
     from deployments import runs
+    from deployments.choices import CONFIRMATION
     from deployments.kept_runs import publish_kept
 
     if arguments.without_prefect:
@@ -333,7 +348,11 @@ def _run(arguments: argparse.Namespace) -> int:
         return _ended(run_without_prefect(arguments.flow, arguments.site, arguments.param), arguments.timeout)
     with prefect_api(timeout=30) as api:
         deployment = runs.find_deployment(api, arguments.flow)
-        parameters = runs.parse_parameters(deployment, [f"site={arguments.site}", *arguments.param])
+        given = [f"site={arguments.site}", *arguments.param]
+        if CONFIRMATION in deployment.properties:
+            # Typed with --site; the form asks for it because there the site is one click among many.
+            given.insert(0, f"{CONFIRMATION}={arguments.site}")
+        parameters = runs.parse_parameters(deployment, given)
         run = runs.start(api, deployment, parameters)
         publish_kept(api)
         if not arguments.watch:

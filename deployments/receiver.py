@@ -11,6 +11,7 @@ import hmac
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,8 +19,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import httpx
-from fastapi import Depends, FastAPI, Header, HTTPException
-from fastapi.responses import JSONResponse
+from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, Field, ValidationError
 
 from blocks.prefect_api import client_options
@@ -31,6 +32,11 @@ logger = logging.getLogger("harbor_ha.receiver")
 
 PREFECT_TIMEOUT_S = 8.0
 """Alertmanager gives up after ten seconds by default, and must get its 503 before."""
+
+
+ANSWERS = "harbor_ha_receiver_answers_total"
+"""At `/metrics`: how often each status was answered. Alertmanager does not count what it could not send for want of
+its token, and nobody else sees that it has an old one."""
 
 
 class Alert(BaseModel):
@@ -168,7 +174,7 @@ StartRun = Callable[[Route, Alert], Awaitable[str]]
 
 
 def create_app(settings: ReceiverSettings, start: StartRun | None = None) -> FastAPI:
-    """Return the receiver: `POST /alertmanager` with a bearer token, and `GET /health`.
+    """Return the receiver: `POST /alertmanager` with a bearer token, `GET /health`, and `GET /metrics` for Prometheus.
 
     Answers: 202 with the runs; 401 without the token; 422 for a body or an alert that cannot be used; 503 if
     Prefect cannot start a run, then Alertmanager sends the notification again and gets the same runs.
@@ -184,6 +190,20 @@ def create_app(settings: ReceiverSettings, start: StartRun | None = None) -> Fas
     def authorize(authorization: Annotated[str, Header()] = "") -> None:
         if not hmac.compare_digest(authorization.encode(), expected):
             raise HTTPException(401, "wrong or missing token")
+
+    answered = Counter({202: 0, 401: 0, 422: 0, 503: 0})
+
+    @app.middleware("http")
+    async def count(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await call_next(request)
+        if request.url.path == "/alertmanager":
+            answered[response.status_code] += 1
+        return response
+
+    @app.get("/metrics")
+    def metrics() -> PlainTextResponse:
+        lines = [f'{ANSWERS}{{status="{status}"}} {number}' for status, number in sorted(answered.items())]
+        return PlainTextResponse("\n".join([f"# TYPE {ANSWERS} counter", *lines, ""]))
 
     @app.get("/health")
     def health() -> dict[str, str]:

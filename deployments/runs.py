@@ -1,6 +1,7 @@
 """Start a deployment over Prefect's REST API and wait for how it ends."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -147,10 +148,18 @@ def wait(
 
 
 def reports(api: httpx.Client, run_id: str) -> list[str]:
-    """Return the Markdown artifacts of a run, oldest first."""
+    """Return the Markdown artifacts of a run as a terminal shows them, oldest first."""
     asked = {"flow_runs": {"id": {"any_": [run_id]}}, "artifacts": {"type": {"any_": ["markdown"]}}}
     found = api.post("artifacts/filter", json=asked).raise_for_status().json()
-    return [item["data"] for item in sorted(found, key=lambda item: str(item["created"]))]
+    return [for_terminal(item["data"]) for item in sorted(found, key=lambda item: str(item["created"]))]
+
+
+def for_terminal(report: str) -> str:
+    """Return a report without its picture, thousands of letters on one line, and with its fold as a section."""
+    text = re.sub(r"^!\[[^\]]*\]\(data:[^)]*\)\n+", "", report, flags=re.MULTILINE)
+    return re.sub(r"^<details><summary>(.*?)</summary>$", r"## \1", text, flags=re.MULTILINE).replace(
+        "\n\n</details>", ""
+    )
 
 
 def _flow_run(data: Mapping[str, Any]) -> FlowRun:

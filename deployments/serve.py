@@ -43,7 +43,9 @@ def serve_all(sites: Sequence[str], limit: int | None, metrics_port: int | None 
     """
     from blocks import load_site
     from blocks.prefect_api import prefect_api
+    from blocks.store import saved_sites
     from deployments.catalogue import CATALOGUE
+    from deployments.choices import offer
     from deployments.setup import setup
     from deployments.warm import serve_warm, start_fork_server
     from deployments.watch.beside import watch_beside
@@ -52,6 +54,7 @@ def serve_all(sites: Sequence[str], limit: int | None, metrics_port: int | None 
     setup()
     loaded = tuple(load_site(name) for name in sites)
     deployments = [entry.deployment(loaded) for entry in CATALOGUE]
+    offer(deployments, saved_sites() | {site.name: [node.name for node in site.nodes] for site in loaded})
     with prefect_api(timeout=30) as api:
         remove_other_schedules(api, deployments)
     if loaded and metrics_port is not None:

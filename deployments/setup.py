@@ -1,5 +1,6 @@
 """What a Prefect server needs once: the Block types, and somebody who notices killed flows."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 
 from blocks import HarborSite
+from deployments.automations import definition, plain
 from deployments.backup_alert import OVERDUE, overdue_automation
 
 ZOMBIES = "harbor-ha: crash zombie flows"
@@ -25,26 +27,27 @@ def setup() -> None:
         found = client.read_automations_by_name(ZOMBIES)
         # One that is made anew knows no heartbeat: a run that was killed with its runner, whose restart did that,
         # was shown as running for ever.
-        as_it_should_be = len(found) == 1 and _definition(found[0]) == _definition(wanted)
+        as_it_should_be = len(found) == 1 and definition(found[0]) == definition(wanted)
         for old in () if as_it_should_be else found:
             client.delete_automation(old.id)
-        # The operator's notification is an action of this one: it is made once, and never replaced.
-        overdue_is_there = bool(client.read_automations_by_name(OVERDUE))
+        overdue = client.read_automations_by_name(OVERDUE)
     if not as_it_should_be:
         wanted.create()
-    if not overdue_is_there:
-        overdue_automation().create()
+    _make_overdue(overdue)
 
 
-def _definition(automation: Any) -> dict[str, Any]:
-    """Return what an automation does, without what the server adds to it."""
-    kept = automation.model_dump(mode="json", include={"description", "enabled", "trigger", "actions"})
-    for given in (kept["trigger"], *kept["actions"]):
-        given.pop("id", None)
-    for name in ("after", "expect", "for_each"):
-        # Sets: in JSON they have another order in each process.
-        kept["trigger"][name] = sorted(kept["trigger"][name])
-    return dict(kept)
+def _make_overdue(found: Sequence[Any]) -> None:
+    """Make the automation for a missing backup; the operator's notification is an action of it, and stays."""
+    wanted = overdue_automation()
+    if not found:
+        wanted.create()
+        return
+    known = found[0]
+    if plain(known.trigger) != plain(wanted.trigger):
+        # Of an earlier version, which began to count at the first backup only.
+        changed = Automation.model_validate(known.model_dump(mode="json"))
+        changed.trigger, changed.description = wanted.trigger, wanted.description
+        changed.update()
 
 
 def zombie_automation() -> Automation:

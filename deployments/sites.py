@@ -6,6 +6,8 @@ import httpx
 
 from blocks.prefect_api import PrefectAddressMissing, prefect_api
 from blocks.store import copy_path, remove_site, saved_copies, saved_sites
+from deployments.choices import update_choices
+from deployments.events import BACKUP_NOT_EXPECTED, tell
 from deployments.runs import RunRefused
 from deployments.schedules import remove_schedules, scheduled_sites
 
@@ -76,6 +78,9 @@ def forget_site(name: str, *, confirmed: bool) -> list[str]:
             return [f"would remove {what}; nothing was done: harbor-ha remove {name} --yes", STAYS]
         schedules = remove_schedules(api, name)
     removed = remove_site(name)
+    with prefect_api(timeout=30) as api:
+        update_choices(api)
+        tell(api, name, BACKUP_NOT_EXPECTED, {})
     return [
         f"site {name} is forgotten: {schedules} schedules and {len(removed)} objects: {', '.join(removed)}",
         f"Take `--site {name}` out of HARBOR_HA_SITES: a runner that is started with it does not start",

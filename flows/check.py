@@ -18,8 +18,10 @@ from flows.machinery.report import publish
 from flows.machinery.service import try_write, why
 from flows.machinery.sight import last_primary
 from flows.machinery.vision import blind, remember, sightings
+from flows.pictures.site import site_picture
 from flows.rules.policy import policy_of
 from flows.rules.table import Decision
+from flows.rules.topology import topology
 from flows.rules.verdict import Verdict, verdict
 from tasks import clock
 from tasks.balancer.states import Served
@@ -90,7 +92,9 @@ def check(site: str) -> dict[str, Any]:
         sections["A failover could not switch these off"] = unfenceable
     if unseeing:
         sections["Witnesses that do not see, and have no vote"] = unseeing
-    result = publish(run, headline, sections, state=judged.kind.replace("_", " ").capitalize())
+    state = judged.kind.replace("_", " ").capitalize()
+    rows = topology(work.seen.every, work.seen.databases, served(run.site, answers))
+    result = publish(run, headline, sections, state=state, picture=lambda: site_picture(text, rows))
     alarming = judged.kind in ALARMING
     return {"verdict": judged.kind.value, "findings": judged.lines(), "alarming": alarming, **result}
 

@@ -14,6 +14,7 @@ from flows.machinery.ending import ends_named
 from flows.machinery.point_in_time import Point, decide_point
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish as publish_report
+from flows.machinery.typed import require_typed
 from flows.rules.preflight import plan_bootstrap
 from flows.rules.restore_admission import RestoreFacts, admit_restore, signs_of_life
 from tasks.backup.format.catalogue import find_backup, read_manifest
@@ -35,7 +36,7 @@ from tasks.pitr.settings import uses_repository
 from tasks.postgres import steps as postgres
 
 
-@flow(name="disaster_restore", flow_run_name="disaster-restore of {site}")
+@flow(name="disaster_restore", flow_run_name="disaster-restore of {site} on {target}")
 @ends_named
 def disaster_restore(
     site: str,
@@ -46,6 +47,7 @@ def disaster_restore(
     to_time: str = "",
     attest_site_lost: bool = False,
     accept_unsigned: bool = False,
+    confirm_site: str = "",
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Restore a whole site on one machine: PostgreSQL, Harbor of the backup's version, images.
@@ -67,9 +69,12 @@ def disaster_restore(
             stays so.
         accept_unsigned: Believe a backup that the site's key did not sign: whoever may write into the bucket can
             have made it.
+        confirm_site: The site's name once more, typed; not for a dry run.
         dry_run: Look, decide, show the steps, and change nothing.
     """
     run = Protocol.begin("disaster_restore", site, dry_run)
+    if not dry_run:
+        require_typed(site, confirm_site, "It builds a whole site on that machine.")
     require_target(run.site, target)
     point = decide_point(run, target, to_time) if to_time else None
     if point is not None and backup == "latest":

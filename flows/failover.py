@@ -25,6 +25,7 @@ from flows.machinery.traffic import (
     staged,
     unreachable_harbors,
 )
+from flows.machinery.typed import require_typed
 from flows.rules.admission import Admission, admit_failover
 from flows.rules.fence import Rung, recorded_rung
 from flows.rules.last_look import LastLook, last_look
@@ -62,6 +63,7 @@ def failover(
     attest_fenced: bool = False,
     dry_run: bool = False,
     alert_time: str = "",
+    confirm_site: str = "",
 ) -> dict[str, Any]:
     """Promote the standby when the primary is really gone; do nothing when it is not.
 
@@ -75,8 +77,11 @@ def failover(
         attest_fenced: You attest that the old primary's machine is off and stays off until rejoin has run.
         dry_run: Look, decide, and change nothing.
         alert_time: When the alert was last told (ISO 8601); a call that waited for long starts nothing.
+        confirm_site: The site's name once more, typed; only with accept_data_loss or attest_fenced.
     """
     run = Protocol.begin("failover", site, dry_run)
+    if (accept_data_loss or attest_fenced) and not dry_run:
+        require_typed(site, confirm_site, "It may cost acknowledged writes, on your word.")
     if _too_old(alert_time):
         headline_of_old = f"Nothing was done: the alert was told at {alert_time}, over {ALERT_LIMIT} ago."
         return publish(run, headline_of_old, state=NOTHING_TO_DO)

@@ -14,7 +14,7 @@ from prefect import flow
 from blocks import HarborSite
 from flows.machinery import backup_steps as steps
 from flows.machinery.again import RETRIES, RETRY_DELAY_S, tried
-from flows.machinery.backup_report import announce, bucket_lines, catalogue_lines, publish_catalogue
+from flows.machinery.backup_report import announce, bucket_lines, catalogue_of, publish_catalogue
 from flows.machinery.dump_source import candidates_of
 from flows.machinery.ending import ends_named
 from flows.machinery.protocol import Protocol
@@ -138,13 +138,13 @@ def _run(run: Protocol, images: bool) -> tuple[Manifest | None, dict[str, Any]]:
         # A run that was silent for too long must not publish what another run's clean-up took the parts of.
         lock.renew()
         catalogue.publish(store, manifest, trust)
-    lines = catalogue_lines(store, run.site)
-    publish_catalogue(run.site, lines)
+    listed = catalogue_of(store, run.site)
+    publish_catalogue(run.site, listed)
     sections = {
         "Decided": decided,
         "Warnings": list(manifest.warnings) or ["none"],
         "Bucket": bucket_lines(store) or ["nothing to say"],
-        "Backups": lines[-10:],
+        "Backups": [each.line for each in listed[-10:]],
     }
     return manifest, publish_report(run, _headline(manifest), sections)
 

@@ -10,6 +10,7 @@ from flows.machinery.backup_report import facts_of, generations_of
 from flows.machinery.ending import ends_named
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish as publish_report
+from flows.machinery.typed import require_typed
 from flows.nightly_backup import LOCK
 from flows.rules.retention import retain
 from tasks.backup.format.catalogue import remove_backup
@@ -24,7 +25,9 @@ _LEAST_GRACE_DAYS = 2
 
 @flow(name="prune", flow_run_name="prune of {site}")
 @ends_named
-def prune(site: str, confirm: bool = False, blobs: bool = False, grace_days: int = 14) -> dict[str, Any]:
+def prune(
+    site: str, confirm: bool = False, blobs: bool = False, grace_days: int = 14, confirm_site: str = ""
+) -> dict[str, Any]:
     """Show which backups the site's policy no longer keeps, and remove them when confirmed.
 
     Args:
@@ -32,8 +35,11 @@ def prune(site: str, confirm: bool = False, blobs: bool = False, grace_days: int
         confirm: Really remove. Without it nothing is changed and the report shows what would be.
         blobs: Also remove blobs that no remaining backup needs. Slow, and rarely worth it.
         grace_days: Blobs younger than this stay in any case.
+        confirm_site: The site's name once more, typed; only when something is to be removed.
     """
     run = Protocol.begin("prune", site, dry_run=not confirm)
+    if confirm:
+        require_typed(site, confirm_site, "It removes backups for good.")
     if grace_days < _LEAST_GRACE_DAYS:
         raise Refused("The grace period is too short.", [f"grace_days must be at least {_LEAST_GRACE_DAYS}."])
     store, now, lines = store_of(run.site), datetime.now(UTC), []

@@ -36,7 +36,7 @@ _WAYS = {
 
 @flow(
     name="rejoin",
-    flow_run_name="rejoin of {site}",
+    flow_run_name="rejoin of {node} in {site}",
     task_runner=ThreadPoolTaskRunner(max_workers=8),  # type: ignore[arg-type]
 )
 @ends_named

@@ -6,7 +6,7 @@ from prefect import flow
 
 from blocks import HarborSite
 from flows.machinery import backup_steps as steps
-from flows.machinery.backup_report import announce, bucket_lines, catalogue_lines, publish_catalogue
+from flows.machinery.backup_report import announce, bucket_lines, catalogue_of, publish_catalogue
 from flows.machinery.dump_source import candidates_of
 from flows.machinery.ending import ends_named
 from flows.machinery.protocol import Protocol
@@ -37,7 +37,7 @@ def restore_drill(
     Args:
         site: Name of the saved site.
         backup: `latest`, or the id of a backup.
-        node: Where the scratch server runs, beside the live one at low priority; empty: on the standby,
+        node: The node where the scratch server runs, beside the live one at low priority; empty: on the standby,
             unless the primary's PostgreSQL is newer.
         identity_file: Path of the age identity on the orchestrator; empty: the site's own for drills, if it has one.
         accept_unsigned: Drill a backup that the site's key did not sign, for a review; its SQL is run in the scratch
@@ -70,14 +70,14 @@ def restore_drill(
     announce(
         site, "harbor-ha.drill.passed", backup=found["backup"], not_proven="; ".join(found["not_proven"])
     )
-    lines = catalogue_lines(store, run.site)
-    publish_catalogue(run.site, lines)
+    listed = catalogue_of(store, run.site)
+    publish_catalogue(run.site, listed)
     sections = {
         "Decided": decided,
         "Not proven": found["not_proven"] or ["nothing"],
         "Left out by a restore": found["left_out"] or ["nothing"],
         "Bucket": bucket_lines(store) or ["nothing to say"],
-        "Backups": lines[-10:],
+        "Backups": [each.line for each in listed[-10:]],
     }
     return publish_report(run, _headline(found, outcome.detail), sections)
 

@@ -24,7 +24,7 @@ from tasks.postgres import ha_steps as postgres
 
 @flow(
     name="switchover",
-    flow_run_name="switchover of {site}",
+    flow_run_name="switchover of {site} to {to}",
     task_runner=ThreadPoolTaskRunner(max_workers=8),  # type: ignore[arg-type]
 )
 @ends_named

@@ -9,23 +9,26 @@ from typing import Any
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
 
 from blocks import HarborSite, load_site
+from tasks.again import Again
 from tasks.hosts.connection import Host, connect
 from tasks.outcome import Outcome
 
 Step = Task[..., Outcome]
 
 
-def step(function: Callable[..., Outcome], title: str, *, name: str | None = None) -> Step:
+def step(
+    function: Callable[..., Outcome], title: str, *, name: str | None = None, again: Again | None = None
+) -> Step:
     """Wrap `function(site, *hosts, **plain)` as a task called with `(site_name, node_names, **plain)`.
-
-    Never retried by Prefect: whoever repeats a step looks at the facts first.
 
     Args:
         function: does the work and says whether it changed anything.
         title: what the UI shows; the nodes are added to it.
         name: the task's name, if not the title.
+        again: how Prefect repeats it by itself; None: never, whoever repeats it looks at the facts first.
     """
 
     def call(site: str, nodes: list[str], **plain: Any) -> Outcome:
@@ -42,8 +45,22 @@ def step(function: Callable[..., Outcome], title: str, *, name: str | None = Non
         task_run_name=titled,  # type: ignore[arg-type]
         cache_policy=NO_CACHE,
         persist_result=False,
-        retries=0,
+        **_retries(again),
     )(call)
+
+
+def _retries(again: Again | None) -> dict[str, Any]:
+    if again is None:
+        return {"retries": 0}
+
+    def worth_it(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
+        return isinstance(state.data, BaseException) and again.worth(state.data)
+
+    return {
+        "retries": len(again.pauses_s),
+        "retry_delay_seconds": list(again.pauses_s),
+        "retry_condition_fn": worth_it,
+    }
 
 
 def host_of(site: HarborSite, node: str) -> Host:

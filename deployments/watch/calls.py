@@ -1,15 +1,14 @@
 """Tell Prefect: start the deployment `failover`, and that a verdict has changed. No call while nothing changes."""
 
 import asyncio
-import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import httpx
 
 from blocks.prefect_api import client_options
 from deployments.attempts import PrefectTrouble, start_attempt
+from deployments.events import VERDICT, tell
 from flows.rules.watch import Order
 
 _LIMIT_S = 5.0
@@ -44,16 +43,9 @@ def tell_verdict(site: str, verdict: str, before: Sequence[str], findings: Seque
     Raises:
         PrefectTrouble: Prefect did not take it.
     """
-    event: dict[str, Any] = {
-        "id": str(uuid.uuid4()),
-        "occurred": datetime.now(UTC).isoformat(),
-        "event": "harbor-ha.verdict",
-        "resource": {"prefect.resource.id": f"harbor-ha.site.{site}"},
-        "related": [],
-        "payload": {"verdict": verdict, "before": list(before), "findings": list(findings)},
-    }
+    payload = {"verdict": verdict, "before": list(before), "findings": list(findings)}
     try:
         with httpx.Client(**client_options(_LIMIT_S)) as api:
-            api.post("events", json=[event]).raise_for_status()
+            tell(api, site, VERDICT, payload)
     except (httpx.HTTPError, ValueError) as error:
         raise PrefectTrouble(f"Prefect did not take an event: {type(error).__name__}") from error

@@ -1,11 +1,13 @@
 """What an operator sees of backups: the catalogue as a table, and events for alerts."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from prefect.artifacts import create_table_artifact
-
 from blocks import HarborSite
-from flows.machinery.around import emit_event, run_logger
+from flows.machinery.around import emit_event, hand_over, run_logger
+from flows.machinery.report import folded, row
+from flows.pictures.backups import Backup, backups_chart
+from flows.pictures.svg import in_markdown
 from flows.rules.retention import BackupFact, Generations, Verdict, retain
 from tasks.backup.format.catalogue import Entry, list_backups, read_manifest
 from tasks.backup.format.manifest import Manifest, ManifestUnreadable
@@ -48,7 +50,16 @@ def _fact(entry: Entry, manifest: Manifest | None, signed: bool) -> BackupFact:
         held=entry.held,
         verified=any("-ok" in name for name in entry.verified),
         signed=signed,
+        seconds=None if manifest is None else _seconds(manifest),
     )
+
+
+def _seconds(manifest: Manifest) -> float | None:
+    try:
+        begun, ended = map(datetime.fromisoformat, (manifest.started_at, manifest.finished_at))
+        return max(0.0, (ended - begun).total_seconds())
+    except (ValueError, TypeError):
+        return None
 
 
 def generations_of(site: HarborSite) -> Generations:
@@ -64,22 +75,37 @@ def generations_of(site: HarborSite) -> Generations:
     )
 
 
-def catalogue_lines(store: ObjectStore, site: HarborSite) -> list[str]:
-    """One line for each backup, oldest first: what it holds and why it is kept."""
+@dataclass(frozen=True)
+class Listed:
+    """A backup in the catalogue, as a line and as it is drawn."""
+
+    line: str
+    drawn: Backup
+
+
+def catalogue_of(store: ObjectStore, site: HarborSite) -> list[Listed]:
+    """List the backups, oldest first: what each holds and why it is kept."""
     facts = facts_of(store, trust_of(site))
     verdicts = {
         v.name: v for v in retain([fact for _, fact in facts], generations_of(site), datetime.now(UTC))
     }
-    return [_line(entry, fact, verdicts[fact.name]) for entry, fact in facts]
+    return [_listed(entry, fact, verdicts[fact.name]) for entry, fact in facts]
 
 
-def _line(entry: Entry, fact: BackupFact, verdict: Verdict) -> str:
+def catalogue_lines(store: ObjectStore, site: HarborSite) -> list[str]:
+    """One line for each backup, oldest first: what it holds and why it is kept."""
+    return [listed.line for listed in catalogue_of(store, site)]
+
+
+def _listed(entry: Entry, fact: BackupFact, verdict: Verdict) -> Listed:
     state = "complete" if fact.complete else "damaged" if entry.complete else "not complete"
     images = "with images" if fact.with_images else "without images"
     proven = ", restored in a drill" if fact.verified else ""
     proven += "" if fact.signed else ", not signed"
     fate = "stays" if verdict.keep else "may go"
-    return f"{fact.name}: {state}, {images}{proven}, {entry.size:,} bytes; {fate}: {verdict.reason}"
+    line = f"{fact.name}: {state}, {images}{proven}, {entry.size:,} bytes; {fate}: {verdict.reason}"
+    drawn = f"{images}{proven}" if fact.complete else state
+    return Listed(line, Backup(fact.name, fact.started, entry.size, fact.seconds, fact.complete, drawn))
 
 
 def bucket_lines(store: ObjectStore) -> list[str]:
@@ -90,17 +116,28 @@ def bucket_lines(store: ObjectStore) -> list[str]:
         return [f"It could not be asked what it is like: {error.what}"]
 
 
-def publish_catalogue(site: HarborSite, lines: list[str]) -> None:
-    """Show the catalogue in the UI; best effort."""
-    rows = []
-    for line in reversed(lines):
-        name, _, rest = line.partition(": ")
-        facts, _, fate = rest.partition("; ")
-        rows.append({"backup": name, "holds": facts, "retention": fate})
+def publish_catalogue(site: HarborSite, listed: list[Listed]) -> None:
+    """Show the catalogue in the UI, as a chart with its lines under a fold; best effort."""
+    title = f"Backups of {site.name}"
     try:
-        create_table_artifact(rows, key=f"backups-{site.name}".lower(), description=f"Backups of {site.name}")
+        # A fault of the picture is no reason to call a backup failed either.
+        chart = backups_chart(title, [each.drawn for each in listed], datetime.now(UTC))
+        text = "\n".join(
+            [f"# {title}", "", in_markdown(chart, title), "", *folded("Table", catalogue_table(listed))]
+        )
+        hand_over(f"backups-{site.name}".lower(), title, text)
     except Exception as error:
         run_logger().warning("The catalogue could not be published: %s", error)
+
+
+def catalogue_table(listed: list[Listed]) -> list[str]:
+    """Give the catalogue as a table in Markdown, the newest first."""
+    lines = ["| backup | holds | retention |", "|---|---|---|"]
+    for each in reversed(listed):
+        name, _, rest = each.line.partition(": ")
+        holds, _, fate = rest.partition("; ")
+        lines.append(row(name, holds, fate))
+    return lines
 
 
 def announce(site: str, event: str, **payload: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, cast
 
 from prefect.context import FlowRunContext
+from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from blocks import SiteUnknown
@@ -47,8 +48,12 @@ def ends_named(function: Callable[P, dict[str, Any]]) -> Callable[P, dict[str, A
     def call(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         if FlowRunContext.get() is None:
             return function(*args, **kwargs)
+        state = state_of(lambda: function(*args, **kwargs))
+        if state.name == REFUSED:
+            # The page of a run shows its log first, and the message of its state on another leaf only.
+            get_run_logger().error(state.message)
         # Prefect takes a state for the result that it holds.
-        return cast("dict[str, Any]", state_of(lambda: function(*args, **kwargs)))
+        return cast("dict[str, Any]", state)
 
     return call
 

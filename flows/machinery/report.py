@@ -1,5 +1,6 @@
 """A report that somebody can read at three in the morning: what was found, decided and done, and how long it took."""
 
+from collections.abc import Callable
 from typing import Any
 
 from prefect.client.orchestration import get_client
@@ -7,17 +8,25 @@ from prefect.runtime import flow_run
 
 from flows.machinery.around import hand_over, run_logger
 from flows.machinery.ending import DRY_RUN
-from flows.machinery.protocol import Protocol
+from flows.machinery.protocol import Protocol, StepRecord
+from flows.pictures.svg import in_markdown
+from flows.pictures.timeline import Bar, Kind, timeline
 from tasks.outcome import PRIMARY_ACCEPTED
 
+# Fewer steps are seen at a glance in their table.
+_WORTH_A_PICTURE = 3
 
-def render(run: Protocol, headline: str, sections: dict[str, list[str]] | None = None) -> str:
+
+def render(
+    run: Protocol, headline: str, sections: dict[str, list[str]] | None = None, picture: str = ""
+) -> str:
     """Render the report as Markdown.
 
     Args:
         run: the steps.
         headline: the outcome in one sentence.
         sections: title and lines of what is to be read before the steps.
+        picture: an SVG, shown below them; the table of the steps is folded then.
     """
     did, found = run.counts()
     lines = [f"# {run.name} of {run.site.name}", "", f"**{headline}**", ""]
@@ -30,9 +39,31 @@ def render(run: Protocol, headline: str, sections: dict[str, list[str]] | None =
         lines += [f"{did} changed, {found} unchanged, {run.total():.1f} s in all.", ""]
     for title, texts in (sections or {}).items():
         lines += [f"## {title}", "", *(f"- {text}" for text in texts), ""]
-    lines += ["## Steps", "", "| at | took | step | on | result |", "|---:|---:|---|---|---|"]
-    lines += [_row(*item) for item in _rows(run)]
+    table = ["| at | took | step | on | result |", "|---:|---:|---|---|---|"]
+    table += [row(*item) for item in _rows(run)]
+    if picture:
+        lines += [in_markdown(picture, headline), "", *folded("Steps", table)]
+    else:
+        lines += ["## Steps", "", *table]
     return "\n".join(lines) + "\n"
+
+
+def folded(title: str, lines: list[str]) -> list[str]:
+    """Put lines of Markdown under a fold, as Prefect's UI shows it."""
+    # A blank line on both sides, or the table is not read as Markdown.
+    return [f"<details><summary>{title}</summary>", "", *lines, "", "</details>"]
+
+
+def drawn(run: Protocol) -> str:
+    """Draw the steps of a run that took time; nothing for a dry run, and where there is little to see."""
+    if run.dry_run or len(run.records) < _WORTH_A_PICTURE:
+        return ""
+    return timeline(f"{run.name} of {run.site.name}", [_bar(record) for record in run.records], run.total())
+
+
+def _bar(record: StepRecord) -> Bar:
+    kind: Kind = "failed" if record.outcome is None else "changed" if record.outcome.changed else "unchanged"
+    return Bar(record.title, ", ".join(record.nodes), record.begin_s, record.seconds, kind)
 
 
 def _rows(run: Protocol) -> list[tuple[str, str, str, str, str]]:
@@ -49,7 +80,8 @@ def _rows(run: Protocol) -> list[tuple[str, str, str, str, str]]:
     return rows
 
 
-def _row(*cells: str) -> str:
+def row(*cells: str) -> str:
+    """Return a row of a table in Markdown."""
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
@@ -59,6 +91,7 @@ def publish(
     sections: dict[str, list[str]] | None = None,
     *,
     state: str = "",
+    picture: Callable[[], str] | None = None,
 ) -> dict[str, Any]:
     """Publish the report as an artifact and return the flow's result.
 
@@ -70,11 +103,13 @@ def publish(
         headline: how it ended, in one sentence.
         sections: further lines, by title.
         state: the name of the run's state, if it is neither Prefect's own nor that of a dry run; see `ends_named`.
+        picture: draws an SVG; the steps as a timeline unless given.
     """
     text = render(run, headline, sections)
     did, found = run.counts()
     try:
-        hand_over(f"{run.name.replace('_', '-')}-{run.site.name}".lower(), headline, text)
+        shown = render(run, headline, sections, picture() if picture else drawn(run))
+        hand_over(f"{run.name.replace('_', '-')}-{run.site.name}".lower(), headline, shown)
     except Exception as error:
         run_logger().warning("The report could not be published (%s); here it is:\n%s", error, text)
     return {

@@ -1,19 +1,8 @@
 """Whether a backup that failed is worth another attempt in the same night, and when."""
 
-from tasks.errors import HostUnreachable, RemoteConnectionLost, RemoteTimeout
-from tasks.storage.errors import CrcMismatch, EndpointUnreachable, ServiceFailed, Throttled, UploadLost
+from tasks.again import passing
 
-# After the attempts that each call makes by itself, three minutes long: what lasts longer than that is an outage.
-_PASSING = (
-    EndpointUnreachable,
-    ServiceFailed,
-    Throttled,
-    CrcMismatch,
-    UploadLost,
-    HostUnreachable,
-    RemoteConnectionLost,
-    RemoteTimeout,
-)
+# After the attempts that each call and each step make by themselves: what lasts longer than that is an outage.
 FIRST_PAUSE_S = 300
 ATTEMPTS = 5
 
@@ -28,6 +17,6 @@ def pause_before_another(error: BaseException, attempt: int) -> int | None:
         error: what ended the attempt.
         attempt: its number, 1 at first.
     """
-    if attempt >= ATTEMPTS or not isinstance(error, _PASSING):
+    if attempt >= ATTEMPTS or not passing(error):
         return None
     return int(FIRST_PAUSE_S * 2 ** (attempt - 1))

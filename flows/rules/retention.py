@@ -20,6 +20,7 @@ class BackupFact:
         held: somebody put a HOLD next to it.
         verified: a drill restored it.
         signed: the orchestrator made it, as far as its signature says.
+        seconds: how long it took, which decides nothing; None: not known.
     """
 
     name: str
@@ -29,6 +30,7 @@ class BackupFact:
     held: bool = False
     verified: bool = False
     signed: bool = True
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Harbor's steps as Prefect tasks."""
 
+from tasks.again import IMAGES, WAIT
 from tasks.harbor import (
     adoption,
     api,
@@ -16,7 +17,7 @@ from tasks.harbor import (
 )
 from tasks.step import step
 
-install = step(installer.install, "Install Harbor")
+install = step(installer.install, "Install Harbor", again=IMAGES)
 bind_registry = step(storage.bind_registry, "Bind the registry's data to the NAS")
 share_secrets = step(secrets.share, "Share secretkey and token keys")
 share_override = step(override.share, "Pin the shared secrets")
@@ -37,7 +38,7 @@ configure = step(prepare.configure, "Write harbor.yml")
 prepare_configuration = step(prepare.prepare, "Run Harbor's prepare")
 up = step(compose.up, "Start Harbor")
 start_at_boot = step(boot.start_at_boot, "Have Harbor start at boot")
-wait_migrated = step(api.wait_migrated, "Wait for Harbor's schema")
+wait_migrated = step(api.wait_migrated, "Wait for Harbor's schema", again=WAIT)
 wait_healthy = step(api.wait_healthy, "Wait for Harbor to be healthy")
 push_and_pull = step(proof.push_and_pull, "Push and pull through the load balancer")
 found_on_standby = step(proof.found_on_standby, "Find the push on the standby")

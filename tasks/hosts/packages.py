@@ -25,6 +25,8 @@ _LOCKED_S = 600.0
 _POLL_S = 2.0
 # What apt says, in C's language, after dpkg was killed: a power cut during an installation.
 _INTERRUPTED = "dpkg --configure -a"
+# Likewise, when a mirror does not answer, breaks off, or is just being renewed.
+_MIRROR_AWAY = ("Failed to fetch", "Temporary failure resolving", "Unable to fetch", "Could not connect")
 
 
 class NotPackaged(HarborHaError):
@@ -78,6 +80,11 @@ def install(host: Host, names: Sequence[str]) -> None:
             [*_ENV, "dpkg", "--force-confdef", "--force-confold", "--configure", "-a"], timeout=_DOWNLOAD_S
         )
         _apt(host, wanted)
+
+
+def mirror_away(failed: RemoteCommandFailed) -> bool:
+    """Tell whether apt failed because it could not fetch, which may be over in a minute."""
+    return any(said in failed.stderr for said in _MIRROR_AWAY)
 
 
 def _apt(host: Host, words: Sequence[str]) -> None:

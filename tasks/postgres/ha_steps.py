@@ -1,5 +1,6 @@
 """What failover, switchover and rejoin do to PostgreSQL, as Prefect tasks."""
 
+from tasks.again import WAIT
 from tasks.postgres import durability, proof, rejoin, reverse, standby, stop
 from tasks.postgres import lost_commits as lost
 from tasks.postgres import promote as promotion
@@ -16,7 +17,7 @@ hold = step(promotion.hold, "See whether the standby was promoted")
 checkpoint = step(promotion.checkpoint, "Write a checkpoint")
 ensure_slots = step(promotion.ensure_slots, "Give the primary its slots")
 drop_stale_slots = step(promotion.drop_stale_slots, "Drop stale slots on the standby")
-await_copy = step(rejoin.await_copy, "Wait for a copy left running")
+await_copy = step(rejoin.await_copy, "Wait for a copy left running", again=WAIT)
 follow = step(rejoin.follow, "Start as a standby")
 clone = step(standby.clone, "Clone from the primary")
 try_reverse_path = step(reverse.try_reverse_path, "Try the reverse replication path")

@@ -81,7 +81,12 @@ class Report:
 
 
 def publish(
-    run: Any, headline: str, sections: dict[str, list[str]] | None = None, *, state: str = ""
+    run: Any,
+    headline: str,
+    sections: dict[str, list[str]] | None = None,
+    *,
+    state: str = "",
+    picture: Callable[[], str] | None = None,
 ) -> dict[str, Any]:
     """Stand for `flows.machinery.report.publish`."""
     told = Report(run, headline, {name: list(lines) for name, lines in (sections or {}).items()})

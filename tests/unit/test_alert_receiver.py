@@ -416,3 +416,18 @@ def test_a_real_prefect_keeps_the_attempts_apart_and_the_flows_own_word(prefect_
     assert first == same == soon
     assert first != later == settled
     assert labels[PRIMARY_ACCEPTED] == "yes"
+
+
+def test_how_often_each_status_was_answered_is_told_to_prometheus(receiver: TestClient) -> None:
+    """A token that Alertmanager has wrong, and an alert that cannot be used, are seen by nobody else."""
+    receiver.post("/alertmanager", json=notification())
+    receiver.post("/alertmanager", json=notification(), headers={"Authorization": "Bearer wrong"})
+    receiver.post("/alertmanager", json={"version": "3"})
+    told = receiver.get("/metrics", headers={"Authorization": ""}).text.splitlines()
+    assert told == [
+        "# TYPE harbor_ha_receiver_answers_total counter",
+        'harbor_ha_receiver_answers_total{status="202"} 1',
+        'harbor_ha_receiver_answers_total{status="401"} 1',
+        'harbor_ha_receiver_answers_total{status="422"} 1',
+        'harbor_ha_receiver_answers_total{status="503"} 0',
+    ]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deployments.receiver import ANSWERS
 from deployments.watch.metrics import METRICS
 
 RULES = Path(__file__).parents[2] / "deployments" / "alerts" / "prometheus-rules.yml"
@@ -19,7 +20,7 @@ needs_promtool = pytest.mark.servers
 
 # A name of ours that may be a selector, or the subject of `absent` or `unless`.
 NAME = re.compile(r"\bharbor_ha_\w+")
-MISSING = re.compile(r"(?:absent\(|unless on \(site\) )(harbor_ha_\w+)")
+MISSING = re.compile(r"(?:absent\(|unless on \((?:site|instance)\) )(harbor_ha_\w+)")
 
 
 def rules() -> list[dict[str, Any]]:
@@ -76,10 +77,10 @@ HERE = {"job": "harbor-ha", "instance": "127.0.0.1:9096", "site": "main"}
 DOWN = {**HERE, "node": "node-a"}
 
 
-def test_no_rule_names_a_series_that_the_watcher_does_not_tell() -> None:
+def test_no_rule_names_a_series_that_nobody_tells() -> None:
     named = {name for rule in rules() for name in NAME.findall(rule["expr"])}
     assert named
-    assert named <= {f"harbor_ha_{name}" for name in METRICS}
+    assert named <= {ANSWERS, *(f"harbor_ha_{name}" for name in METRICS)}
 
 
 def test_every_series_that_a_rule_needs_is_told_when_it_is_not_there() -> None:
@@ -167,6 +168,33 @@ def test_a_site_whose_thorough_look_fails_is_told(tmp_path: Path) -> None:
         {"9m": [], "12m": [{"site": "main"}]},
         "HarborSeriesMissing",
     )
+
+
+RECEIVER = {"job": "harbor-ha-receiver", "instance": "127.0.0.1:9095"}
+
+
+def of_receiver(name: str, values: str, **labels: str) -> dict[str, str]:
+    """Values of a series of the receiver, one each 5 s."""
+    pairs = ", ".join(f'{key}="{text}"' for key, text in {**RECEIVER, **labels}.items())
+    return {"series": f"{name}{{{pairs}}}", "values": values}
+
+
+@needs_promtool
+def test_a_receiver_that_is_away_is_told_and_none_is_not_missed(tmp_path: Path) -> None:
+    answers = of_receiver(ANSWERS, "0x24 stale", status="202")
+    away = {"1m": [], "2m": [], "4m": [RECEIVER]}
+    judge(tmp_path, [of_receiver("up", "1x24 0x200"), answers], away, "HarborReceiverAway")
+    judge(tmp_path, [series("up", "1x200")], {"10m": []}, "HarborReceiverAway")
+
+
+@needs_promtool
+def test_a_receiver_that_does_not_take_alertmanagers_token_is_told(tmp_path: Path) -> None:
+    given = [
+        of_receiver(ANSWERS, "0x24 1x400", status="401"),
+        of_receiver(ANSWERS, "0x24 7x400", status="202"),
+    ]
+    refused = [{"instance": RECEIVER["instance"], "status": "401"}]
+    judge(tmp_path, given, {"1m": [], "3m": refused, "20m": []}, "HarborReceiverRefuses")
 
 
 @needs_promtool

@@ -55,8 +55,11 @@ def copy_images(
     meter = _Meter(uploaded, progress, len(plan), plan.size)
     budget = site.backup.time_budget_s
     deadline = None if budget is None else time.monotonic() + budget
-    result = _copy(site, host, store, plan, meter.stored, deadline)
-    BlobFile(Path(work) / UPLOADED).write(indexed_line(_indexed(blob)) for blob in uploaded)
+    try:
+        result = _copy(site, host, store, plan, meter.stored, deadline)
+    finally:
+        # Also of an attempt that broke off: the next one does not send them again, and the closure must know them.
+        BlobFile(Path(work) / UPLOADED).write(indexed_line(_indexed(blob)) for blob in uploaded)
     data = {
         "planned": len(plan),
         "copied": result.copied,
