@@ -140,6 +140,10 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--alertmanager", default="", metavar="URL", help="tell it an alert of a sound site")
     doctor.set_defaults(command=_doctor)
 
+    logs = commands.add_parser("logs", help="print what the newest run of a site, or a run, has told")
+    logs.add_argument("run", metavar="SITE|RUN", nargs="?", help="a site, or the id or name of a run")
+    logs.set_defaults(command=_logs)
+
     backups = commands.add_parser("backups", help="list the backups in a site's bucket, the newest first")
     backups.add_argument("site", metavar="SITE")
     backups.set_defaults(command=_backups)
@@ -248,14 +252,14 @@ def _sites(_: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     from blocks import load_site
     from deployments.sites import site_names
-    from deployments.status import site_status
+    from deployments.status import next_runs, site_status
     from flows.check import ALARMING
     from flows.rules.verdict import Verdict
 
     worst = DONE
     for name in [arguments.site] if arguments.site else site_names():
         judged, lines = site_status(load_site(name))
-        print("\n".join(lines))
+        print("\n".join([*lines, next_runs(name)]))
         if judged.kind in ALARMING:
             worst = FAILED
         elif judged.kind is Verdict.DEGRADED and worst == DONE:
@@ -274,6 +278,14 @@ def _doctor(arguments: argparse.Namespace) -> int:
         print(link, flush=True)
         found.append(link)
     return {Holds.WARNING: DEGRADED, Holds.BROKEN: FAILED}.get(worst(found), DONE)
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    from deployments.logs import run_lines
+
+    for line in run_lines(arguments.run):
+        print(line)
+    return DONE
 
 
 def _backups(arguments: argparse.Namespace) -> int:

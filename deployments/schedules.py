@@ -9,6 +9,10 @@ import httpx
 from blocks import HarborSite
 from deployments.catalogue import CATALOGUE, TAG, DeploymentEntry
 
+# A page of Prefect's answers has 200. Of one deployment the next run of a site is among so many: each of a thousand
+# sites has one before any has its second.
+_PAGE, _MOST = 200, 2000
+
 NOT_SERVED = (
     "no runner serves {site}: it has no schedules. Name it in HARBOR_HA_SITES (`--site {site}`) and restart "
     "harbor-ha-runner"
@@ -73,6 +77,43 @@ def scheduled_sites(api: httpx.Client) -> set[str]:
     """Name the sites that have a schedule."""
     schedules = [one for deployment in _known(api).values() for one in deployment["schedules"]]
     return {str(one["parameters"]["site"]) for one in schedules if (one.get("parameters") or {}).get("site")}
+
+
+def due_runs(api: httpx.Client, site: str) -> dict[str, datetime]:
+    """Say when each deployment runs next for a site by schedule, the nearest first; one that is overdue is in the past.
+
+    Raises:
+        httpx.HTTPError: the server does not answer.
+    """
+    found = {
+        name: _next_run(api, deployment["id"], site)
+        for name, deployment in _known(api).items()
+        if any((one.get("parameters") or {}).get("site") == site for one in deployment["schedules"])
+    }
+    due = {name: at for name, at in found.items() if at is not None}
+    return dict(sorted(due.items(), key=lambda item: item[1]))
+
+
+def _next_run(api: httpx.Client, deployment: str, site: str) -> datetime | None:
+    asked: dict[str, Any] = {
+        "deployments": {"id": {"any_": [deployment]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        "sort": "EXPECTED_START_TIME_ASC",
+        "limit": _PAGE,
+    }
+    for offset in range(0, _MOST, _PAGE):
+        page = api.post("flow_runs/filter", json={**asked, "offset": offset}).raise_for_status().json()
+        for run in page:
+            if (run.get("parameters") or {}).get("site") == site and run.get("auto_scheduled"):
+                return datetime.fromisoformat(run["expected_start_time"])
+        if len(page) < _PAGE:
+            break
+    return None
+
+
+def wanted_schedules(site: HarborSite) -> list[str]:
+    """Name the deployments that a site's settings have run by schedule."""
+    return [entry.name for entry in CATALOGUE if _wanted(entry, site) is not None]
 
 
 def drill_choice(site: HarborSite) -> str:

@@ -1,9 +1,13 @@
 """How a site is, by a look of its own: from the nodes and the bucket themselves, so also while Prefect is away."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
+import httpx
+
 from blocks import HarborSite
+from blocks.prefect_api import prefect_api
+from deployments.schedules import due_runs
 from flows.check import served
 from flows.machinery.backup_report import catalogue_lines
 from flows.rules.policy import policy_of
@@ -18,6 +22,9 @@ from tasks.guard.install import guard_version
 from tasks.observation.budget import CALM_BUDGET_S
 from tasks.observation.look import look
 from tasks.observation.witnesses import ask_witnesses
+
+# The look is what is asked for; a Prefect that hangs must not keep it from its reader for longer.
+PREFECT_LIMIT_S = 3.0
 
 
 def site_status(site: HarborSite) -> tuple[Decision[Verdict], list[str]]:
@@ -76,6 +83,28 @@ def describe_last(entries: Sequence[Entry], now: datetime) -> str:
     later = sum(1 for entry in entries if entry.backup.started > last.backup.started)
     more = f"; {later} begun after it are not complete" if later else ""
     return f"last backup: {last.backup}, begun {age} ago, {size(last.size)} beside the images{more}"
+
+
+def next_runs(site: str) -> str:
+    """Say what runs next by schedule, by Prefect; that it does not answer is told, and is no error here."""
+    try:
+        with prefect_api(timeout=PREFECT_LIMIT_S) as api:
+            return describe_next(due_runs(api, site), datetime.now(UTC))
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+        # PrefectAddressMissing is one of them, and what answers on its port may be something else.
+        return f"next runs: Prefect cannot be asked ({type(error).__name__})"
+
+
+def describe_next(due: Mapping[str, datetime], now: datetime) -> str:
+    """Name what is due, the nearest first."""
+    if not due:
+        return "next runs: nothing runs by schedule"
+    nearest = sorted(due.items(), key=lambda item: item[1])
+    told = [
+        f"{name} in {timedelta(seconds=int((at - now).total_seconds()))}" for name, at in nearest if at > now
+    ]
+    late = [f"{name} was due at {at:%H:%M} UTC" for name, at in nearest if at <= now]
+    return f"next runs: {', '.join([*late, *told])}"
 
 
 def backup_lines(site: HarborSite) -> list[str]:

@@ -37,7 +37,7 @@ def examine(site: HarborSite, metrics_port: int, prometheus: str, alertmanager: 
     try:
         with prefect_api(timeout=10) as api:
             api.get("health").raise_for_status()
-            yield from looks.look_at_prefect(api, site.name)
+            yield from looks.look_at_prefect(api, site)
             yield from _drills(api, site.name, primary, prometheus, alertmanager)
     except (httpx.HTTPError, PrefectAddressMissing) as error:
         yield Link("Prefect", Holds.BROKEN, f"does not answer ({type(error).__name__})", PREFECT_BROKEN)

@@ -120,8 +120,13 @@ def runner_link(ready: bool | None) -> Link:
     return Link("runner", Holds.OK, "asks Prefect for runs")
 
 
-def schedules_link(site: str, due: Mapping[str, datetime], now: datetime) -> Link:
-    """What runs next by schedule."""
+def schedules_link(site: str, due: Mapping[str, datetime], wanted: Sequence[str], now: datetime) -> Link:
+    """What runs next by schedule.
+
+    Args:
+        due: when each deployment runs next.
+        wanted: those that the site's settings have run by schedule.
+    """
     if not due:
         remedy = f"HARBOR_HA_SITES must have --site {site}; restart the runner"
         return Link("schedules", Holds.BROKEN, "nothing runs by schedule", remedy)
@@ -130,6 +135,10 @@ def schedules_link(site: str, due: Mapping[str, datetime], now: datetime) -> Lin
         return Link(
             "schedules", Holds.BROKEN, f"overdue: {', '.join(late)}", "systemctl status harbor-ha-runner"
         )
+    lacking = [name for name in wanted if name not in due]
+    if lacking:
+        remedy = "resume its schedule in Prefect; harbor-ha apply makes one that was taken away"
+        return Link("schedules", Holds.WARNING, f"not due: {', '.join(lacking)}", remedy)
     nearest = sorted(due.items(), key=lambda item: item[1])
     said = ", ".join(f"{name} in {_span(at - now)}" for name, at in nearest)
     return Link("schedules", Holds.OK, said)

@@ -13,9 +13,10 @@ import yaml
 from blocks import HarborSite
 from blocks.store import copy_path
 from deployments import runs
-from deployments.catalogue import CATALOGUE, TAG
+from deployments.catalogue import TAG
 from deployments.doctor import links
 from deployments.doctor.links import Holds, Link
+from deployments.schedules import due_runs, wanted_schedules
 from deployments.watch.rounds import look_at_backups
 from flows.check import served
 from flows.machinery.vision import blind, sightings
@@ -72,29 +73,16 @@ def look_at_watcher(site: str, port: int) -> Link:
     return links.watcher_link(site, port, samples)
 
 
-def look_at_prefect(api: httpx.Client, site: str) -> list[Link]:
+def look_at_prefect(api: httpx.Client, site: HarborSite) -> list[Link]:
     """Ask Prefect who takes its runs, and what is due; raises httpx.HTTPError."""
     asked = {"deployments": {"tags": {"all_": [TAG]}}}
     known = api.post("deployments/filter", json=asked).raise_for_status().json()
     ready = {item["name"]: item["status"] == "READY" for item in known}
-    names = {item["id"]: item["name"] for item in known}
-    due: dict[str, datetime] = {}
-    waiting = {
-        "deployments": {"name": {"any_": [entry.name for entry in CATALOGUE]}, "tags": {"all_": [TAG]}},
-        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
-        "sort": "EXPECTED_START_TIME_ASC",
-        "limit": 200,
-    }
-    for run in api.post("flow_runs/filter", json=waiting).raise_for_status().json():
-        if run.get("parameters", {}).get("site") == site and run.get("auto_scheduled"):
-            due.setdefault(
-                names.get(run["deployment_id"], ""), datetime.fromisoformat(run["expected_start_time"])
-            )
     prefect = Link("Prefect", Holds.OK, "answers")
     return [
         prefect,
         links.runner_link(ready.get("failover")),
-        links.schedules_link(site, due, datetime.now(UTC)),
+        links.schedules_link(site.name, due_runs(api, site.name), wanted_schedules(site), datetime.now(UTC)),
     ]
 
 

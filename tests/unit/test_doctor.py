@@ -89,12 +89,21 @@ class TestTheWatcher:
 
 class TestSchedulesAndRuns:
     def test_nothing_scheduled_and_something_overdue_are_broken(self) -> None:
-        assert links.schedules_link("main", {}, NOW).holds is Holds.BROKEN
-        late = links.schedules_link("main", {"check": NOW - timedelta(minutes=20)}, NOW)
+        assert links.schedules_link("main", {}, ["check"], NOW).holds is Holds.BROKEN
+        late = links.schedules_link("main", {"check": NOW - timedelta(minutes=20)}, ["check"], NOW)
         assert late.holds is Holds.BROKEN
         assert "overdue: check" in late.said
         soon = {"nightly-backup": NOW + timedelta(hours=20), "check": NOW + timedelta(minutes=4)}
-        assert links.schedules_link("main", soon, NOW).said == "check in 4 min, nightly-backup in 20 h"
+        wanted = ["nightly-backup", "check"]
+        said = links.schedules_link("main", soon, wanted, NOW).said
+        assert said == "check in 4 min, nightly-backup in 20 h"
+
+    def test_a_schedule_that_was_paused_or_taken_away_is_named_beside_those_that_run(self) -> None:
+        link = links.schedules_link(
+            "main", {"check": NOW + timedelta(minutes=4)}, ["nightly-backup", "check"], NOW
+        )
+        assert link.holds is Holds.WARNING
+        assert "not due: nightly-backup" in link.said
 
     def test_a_call_holds_only_when_the_failover_has_seen_that_the_primary_is_sound(self) -> None:
         sound = "Nothing was done: node-a answers as a writable primary."
