@@ -15,7 +15,7 @@ import yaml
 from blocks import SshHost
 from blocks.keys import fingerprint
 from blocks.site_file import inspect_site_file
-from deployments import cli
+from deployments import arguments, cli, exits
 from deployments.init import answers, command, trials
 from deployments.init.command import run_init
 from deployments.init.draft import Draft
@@ -100,8 +100,8 @@ class Operator:
         return "\n".join(self.read)
 
     def init(self, *words: str) -> int:
-        arguments = cli._parser().parse_args(["init", *words])
-        return run_init(arguments, ask=self, ask_secret=self, tell=self.read.append)
+        given = arguments.make_parser().parse_args(["init", *words])
+        return run_init(given, ask=self, ask_secret=self, tell=self.read.append)
 
 
 def authorize(directory: Path, authorized: Path) -> Callable[[], str]:
@@ -173,7 +173,7 @@ class TestDialogue:
     ) -> None:
         operator = Operator(script)
         assert operator.init(str(tmp_path / "site")) == 0
-        assert cli.main(["apply", "--check", str(tmp_path / "site" / "site.yml")]) == cli.DONE
+        assert cli.main(["apply", "--check", str(tmp_path / "site" / "site.yml")]) == exits.DONE
         assert "describes site main without a mistake" in capsys.readouterr().out
         shown = fingerprint(node.host_key)
         assert any(shown in prompt for prompt in operator.asked), "the fingerprint is what is confirmed"
@@ -336,7 +336,7 @@ class TestOptions:
         assert {name: after[name] for name in before if name != "site.yml"} == {
             name: before[name] for name in before if name != "site.yml"
         }
-        assert cli.main(["apply", "--check", str(tmp_path / "site" / "site.yml")]) == cli.DONE
+        assert cli.main(["apply", "--check", str(tmp_path / "site" / "site.yml")]) == exits.DONE
 
     def test_a_wrong_password_of_redis_is_told(
         self, tmp_path: Path, node: SshHost, installer: Path, oss: OssServer, redis: int, capsys: Any
@@ -410,15 +410,15 @@ def test_the_pages_command_for_a_script_gives_all_that_is_needed(tmp_path: Path)
     (line,) = [
         words for words in re.findall(r"^harbor-ha (init .*)$", page, re.MULTILINE) if "--yes" in words
     ]
-    arguments = cli._parser().parse_args(line.split())
+    words = arguments.make_parser().parse_args(line.split())
     own = {
         "harbor.installer": tmp_path / "harbor-offline-installer-v2.12.4.tgz",
         "redis.password": tmp_path / "redis",
     }
     for path, file in own.items():
         file.write_text("Redis-secret.1")
-        setattr(arguments, path, str(file))
-    given, unreadable = read_given(arguments)
+        setattr(words, path, str(file))
+    given, unreadable = read_given(words)
     assert [*unreadable, *problems_of(given, Draft(tmp_path / "site"), complete=True)] == []
 
 

@@ -13,7 +13,7 @@ import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 
 from blocks.prefect_api import prefect_api
-from deployments import backup_alert, cli, events, runs
+from deployments import backup_alert, cli, events, exits, runs
 from deployments.backup_alert import OVERDUE
 from deployments.catalogue import entry
 from deployments.notifications import NOTICES, PREFIX
@@ -74,7 +74,7 @@ def mailbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mailbox]:
             json_data={"title": "{{subject}}", "text": "{{body}}"},
             secrets={"token": "secret"},
         ).save("ops")
-        assert cli.main(["setup", "--notify", "custom-webhook/ops"]) == cli.DONE
+        assert cli.main(["setup", "--notify", "custom-webhook/ops"]) == exits.DONE
         yield box
     patch.undo()
     box.server.shutdown()
@@ -127,7 +127,7 @@ def test_a_runner_that_does_not_ask_for_work_any_more_is_told_once(mailbox: Mail
 
 def test_the_command_can_be_repeated_and_keeps_what_an_operator_added(mailbox: Mailbox) -> None:
     before = automations()
-    assert cli.main(["setup", "--notify", "custom-webhook/ops"]) == cli.DONE
+    assert cli.main(["setup", "--notify", "custom-webhook/ops"]) == exits.DONE
     assert automations() == before
     assert {name for name in before if name.startswith(PREFIX)} == {PREFIX + each.name for each in NOTICES}
     kinds = [action["type"] for action in before[OVERDUE]["actions"]]
@@ -138,9 +138,9 @@ def test_a_block_that_is_not_there_or_cannot_notify_is_refused(
     mailbox: Mailbox, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     before = automations()
-    assert cli.main(["setup", "--notify", "custom-webhook/nobody"]) == cli.REFUSED
+    assert cli.main(["setup", "--notify", "custom-webhook/nobody"]) == exits.REFUSED
     assert "Prefect has no Block custom-webhook/nobody" in capsys.readouterr().err
-    assert cli.main(["setup", "--notify", "ops"]) == cli.REFUSED
+    assert cli.main(["setup", "--notify", "ops"]) == exits.REFUSED
     assert automations() == before
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from blocks.prefect_api import prefect_api
-from deployments import cli
+from deployments import cli, exits
 from deployments.warm import PRELOADED
 from tests.unit.example_deployment import EXAMPLE
 
@@ -65,7 +65,7 @@ def test_a_served_flow_is_forked_with_everything_imported_and_its_report_printed
     runner: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["run", "example", "--site", "a", "--param", "dry_run=true", "--watch", "--timeout", "90"]
-    assert cli.main(argv) == cli.DONE, runner.read_text()
+    assert cli.main(argv) == exits.DONE, runner.read_text()
     said = capsys.readouterr().out
     assert "# example of a, dry_run=True" in said
     assert "had failover: True" in said
@@ -92,7 +92,7 @@ def test_a_refused_failover_is_refused_in_its_state_and_no_traceback_is_in_the_l
     runner: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = ["run", "failover", "--site", "nowhere", "--param", "expected_primary=node-a"]
-    assert cli.main([*argv, "--watch", "--timeout", "90"]) == cli.REFUSED, runner.read_text()
+    assert cli.main([*argv, "--watch", "--timeout", "90"]) == exits.REFUSED, runner.read_text()
     assert "Refused" in capsys.readouterr().err
     assert "Traceback" not in runner.read_text()
 

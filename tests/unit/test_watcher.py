@@ -12,7 +12,7 @@ import pytest
 
 from blocks import HarborSite
 from blocks.problems import SiteUnknown
-from deployments import cli
+from deployments import cli, exits
 from deployments.attempts import AlertRefused, PrefectTrouble
 from deployments.watch import service
 from deployments.watch.watcher import Watcher
@@ -216,7 +216,7 @@ def test_a_site_that_is_gone_takes_the_watch_of_the_others_along_with_it_no_more
 def test_a_pace_that_is_none_is_refused(pace: str) -> None:
     with pytest.raises(SystemExit) as refused:
         cli.main(["watch", "--site", "main", "--pace", pace])
-    assert refused.value.code == cli.USAGE
+    assert refused.value.code == exits.USAGE
 
 
 def in_thread(work: object) -> None:
