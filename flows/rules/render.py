@@ -14,7 +14,6 @@ from flows.rules.promotion import CANDIDATE_CHECKS
 from flows.rules.rejoin import REJOIN_RULES
 from flows.rules.restart import RESTART_RULES
 from flows.rules.resume import RESUME_RULES
-from flows.rules.shutdown_proof import PROOF_RULES
 from flows.rules.switchover import SWITCH_CHECKS
 from flows.rules.table import FACTS_LIMIT_S, Check, Rule
 from flows.rules.take_over import TAKE_OVER_CHECKS
@@ -69,11 +68,6 @@ _RULES: tuple[tuple[str, str, Sequence[Rule[Any, Any]]], ...] = (
         "The last look before the promotion",
         "With facts taken after the fence, not older than 8 seconds.",
         LAST_LOOK_RULES,
-    ),
-    (
-        "Does the standby hold everything of a primary that was shut down?",
-        "",
-        PROOF_RULES,
     ),
     (
         "How does a node become a standby again?",
