@@ -12,6 +12,9 @@ import pytest
 
 from blocks.prefect_api import prefect_api
 from deployments import cli, exits
+from deployments.catalogue import entry
+from deployments.choices import with_choices
+from deployments.runs import find_deployment
 from deployments.warm import PRELOADED
 from tests.unit.example_deployment import EXAMPLE
 
@@ -88,9 +91,19 @@ def _await_logged(line: str, runner: Path) -> None:
     raise AssertionError(runner.read_text())
 
 
+def _offer_nothing(name: str) -> None:
+    """Have the form take every site, as one of an older runner does: whether there is one, the flow finds out."""
+    with prefect_api(timeout=30) as api:
+        place = f"deployments/{find_deployment(api, name).id}"
+        schema = api.get(place).raise_for_status().json()["parameter_openapi_schema"]
+        changed = with_choices(schema, entry(name).node, {})
+        api.patch(place, json={"parameter_openapi_schema": changed}).raise_for_status()
+
+
 def test_a_refused_failover_is_refused_in_its_state_and_no_traceback_is_in_the_log(
     runner: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    _offer_nothing("failover")
     argv = ["run", "failover", "--site", "nowhere", "--param", "expected_primary=node-a"]
     assert cli.main([*argv, "--watch", "--timeout", "90"]) == exits.REFUSED, runner.read_text()
     assert "Refused" in capsys.readouterr().err
