@@ -21,8 +21,8 @@ from tasks.clock import Moment
 from tasks.observation.beats import Beat
 from tasks.operation.record import last_primary_from
 from tests.unit.harbor_site import make_site
-from tests.unit.test_beacon import until
 from tests.unit.test_rules_watch import T, down, later, silent, up
+from tests.unit.waiting import until
 from tests.unit.watched_site import Scene
 
 
