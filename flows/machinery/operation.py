@@ -1,6 +1,7 @@
 """An operation on the site: its record on the nodes, its lock and term, what was last seen, and its one way out."""
 
 import contextlib
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -52,7 +53,8 @@ class Operation:
         stays: what this process has done that no way back undoes, in words.
         never_staged: nodes whose Harbor nobody has told of the target: they were not reached when it was time.
         way_back: puts back what was changed before the promotion and returns what stays changed, in words.
-        fenced_at: when this process saw the fence hold, by its monotonic clock; None: not in this process.
+        fenced_at: when this process began what fenced the old primary, by its monotonic clock; None: not in this
+            process.
         promised: some node may hold that this operation has come to promoting.
         written_at: when this process wrote the record last, by its monotonic clock.
         before: the look before the newest one at a suspect; None when there was one only.
@@ -330,6 +332,11 @@ class Operation:
         """Name one node with the way there, for a step."""
         way = node.reachable_by[0] if node.reachable_by else "direct"
         return node.name if way == "direct" else f"{node.name} {way}"
+
+    @property
+    def fence_age_s(self) -> float:
+        """Seconds since this process began what fenced the old primary; endless when it did not."""
+        return math.inf if self.fenced_at is None else time.monotonic() - self.fenced_at
 
     def refuse(self, what: str, decision: Decision[Any]) -> NoReturn:
         """End the flow as refused; leaving the `with` puts back what was changed, and reports.

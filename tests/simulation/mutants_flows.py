@@ -348,32 +348,6 @@ FLOWS: tuple[Mutant, ...] = (
         ("it becomes healthy",),
     ),
     Mutant(
-        "S20",
-        "a node is drained minutes after that was written down, and nobody tells",
-        (
-            Edit(
-                "flows.machinery.operation:Operation.in_time",
-                "return self.written_at + MAX_INTENT_AGE_S",
-                "return self.written_at + 1e9",
-            ),
-            Edit(
-                "flows.machinery.operation:Operation.abort", "for node in self.held.drained", "for node in ()"
-            ),
-        ),
-        at_boundaries(
-            24,
-            40,
-            ("stall", 200.0),
-            WITNESSES,
-            event(4.3, "isolate", A),
-            failover(6),
-            event(34.8, "mend", A),
-            failover(117.8),
-            quiet_s=200.0,
-        ),
-        ("it becomes healthy",),
-    ),
-    Mutant(
         "S13",
         "a jobservice that does not come back when all is put back is told by nobody",
         (Edit("flows.machinery.traffic:unstage", "*jobs_left_behind(", "*jobs_left_behind({} and "),),

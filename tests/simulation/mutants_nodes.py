@@ -16,6 +16,7 @@ from tests.simulation.mutant import (
     once,
 )
 from tests.simulation.mutants_flows import FLOWS, REPLACED
+from tests.simulation.mutants_stalled import STALLED
 from tests.simulation.mutation import Edit
 from tests.simulation.schedules import A, B, plan
 
@@ -213,4 +214,4 @@ NODES: tuple[Mutant, ...] = (
     ),
 )
 
-MUTANTS = (*FLOWS, *NODES)
+MUTANTS = (*FLOWS, *STALLED, *NODES)
