@@ -4,9 +4,13 @@ import os
 import select
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 from lab.site_lab import Lab
+
+# More often the same question comes only when its answer was not taken: of each of two nodes it comes once.
+_OFTEN = 2
 
 # Given what was on the screen since the last answer, returns the next one.
 Answer = str | Callable[[str], str]
@@ -39,7 +43,7 @@ def talk(
 def _answer_all(program: "subprocess.Popen[bytes]", answers: Mapping[str, Answer], limit_s: float) -> str:
     assert program.stdin is not None
     assert program.stdout is not None
-    screen, read = b"", 0
+    screen, read, asked = b"", 0, Counter[str]()
     quiet_since = time.monotonic()
     while True:
         ready, _, _ = select.select([program.stdout], [], [], 1.0)
@@ -50,14 +54,18 @@ def _answer_all(program: "subprocess.Popen[bytes]", answers: Mapping[str, Answer
             screen, quiet_since = screen + block, time.monotonic()
         unread = screen[read:].decode(errors="replace")
         question = unread.rpartition("\n")[2]
-        found = next((answer for part, answer in answers.items() if part in question), None)
-        if found is not None and question.endswith(": "):
+        part = next((part for part in answers if part in question), None)
+        if part is not None and question.endswith(": "):
+            found, asked[part] = answers[part], asked[part] + 1
+            assert asked[part] <= _OFTEN, f"it does not take the answer: {_end_of(screen)}"
             program.stdin.write(f"{found if isinstance(found, str) else found(unread)}\n".encode())
             program.stdin.flush()
             # What is typed has no echo here, so the next line stands behind the question.
             screen += b"\n"
             read = len(screen)
             quiet_since = time.monotonic()
-        assert time.monotonic() - quiet_since < limit_s, (
-            f"nobody answers: {screen.decode(errors='replace')[-3000:]}"
-        )
+        assert time.monotonic() - quiet_since < limit_s, f"nobody answers: {_end_of(screen)}"
+
+
+def _end_of(screen: bytes) -> str:
+    return screen.decode(errors="replace")[-3000:]
