@@ -58,7 +58,7 @@ def look(site: Any, budget_s: float = 0.0) -> SiteLook:
     return SiteLook(shown, databases, SIM_TIME.monotonic() - began)
 
 
-def look_with_witnesses(site: Any, node: str) -> tuple[SiteLook, Witnesses]:
+def look_with_witnesses(site: Any, node: str, budget_s: float = 0.0) -> tuple[SiteLook, Witnesses]:
     """Stand for `tasks.observation.look.look_with_witnesses`."""
     answers = ask_witnesses(site, [node])
     seen = look(site)
