@@ -279,8 +279,11 @@ def look_once_more(work: Operation, *, attest_fenced: bool, accept_data_loss: bo
         record = work.held
     rung = recorded_rung(record)
     # Every rung but the word of an operator is chosen by a look that began when the fence held.
-    just_seen = work.witnesses is not None and work.witnesses.observed_at.age(clock.now()) < _JUST_SEEN_S
-    if rung is Rung.ATTESTED or not just_seen:
+    seen_at = work.witnesses.observed_at if work.witnesses is not None else None
+    just_seen = seen_at is not None and seen_at.age(clock.now()) < _JUST_SEEN_S
+    # A look from before the lock, which the second one may be, has not seen what another run did until then.
+    before_lock = seen_at is not None and work.locked_at is not None and seen_at.monotonic < work.locked_at
+    if rung is Rung.ATTESTED or before_lock or not just_seen:
         work.look_at(record.expected_primary)
     assert work.witnesses is not None
     calm = weigh_exact_end(work, accept_data_loss=accept_data_loss)

@@ -230,7 +230,7 @@ FLOWS: tuple[Mutant, ...] = (
         "13",
         "what was drained and staged is left when nothing is promoted",
         (Edit("flows.machinery.traffic:put_back", "record, left = work.held, []", "return []"),),
-        once(WITNESSES, event(3, "isolate", A), failover(20), event(24.7, "hang", B), quiet_s=200.0),
+        once(WITNESSES, event(3, "isolate", A), failover(20), event(23.2, "hang", B), quiet_s=200.0),
         ("a report is true", "it becomes healthy"),
     ),
     Mutant(
@@ -346,6 +346,16 @@ FLOWS: tuple[Mutant, ...] = (
             event(60, "unhang", B),
         ),
         ("it becomes healthy",),
+    ),
+    Mutant(
+        "S23",
+        "a second look begins with the first one, and counts",
+        (
+            Edit("flows.machinery.operation:Operation.begin_with", "budget_s), PACE_S)", "budget_s), 0.0)"),
+            Edit("flows.rules.silence:_silent", ">= SILENCE_APART_S", ">= 0.0"),
+        ),
+        once(CONFIRMED, event(3, "power_off", A), failover(20)),
+        ("silence is seen twice",),
     ),
     Mutant(
         "S13",
