@@ -169,6 +169,21 @@ def test_an_outage_of_another_site_is_told_beside_it(mailbox: Mailbox) -> None:
         mailbox.wait(f"example of {site} is Refused")
 
 
+def test_who_makes_the_automations_anew_is_told_again_at_once(mailbox: Mailbox) -> None:
+    outage = Outage("tried")
+    outage.attempt("Refused", "nothing to prune")
+    mailbox.wait("example of tried")
+    with prefect_api(timeout=30) as api:
+        for name, known in automations().items():
+            if name.startswith(PREFIX):
+                api.delete(f"automations/{known['id']}").raise_for_status()
+    assert cli.main(["setup", "--notify", "custom-webhook/ops"]) == cli.DONE
+    deadline = time.monotonic() + 30
+    while mailbox.count("example of tried") < 2:
+        outage.attempt("Refused", "nothing to prune")
+        assert time.monotonic() < deadline, mailbox.messages
+
+
 def test_an_outage_that_lasts_is_told_again_after_a_while(mailbox: Mailbox) -> None:
     soon = replace(NOTICES[0], name="soon", subject="soon: {{ flow_run.name }}", again=timedelta(seconds=5))
     block = notifications._block_id("custom-webhook/ops")
