@@ -84,7 +84,11 @@ def _await_logged(line: str, runner: Path) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with prefect_api(timeout=30) as api:
-            logs = api.post("logs/filter", json={"sort": "TIMESTAMP_DESC", "limit": 200}).raise_for_status().json()
+            logs = (
+                api.post("logs/filter", json={"sort": "TIMESTAMP_DESC", "limit": 200})
+                .raise_for_status()
+                .json()
+            )
         if line in {logged["message"] for logged in logs}:
             return
         time.sleep(0.2)
