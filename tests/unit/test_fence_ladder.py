@@ -119,7 +119,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     monkeypatch.setattr(machinery, "publish", lambda run, headline, sections, **_: None)
     time = SimpleNamespace(monotonic=lambda: made.now, sleep=made.sleep, time=lambda: NOW.wall)
-    for module in (ladder, machinery, flow, confirming):
+    for module in (ladder, machinery, confirming):
         monkeypatch.setattr(module, "time", time)
     for module in (ladder, flow, confirming):
         monkeypatch.setattr(module, "clock", SimpleNamespace(now=lambda: Moment(made.now, NOW.wall)))
