@@ -23,6 +23,18 @@ _WAIT_S = 1.0
 # A look takes 4 s, and a wait one. Less than the self-fence's margin, which a sign of life in between would eat.
 _UNSEEN_LIMIT_S = 8.0
 _MAX_WAITS = 600
+_NEVER_WATCHED = Decision(
+    Rung.REFUSE,
+    "never watched for long enough",
+    (
+        f"In {_MAX_WAITS} looks there was no silence without a gap of over {_UNSEEN_LIMIT_S:.0f} s, on which the "
+        "self-fence rests.",
+    ),
+    (
+        "This orchestrator is too slow, or stands still again and again: give its machine more processor, or switch "
+        "the old primary off, look that it is off, and call again with attest_fenced=True.",
+    ),
+)
 
 
 def fence(work: Operation, *, attest_fenced: bool) -> None:
@@ -41,7 +53,9 @@ def fence(work: Operation, *, attest_fenced: bool) -> None:
             work.note("Fence", rung)
             record_fence(work, rung, climb.held_since(rung.kind))
             return
-        if rung.kind is Rung.REFUSE or climb.rungs > _MAX_RUNGS or climb.waits > _MAX_WAITS:
+        if climb.waits > _MAX_WAITS:
+            _refuse(work, _NEVER_WATCHED)
+        if rung.kind is Rung.REFUSE or climb.rungs > _MAX_RUNGS:
             _refuse(work, rung)
         climb.act(rung.kind)
 
