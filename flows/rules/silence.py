@@ -58,22 +58,17 @@ def conclusive(rounds: Sequence[Round]) -> Decision[Primary] | None:
     return None
 
 
-def at_the_end(rounds: Sequence[Round]) -> Decision[Primary]:
+def at_the_end(rounds: Sequence[Round]) -> Decision[Primary] | None:
     """Say what is to be said of looks that have proven nothing when the time for them is over.
+
+    Returns:
+        nothing while the last ones are of one moment of silence; the next look ends that, one way or the other.
 
     Raises:
         ValueError: without any look.
     """
     decision = agreed([each.decision for each in rounds[-SILENCE_LOOKS:]])
-    if decision.kind not in FROM_SILENCE or _silent(rounds):
-        return decision
-    return Decision(
-        Primary.AMBIGUOUS,
-        "too short a silence",
-        (f"No two looks that began {SILENCE_APART_S:.0f} s apart say {decision.kind}.",),
-        ("Call again; the orchestrator may have stood still meanwhile.",),
-        evidence=decision.evidence,
-    )
+    return None if decision.kind in FROM_SILENCE and not _silent(rounds) else decision
 
 
 def _silent(rounds: Sequence[Round]) -> bool:

@@ -212,6 +212,26 @@ NODES: tuple[Mutant, ...] = (
         _back,
         ("two writers",),
     ),
+    Mutant(
+        "S24",
+        "an acceptance that came while the NAS was away is never written there",
+        (
+            Edit(
+                "tasks.guard.on_node.guard_rules:must_share",
+                "    return shared is None or rank(shared) < rank(own)",
+                "    return False",
+            ),
+        ),
+        once(
+            CONFIRMED,
+            event(3, "power_off", A),
+            event(4, "down", "nas"),
+            failover(6),
+            event(200, "crash", B),
+            quiet_s=5.0,
+        ),
+        ("two writers", "it becomes healthy"),
+    ),
 )
 
 MUTANTS = (*FLOWS, *STALLED, *NODES)
