@@ -217,9 +217,9 @@ NODES: tuple[Mutant, ...] = (
         "an acceptance that came while the NAS was away is never written there",
         (
             Edit(
-                "tasks.guard.on_node.guard_rules:must_share",
-                "    return shared is None or rank(shared) < rank(own)",
-                "    return False",
+                "tasks.guard.on_node.guard_share:must_share",
+                "    if shared is None:\n        return True\n    return shared.get",
+                "    return False and shared.get",
             ),
         ),
         once(

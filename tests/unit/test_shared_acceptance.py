@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from tasks.guard.on_node import guard_watch
-from tasks.guard.on_node.guard_rules import must_share
+from tasks.guard.on_node.guard_share import must_share
 from tests.unit.test_guard_servers import accept, guard_of, p  # noqa: F401 - a fixture
 
 # Something is mounted there on each Linux; what is written to a mount point without its NAS nobody else sees.
 MOUNTED = Path("/dev/shm")
-OWN = {"primary": "node-a", "timeline": 3, "term": 7}
+OWN = {"primary": "node-a", "timeline": 3, "term": 7, "system_identifier": "7301"}
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,7 @@ OWN = {"primary": "node-a", "timeline": 3, "term": 7}
         (OWN, {**OWN, "term": 6, "primary": "node-b"}, True),
         (OWN, OWN, False),
         (OWN, {**OWN, "timeline": 4, "primary": "node-b"}, False),
+        (OWN, {**OWN, "timeline": 1, "term": 8, "primary": "node-b", "system_identifier": "9155"}, False),
         ({**OWN, "primary": "node-b"}, None, False),
         (None, None, False),
     ],
@@ -70,7 +71,7 @@ def test_the_nas_that_was_away_is_told_of_the_accepted_primary_and_a_newer_one_i
     accept(p, nas, "node-b", timeline=2)
     passes_until(guard, lambda: json.loads(nas.read_text())["primary"] == "node-a")
     accept(p, nas, "node-b", timeline=4)
-    passes_until(guard, lambda: guard.shared.answer["timeline"] == 4)
-    for _ in range(5):
-        guard.one_pass()
+    asked_at = time.monotonic()
+    passes_until(guard, lambda: guard.sharing.asked_at > asked_at)
+    assert guard.sharing.answer is False
     assert json.loads(nas.read_text())["primary"] == "node-b"

@@ -68,7 +68,9 @@ def new_backup_id(started: datetime) -> BackupId:
     if started.tzinfo is None:
         raise ValueError("a backup id needs a time with a time zone")
     millisecond = started.microsecond // 1000
-    return BackupId(started.astimezone(UTC).replace(microsecond=0), f"{millisecond:03x}{secrets.randbits(20):05x}")
+    return BackupId(
+        started.astimezone(UTC).replace(microsecond=0), f"{millisecond:03x}{secrets.randbits(20):05x}"
+    )
 
 
 def parse_backup_id(text: str) -> BackupId:

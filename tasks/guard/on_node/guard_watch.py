@@ -41,11 +41,11 @@ from tasks.guard.on_node.guard_rules import (
     Claim,
     Peer,
     Sight,
-    must_share,
     next_act,
     of_this_database,
     when_settled,
 )
+from tasks.guard.on_node.guard_share import share_acceptance
 from tasks.on_node.pg_disk import (
     age_of,
     attempt,
@@ -59,7 +59,6 @@ from tasks.on_node.pg_disk import (
     wait_gone,
 )
 from tasks.on_node.pg_run import systemctl
-from tasks.on_node.shared_copy import keep_shared
 
 # A pass in which nothing answers takes 3.5 s, the fast and the immediate stop five: together well within the ten
 # seconds that a failover adds to the limit.
@@ -72,10 +71,9 @@ LOOK_S = 10.0
 # The slowest honest answer of a peer; see `ask`.
 PEER_S = 1.0
 PEER_AGE_S = 6.0
-# They write to the shared storage without asking PostgreSQL for each byte.
-# How often it is seen to that the NAS has what this node has: a process each time while it has not.
+# How often it is seen to that the NAS has what this node has.
 SHARE_S = 5.0
-
+# They write to the shared storage without asking PostgreSQL for each byte.
 CONTAINERS = ["harbor-jobservice", "harbor-core", "registryctl"]
 
 
@@ -155,7 +153,7 @@ class Guard:
         self.local = Question(lambda: local(self.p))
         self.own = Question(lambda: accepted(self.p))
         self.shared = Question(lambda: shared_claim(self.p))
-        self.sharing = Question(lambda: keep_shared(self.p, "accepted", json.dumps(self.own.answer) + "\n"))
+        self.sharing = Question(lambda: share_acceptance(self.p))
         self.peers: Dict[str, Question] = {}
         self.said: Set[Tuple[str, str]] = set()
 
@@ -279,13 +277,8 @@ class Guard:
 
     def share(self) -> None:
         """Have the NAS say that this node was accepted, where it does not; not waited for, as it may hang."""
-        if not self.p.get("nas_path") or time.monotonic() - self.shared_at < SHARE_S:
-            return
-        self.shared_at = time.monotonic()
-        self.own.put(0.0)
-        self.shared.put(0.0)
-        known = self.own.error is None and self.shared.error is None and not self.shared.hangs
-        if known and must_share(self.p["node"], self.own.answer, self.shared.answer):
+        if self.p.get("nas_path") and time.monotonic() - self.shared_at >= SHARE_S:
+            self.shared_at = time.monotonic()
             self.sharing.put(0.0)
             self.heard("accepted.json to the NAS", self.sharing)
 
