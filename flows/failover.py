@@ -10,6 +10,7 @@ from flows.machinery.confirm import confirm
 from flows.machinery.ending import NOTHING_TO_DO, ends_named
 from flows.machinery.entry import decide_entry
 from flows.machinery.exact_end import weigh_exact_end
+from flows.machinery.exchange import exchange, exchanged, follow, take_back
 from flows.machinery.fence import fence
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
@@ -104,6 +105,8 @@ def failover(
             calm = replace_primary(work, attest_fenced=attest_fenced, accept_data_loss=accept_data_loss)
             if calm:
                 return end_early(work, calm)
+        elif entry is Entry.PROVE:
+            return end_switchover(work)
         elif entry is not Entry.FINISH:
             open_traffic(work)
         finish(work)
@@ -322,6 +325,20 @@ def promote(work: Operation) -> None:
     )
     # Not written by itself: the next record, written before Harbor is repointed, says it too.
     work.record = work.held.at(Phase.PROMOTED, promoted_timeline=outcome.data["timeline"])
+
+
+def end_switchover(work: Operation) -> dict[str, Any]:
+    """Bring a switchover to its end that was killed when it had stopped the primary: nothing is to be fenced.
+
+    Raises:
+        HarborHaError: the standby lacks something; the old primary was taken back.
+    """
+    work.way_back = take_back
+    exchange(work)
+    open_traffic(work, follow=follow)
+    finish(work, follow=follow)
+    say_accepted()
+    return publish(work.run, exchanged(work), work.sections)
 
 
 def end_early(work: Operation, headline: str) -> dict[str, Any]:

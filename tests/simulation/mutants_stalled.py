@@ -1,8 +1,18 @@
-"""Cures against a run that stands still between what it knows and what it does."""
+"""Cures against a run that stands still, or is killed, between what it knows and what it does."""
 
-from tests.simulation.mutant import CONFIRMED, SELF_FENCE, WITNESSES, Mutant, at_boundaries, event, failover
+from tests.simulation.mutant import (
+    CONFIRMED,
+    KILL,
+    SELF_FENCE,
+    WITNESSES,
+    Mutant,
+    at_boundaries,
+    call,
+    event,
+    failover,
+)
 from tests.simulation.mutation import Edit
-from tests.simulation.schedules import A
+from tests.simulation.schedules import A, B
 
 STALLED: tuple[Mutant, ...] = (
     Mutant(
@@ -74,5 +84,19 @@ STALLED: tuple[Mutant, ...] = (
             event(29, "isolate", A),
         ),
         ("two writers",),
+    ),
+    Mutant(
+        "S25",
+        "a failover that finds a switchover half done opens traffic to a standby",
+        (Edit("flows.failover:end_switchover", "    exchange(work)\n", ""),),
+        at_boundaries(
+            14,
+            70,
+            KILL,
+            CONFIRMED,
+            call(3, "switchover", to=B),
+            failover(20),
+        ),
+        ("two writers", "it becomes healthy"),
     ),
 )
