@@ -11,6 +11,7 @@ from tests.simulation.world.texts import SIM_JSON
 
 OPERATION = "/var/lib/harbor-ha/operation.json"
 PAST_RETURN = ("promoting", "promoted", "opening", "settling")
+OPENED = ("opening", "settling")
 LOCK = "/var/lib/harbor-ha/lock.json"
 # "A frozen virtual machine that wakes up may write for the second until its guard looks"; and its stop takes five.
 WAKING_S = 8.0
@@ -164,24 +165,34 @@ class Monitor:
                 )
 
     def on_record(self, node: Node, before: str | None, text: str) -> None:
-        """An operation's record is written: what has promoted is not taken back, aborted or forgotten."""
+        """An operation's record is written: what has promoted is not taken back, aborted or forgotten.
+
+        And traffic is opened to no node that was not promoted.
+        """
         new = SIM_JSON.loads(text)
         if new["phase"] == "done":
             self.ended.add(new["op_id"])
+        data = self.world.nodes[new["target"]].data
+        newer = data is not None and data.branch.timeline > (new["from_timeline"] or 1)
+        if new["phase"] in OPENED and new["kind"] != "rejoin" and not newer:
+            self.violated("only a primary is opened", f"{new['op_id']} opens traffic to {new['target']}")
         if before is None:
             return
         old = SIM_JSON.loads(before)
         if old["kind"] == "rejoin" or old["phase"] not in PAST_RETURN:
             return
-        before_it = old["from_timeline"] or 1
-        promoted = any(p.node == old["target"] and p.branch.timeline > before_it for p in self.promotions)
         forward = new["op_id"] == old["op_id"] and (new["phase"] in PAST_RETURN or new["phase"] == "done")
         # A node that was away at its end keeps an older copy.
-        if promoted and not forward and old["op_id"] not in self.ended:
+        if self._promoted(old) and not forward and old["op_id"] not in self.ended:
             self.violated(
                 "only forward",
                 f"{old['op_id']} had promoted {old['target']}; now {new['op_id']} is {new['phase']}",
             )
+
+    def _promoted(self, record: Any) -> bool:
+        """Tell whether the target of an operation has become a primary since it began."""
+        before = record["from_timeline"] or 1
+        return any(p.node == record["target"] and p.branch.timeline > before for p in self.promotions)
 
     def on_stop(self, node: Node, server: Server, how: str) -> None:
         """A server ends."""
