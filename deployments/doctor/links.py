@@ -16,6 +16,8 @@ DRILL_LIMIT = timedelta(days=9)
 DISK_FREE = 0.1
 # What `failover` says of a site where nothing is wrong.
 SOUND = "answers as a writable primary"
+# And what it says for some minutes after it has failed over.
+COOLING = "less than the cooldown ago"
 
 
 class Holds(StrEnum):
@@ -148,6 +150,10 @@ def drill_link(name: str, state: str, headline: str, seconds: float) -> Link:
     """What became of a failover that was called while the site is sound."""
     if state == "COMPLETED" and SOUND in headline:
         return Link(name, Holds.OK, f"a failover was called and did nothing, in {seconds:.0f} s: {headline}")
+    if state == "COMPLETED" and COOLING in headline:
+        said = f"a failover was called and held back by the cooldown, in {seconds:.0f} s: the way there is sound"
+        remedy = "until it is over only a person's failover with an attestation goes on"
+        return Link(name, Holds.WARNING, said, remedy)
     if state in ("SCHEDULED", "PENDING", "RUNNING"):
         said = f"a failover was called and is {state} after {seconds:.0f} s"
         return Link(name, Holds.BROKEN, said, "systemctl status harbor-ha-runner")

@@ -18,6 +18,7 @@ from deployments import cli, exits, runs
 from deployments.catalogue import entry
 from deployments.doctor import command, links, looks
 from deployments.doctor.links import Holds
+from flows.rules.admission import ADMISSION_RULES
 from flows.rules.table import Decision
 from flows.rules.verdict import Verdict
 from tests.unit.harbor_site import make_dark_site
@@ -113,6 +114,13 @@ class TestSchedulesAndRuns:
         waiting = links.drill_link("a call", "SCHEDULED", "", 90)
         assert waiting.holds is Holds.BROKEN
         assert "runner" in waiting.remedy
+
+    def test_after_a_failover_a_call_that_the_cooldown_holds_back_is_no_broken_link(self) -> None:
+        """The chain was called broken for ten minutes after it had just saved the site."""
+        (rule,) = [rule for rule in ADMISSION_RULES if rule.name == "cooldown"]
+        link = links.drill_link("a call", "COMPLETED", f"Nothing was done: {rule.reason}", 3)
+        assert link.holds is Holds.WARNING
+        assert "cooldown" in link.said
 
     def test_a_runner_that_nobody_has_started_is_named(self) -> None:
         assert [links.runner_link(ready).holds for ready in (None, False, True)] == [
