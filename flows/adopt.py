@@ -13,6 +13,7 @@ from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
 from flows.rules.preflight import Plan, plan_bootstrap
 from flows.rules.take_over import take_over_objections, view_of_old
+from flows.rules.take_over_external import external_view_of
 from flows.rules.take_over_plan import how_long, what_becomes_of
 from tasks.errors import HarborHaError, HostUnreachable, Refused, RemoteConnectionLost, RemoteTimeout
 from tasks.harbor import adoption
@@ -20,6 +21,8 @@ from tasks.harbor import steps as harbor
 from tasks.harbor.adoption import KEPT_AT, PUT_BACK, OldHarbor
 from tasks.hosts.connection import connect
 from tasks.hosts.observation import SiteSeen, observe_site
+from tasks.postgres import steps as postgres
+from tasks.step import Step
 
 
 @flow(
@@ -28,7 +31,7 @@ from tasks.hosts.observation import SiteSeen, observe_site
     task_runner=ThreadPoolTaskRunner(max_workers=8),  # type: ignore[arg-type]
 )
 @ends_named
-def adopt(site: str, dry_run: bool = False) -> dict[str, Any]:
+def adopt(site: str, dry_run: bool = False, set_aside: bool = False) -> dict[str, Any]:
     """Take over the Harbor that runs on one of the site's nodes, and build the site around it.
 
     The old Harbor serves until its images are on the NAS; then it is read-only for a last pass, and down for the copy
@@ -38,16 +41,22 @@ def adopt(site: str, dry_run: bool = False) -> dict[str, Any]:
     Args:
         site: Name of the saved site. Its install_dir and data_volume are other directories than the old Harbor's.
         dry_run: Look, say what was found, what would become of it and how long it takes, and change nothing.
+        set_aside: The old Harbor was put back after an adoption, and what was pushed to the site since is not wanted:
+            the site's database is renamed, and the old Harbor is copied anew.
     """
     run = Protocol.begin("adopt", site, dry_run)
     seen = run.watch("Look at all nodes", lambda: observe_site(run.site, wait=not dry_run), describe)
     old = look_into(run, seen)
-    plan = decide(run, seen, old)
+    plan = decide(run, seen, old, set_aside=set_aside)
     with alone(run, plan):
         prepare_machines(run, plan)
+        if old.external and not run.site.node(old.node).runs_postgres:
+            # Its database is dumped from here.
+            run.on(postgres.install, old.node)
         # Loading the new images takes minutes; the old Harbor serves meanwhile, and all through the copy.
         with run.beside(harbor.install, plan.harbor):
             build_pair(run, plan)
+        make_room(run, plan, old)
         keep(run, plan, old)
         move(run, plan, old)
         install(run, plan, old)
@@ -85,13 +94,14 @@ def look_into(run: Protocol, seen: SiteSeen) -> OldHarbor:
     )
 
 
-def decide(run: Protocol, seen: SiteSeen, old: OldHarbor) -> Plan:
+def decide(run: Protocol, seen: SiteSeen, old: OldHarbor, *, set_aside: bool = False) -> Plan:
     """Make the plan, or publish every reason against it.
 
     Raises:
         Refused: something speaks against the adoption, or against building the site.
     """
-    reasons = [*take_over_objections(view_of_old(run.site, old, seen.nodes))]
+    external = external_view_of(run.site, old)
+    reasons = [*take_over_objections(view_of_old(run.site, old, seen.nodes, set_aside=set_aside), external)]
     try:
         plan = plan_bootstrap(run.site, seen, datetime.now(UTC), adopting=old.node)
     except Refused as refused:
@@ -113,9 +123,19 @@ def refuse(run: Protocol, seen: SiteSeen, reasons: list[str]) -> NoReturn:
     raise Refused(f"No Harbor can be adopted into {run.site.name} as it is.", reasons)
 
 
+def make_room(run: Protocol, plan: Plan, old: OldHarbor) -> None:
+    """Set aside what an adoption before this one has left in the pair, if the old Harbor was put back after it."""
+    if old.found.adoption != "returned":
+        return
+    run.on_each(harbor.stop_site_harbor, plan.harbor)
+    run.on(harbor.set_pair_aside, old.node, plan.primary)
+
+
 def keep(run: Protocol, plan: Plan, old: OldHarbor) -> None:
     """Keep what makes the old Harbor what it is: how to put it back, its keys, its settings."""
     run.on(harbor.begin_adoption, old.node)
+    if old.external:
+        run.on(harbor.rehearse_dump, old.node)
     run.on(harbor.keep_secrets, old.node)
     run.on(harbor.keep_settings, old.node)
     run.on_each(harbor.bind_registry, plan.harbor)
@@ -140,12 +160,17 @@ def move(run: Protocol, plan: Plan, old: OldHarbor) -> None:
         # What was on its way when it became read-only has arrived by now, or never will.
         run.on(harbor.stop_old_writers, old.node, directory=old.found.directory)
         run.on(harbor.copy_images_again, old.node)
-        run.on(harbor.migrate_from_bundled, old.node, plan.primary, directory=old.found.directory)
+        run.on(taking_over(old), old.node, plan.primary, directory=old.found.directory)
         run.on(harbor.allow_writes, plan.primary)
     except Exception as error:
         serve_again(run, plan, old, error)
         raise
     run.on(harbor.note_adoption, old.node, phase="moved")
+
+
+def taking_over(old: OldHarbor) -> Step:
+    """Choose the step that copies its database."""
+    return harbor.migrate_from_external if old.found.database_host else harbor.migrate_from_bundled
 
 
 def serve_again(run: Protocol, plan: Plan, old: OldHarbor, error: Exception) -> None:

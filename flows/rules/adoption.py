@@ -21,6 +21,7 @@ class FoundView:
         runs: its core runs.
         install_dir, site_volume, site_version, nas_images: of the site file.
         addresses: the site's nodes.
+        on_the_sites: the port and the name of its database are those of the site's, as far as they are known.
     """
 
     directory: str
@@ -36,6 +37,7 @@ class FoundView:
     site_version: str
     nas_images: str
     addresses: tuple[str, ...]
+    on_the_sites: bool = True
 
     @property
     def named(self) -> str:
@@ -55,7 +57,9 @@ class FoundView:
     @property
     def on_foreign_database(self) -> bool:
         """Whether its data is on a server that is none of the site's."""
-        return bool(self.database_host) and self.database_host not in self.addresses
+        # A node may run a server of somebody else's beside the site's.
+        named = self.database_host in self.addresses and self.on_the_sites
+        return bool(self.database_host) and not named
 
     @property
     def volume_elsewhere(self) -> bool:
@@ -99,12 +103,13 @@ ADOPTION_CHECKS: tuple[Check[FoundView], ...] = (
     ),
     Check(
         "external database",
-        "this software did not install it, and its database is on a server that is no node of the site",
+        "this software did not install it, and its database is on a server that is none of the site's",
         lambda view: not view.installed_here and view.on_foreign_database,
         Weight.REFUSE,
-        "the Harbor in {directory} has its data on the external server {database_host}, which is not taken over: "
-        "it would be switched to an empty pair",
-        _STAYS,
+        "the Harbor in {directory} has its data on the external server {database_host}, and would be switched to an "
+        "empty pair",
+        "to take it over set harbor.install_dir and harbor.data_volume to other directories than its own, and run "
+        "`adopt`, first with dry_run; nothing of it was touched",
     ),
     Check(
         "another data volume",
@@ -181,7 +186,13 @@ def view_of(site: HarborSite, found: HarborFound, *, installed_here: bool) -> Fo
         site_version=site.harbor.version.removeprefix("v"),
         nas_images=site.nas.registry.rstrip("/"),
         addresses=tuple(node.address for node in site.nodes),
+        on_the_sites=_names_the_sites(site, found),
     )
+
+
+def _names_the_sites(site: HarborSite, found: HarborFound) -> bool:
+    wanted = {"POSTGRESQL_PORT": str(site.postgres.port), "POSTGRESQL_DATABASE": site.postgres.database}
+    return all(found.core_database.get(name, value) == value for name, value in wanted.items())
 
 
 def would_take_over(site: HarborSite, node: NodeSeen) -> list[str]:

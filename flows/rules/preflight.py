@@ -101,7 +101,12 @@ def node_objections(site: HarborSite, node: NodeSeen, adopting: str | None = Non
             )
     for port, program in node.listeners.items():
         if not _own_listener(site, node, int(port), program):
-            yield f"port {port} is held by {program} -> stop it, or change the port in the site file"
+            # It may be the old Harbor's database, which is to go on.
+            keep = node.name == adopting and program == "postgres"
+            right = (
+                "set postgres.port to another one" if keep else "stop it, or change the port in the site file"
+            )
+            yield f"port {port} is held by {program} -> {right}"
     for name, addresses in node.resolves.items():
         if not addresses:
             yield f"the name {name} does not resolve -> add it to DNS or to /etc/hosts"
@@ -224,6 +229,12 @@ def _database_objections(site: HarborSite, database: DatabaseSeen) -> Iterator[s
             f"{path} is itself a mount point, and a clone or a restore puts another directory in its place, which "
             f"fails after the whole copy -> mount the disk at {path.rpartition('/')[0] or '/'} or elsewhere, and "
             "give a directory below it in the site file"
+        )
+    if database.cluster_data is not None:
+        name = f"{site.postgres.major}/{site.postgres.cluster}"
+        yield (
+            f"there is a cluster {name} already, with its data in {database.cluster_data}; it was not touched "
+            "-> set postgres.cluster to another name, and postgres.port to another port if it runs on that one"
         )
     if database.record_site not in (None, site.name):
         yield f"{where} belongs to the site {database.record_site} -> this node is in two site files"

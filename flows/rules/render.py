@@ -18,6 +18,7 @@ from flows.rules.silence import SILENCE_APART_S, SILENCE_LOOKS
 from flows.rules.switchover import SWITCH_CHECKS
 from flows.rules.table import FACTS_LIMIT_S, Check, Rule
 from flows.rules.take_over import TAKE_OVER_CHECKS
+from flows.rules.take_over_external import EXTERNAL_CHECKS
 from flows.rules.verdict import FINDINGS, Finding
 from flows.rules.watch import WATCH_RULES
 
@@ -96,6 +97,7 @@ _CHECKS: tuple[tuple[str, Sequence[Check[Any]]], ...] = (
     ("May the roles be exchanged as planned?", SWITCH_CHECKS),
     ("Does bootstrap go on from the Harbor that a node has already?", ADOPTION_CHECKS),
     ("Can `adopt` take over the Harbor that a node has?", TAKE_OVER_CHECKS),
+    ("Can `adopt` dump the external database of that Harbor?", EXTERNAL_CHECKS),
 )
 
 

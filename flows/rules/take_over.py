@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from blocks import HarborSite
 from flows.rules.adoption import numbers
 from flows.rules.table import Check, Weight, evidence, fill, violations
+from flows.rules.take_over_external import EXTERNAL_CHECKS, ExternalView
 from tasks.harbor.adoption import OldHarbor
 from tasks.harbor.versions import OLDEST
 from tasks.hosts.preflight import NodeSeen
 
 # Phases in which the old Harbor must still serve, and in which its database is still to be copied.
-_SERVING = ("", "copying")
+_FRESH = ("", "returned")
+_SERVING = (*_FRESH, "copying")
 _TO_COPY = (*_SERVING, "moving")
 # Compose services of Harbor's optional parts; what they hold is not moved, so they are not taken over.
 _NOT_MOVED = ("notary-server", "notary-signer", "chartmuseum")
@@ -27,6 +30,7 @@ class TakeOverView:
         install_dir, site_volume, site_version, nas_images, components, addresses, postgres_major: of the site file.
         first_time: no node of the site holds a database yet.
         other_keys: nodes with a secretkey of the site's own already.
+        set_aside: whoever runs this says that what was pushed to the pair is not wanted.
     """
 
     old: OldHarbor
@@ -39,6 +43,7 @@ class TakeOverView:
     postgres_major: int
     first_time: bool
     other_keys: tuple[str, ...]
+    set_aside: bool = False
 
     @property
     def node(self) -> str:
@@ -84,6 +89,11 @@ class TakeOverView:
     def serving(self) -> bool:
         """Whether it must still serve at this point of the adoption."""
         return self.phase in _SERVING
+
+    @property
+    def pair_served(self) -> bool:
+        """Whether the site's Harbor may have served before the old one was put back: it started after `moved`."""
+        return self.phase == "returned" and self.old.found.adoption_was != "moving"
 
     @property
     def images_shared(self) -> bool:
@@ -179,14 +189,6 @@ TAKE_OVER_CHECKS: tuple[Check[TakeOverView], ...] = (
         "start it, so that its database can be read",
     ),
     Check(
-        "external database",
-        "its database is not the bundled one",
-        lambda view: bool(view.database_host),
-        _REFUSE,
-        "the Harbor in {directory} has its data on the external server {database_host}, which is not taken over",
-        "nothing of it was touched; leave it as it is, or move its data into the bundled database first",
-    ),
-    Check(
         "object store",
         "it keeps its images through a driver of its own",
         lambda view: view.storage != "filesystem",
@@ -248,7 +250,7 @@ TAKE_OVER_CHECKS: tuple[Check[TakeOverView], ...] = (
     Check(
         "read-only",
         "it is read-only before the adoption has begun",
-        lambda view: not view.phase and view.old.read_only,
+        lambda view: view.phase in _FRESH and view.old.read_only,
         _REFUSE,
         "the Harbor in {directory} is read-only, and so the site would be: no push could prove it",
         "end its read-only mode, and let a garbage collection that needs it come to its end first",
@@ -264,7 +266,7 @@ TAKE_OVER_CHECKS: tuple[Check[TakeOverView], ...] = (
     Check(
         "database newer",
         "the bundled database is of a newer major version than postgres.major",
-        lambda view: (view.old.database_major or 0) > view.postgres_major,
+        lambda view: not view.database_host and (view.old.database_major or 0) > view.postgres_major,
         _REFUSE,
         "harbor-db is PostgreSQL {database_major}, and the site's is {postgres_major}, which does not load its dumps",
         "set postgres.major to {database_major} or newer",
@@ -311,17 +313,19 @@ TAKE_OVER_CHECKS: tuple[Check[TakeOverView], ...] = (
     ),
     Check(
         "put back",
-        "it was put back to service after an adoption",
-        lambda view: view.phase == "returned",
+        "it was put back to service after an adoption whose Harbor has served, and nobody said set_aside",
+        lambda view: view.pair_served and not view.set_aside,
         _REFUSE,
-        "the old Harbor was put back after an adoption; the pair still has the copy and what was pushed to it since",
-        "make the site's nodes bare again (its PostgreSQL, Harbor and /var/lib/harbor-ha), empty {nas_images}, and "
-        "adopt anew",
+        "the old Harbor was put back after an adoption; the pair has served, and has what was pushed to it since",
+        "if that is not wanted any more, run `adopt` with set_aside, first with dry_run: the pair's database is "
+        "renamed and not removed, and the old Harbor's is copied anew; its images on the NAS stay",
     ),
 )
 
 
-def view_of_old(site: HarborSite, old: OldHarbor, nodes: Sequence[NodeSeen]) -> TakeOverView:
+def view_of_old(
+    site: HarborSite, old: OldHarbor, nodes: Sequence[NodeSeen], *, set_aside: bool = False
+) -> TakeOverView:
     """Put an old Harbor beside the site file and what the nodes have."""
     return TakeOverView(
         old=old,
@@ -334,13 +338,28 @@ def view_of_old(site: HarborSite, old: OldHarbor, nodes: Sequence[NodeSeen]) -> 
         postgres_major=site.postgres.major,
         first_time=not any(node.database is not None and node.database.sysid for node in nodes),
         other_keys=tuple(node.name for node in nodes if node.secretkey is not None),
+        set_aside=set_aside,
     )
 
 
-def take_over_objections(view: TakeOverView) -> Iterator[str]:
-    """List what speaks against the adoption, each with what to do about it."""
-    seen = evidence(view)
-    for check in violations(TAKE_OVER_CHECKS, view):
-        yield f"{view.node}: {fill(check.reason, seen)} -> {fill(check.remedy, seen)}"
+def take_over_objections(view: TakeOverView, external: ExternalView | None = None) -> Iterator[str]:
+    """List what speaks against the adoption, each with what to do about it.
+
+    Args:
+        view: the old Harbor beside the site.
+        external: its external database, if it has one that is still to be copied.
+    """
+    yield from _objections(TAKE_OVER_CHECKS, view, view.node)
+    if external is not None:
+        yield from _objections(EXTERNAL_CHECKS, external, view.node)
     for sentence in view.old.found.settings:
         yield f"{view.node}: " + (sentence if "->" in sentence else f"{sentence} -> correct it")
+
+
+_View = TypeVar("_View")
+
+
+def _objections(checks: tuple[Check[_View], ...], view: _View, node: str) -> Iterator[str]:
+    seen = evidence(view)
+    for check in violations(checks, view):
+        yield f"{node}: {fill(check.reason, seen)} -> {fill(check.remedy, seen)}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from blocks import HarborSite
 from blocks.flaw import shown
 from flows.rules.take_over import view_of_old
+from flows.rules.take_over_external import external_lines, external_view_of
 from tasks.harbor.adoption import OldHarbor
 
 # Rates of the forecast: measured on one slow core with a local disk, as docs/adopt.md tells, and a third of that
@@ -55,10 +56,9 @@ def what_becomes_of(site: HarborSite, old: OldHarbor) -> list[str]:
         else f"images: {size} from {view.images_at} to {view.nas_images}, each blob proven by its digest; those in "
         f"{view.images_at} stay"
     )
-    database = f"{size_of(old.database_bytes or 0)} of PostgreSQL {view.database_major or '?'}"
     lines = [
         f"found: Harbor {found.version} in {found.directory} on {old.node} ({', '.join(found.services)})",
-        f"database: {database} out of harbor-db into the pair, with the rows of every table counted on both sides",
+        *_database_lines(site, old),
         images,
         f"secretkey and token keys: copied from {view.data_volume}/secret to {view.site_volume}/secret on every node",
         f"settings: harbor.yml and the override of {found.directory} go on in {view.install_dir}; version "
@@ -70,9 +70,29 @@ def what_becomes_of(site: HarborSite, old: OldHarbor) -> list[str]:
         + ", as they are; the containers go, "
         "and come back with the command that puts it back",
     ]
+    if found.adoption == "returned":
+        lines.append(
+            f"the adoption before this one: the site's Harbor is stopped on all nodes, the pair's database "
+            f"{site.postgres.database} is renamed to {site.postgres.database}_aside_... and stays; what was pushed to "
+            "it is not in the new copy"
+        )
     if found.units:
         lines.append(f"at boot: {', '.join(found.units)} is disabled, or it would start the old Harbor again")
     return lines
+
+
+def _database_lines(site: HarborSite, old: OldHarbor) -> list[str]:
+    external = external_view_of(site, old)
+    size = size_of(old.database_bytes or 0)
+    if external is not None:
+        first, *more = external_lines(external)
+        return [f"{first}; {size}", *more]
+    if old.found.database_host:
+        return [f"database: of {old.found.database_host}; its rows are in the pair already"]
+    return [
+        f"database: {size} of PostgreSQL {old.database_major or '?'} out of harbor-db into the pair, with the rows of "
+        "every table counted on both sides"
+    ]
 
 
 def how_long(old: OldHarbor) -> list[str]:

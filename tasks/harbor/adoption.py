@@ -10,12 +10,14 @@ from typing import Any
 
 from blocks import HarborSite
 from tasks.errors import HarborHaError, Refused
-from tasks.harbor import secrets
+from tasks.harbor import external_database, external_look, secrets
+from tasks.harbor.external_database import ExternalSeen
 from tasks.harbor.found import HarborFound, observe
 from tasks.harbor.on_node import adoption_look, adoption_steps, copy_images
 from tasks.hosts.connection import Host
 from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
+from tasks.postgres.layout import layout_of
 from tasks.postgres.sql import execute
 
 _LOOK = node_program(adoption_look)
@@ -24,6 +26,8 @@ _COPY = node_program(copy_images)
 
 PUT_BACK = adoption_steps.BACK
 KEPT_AT = adoption_steps.KEPT_AT
+# In the record on the node, as the command that puts the old Harbor back writes it.
+RETURNED = b'"phase": "returned"'
 _LINKS_LIMIT_S = 10.0
 # A call copies for so long and is called again: what it has proven is kept, and the flow shows that it goes on.
 COPY_SLICE_S = 300.0
@@ -46,11 +50,14 @@ class OldHarbor:
         compose_file: its docker-compose.yml is where the containers say.
         login: status of a login with the site's admin password; 0 when it does not answer.
         read_only: it is read-only already.
-        database_major, database_bytes, databases: of the bundled server; None when it does not answer.
+        database_major, database_bytes: of the bundled or the external server; None when it does not answer.
+        databases: of the bundled server.
+        external: the external database; None for a bundled one, and once its rows are in the pair.
         secrets: fingerprint of each secret file; None for a missing one.
         links: files below the repositories, at the least.
         nas_free: bytes; None while the NAS is not mounted.
         nas_images: the NAS has images already.
+        roots: certificates in PEM that an external database's is verified by.
     """
 
     node: str
@@ -63,10 +70,12 @@ class OldHarbor:
     database_major: int | None = None
     database_bytes: int | None = None
     databases: tuple[str, ...] = ()
+    external: ExternalSeen | None = None
     secrets: Mapping[str, str | None] = field(default_factory=dict)
     links: int = 0
     nas_free: int | None = None
     nas_images: bool = False
+    roots: str = field(default="", repr=False)
 
 
 def look(site: HarborSite, host: Host, found: HarborFound) -> OldHarbor:
@@ -79,9 +88,13 @@ def look(site: HarborSite, host: Host, found: HarborFound) -> OldHarbor:
         "nas_images": site.nas.registry.rstrip("/"),
         "admin_password": site.harbor.admin_password.get_secret_value(),
         "limit_s": _LINKS_LIMIT_S,
+        "external": bool(found.database_host),
     }
     seen: dict[str, Any] = host.python(_LOOK, given, timeout=180.0)
-    database = seen["database"]
+    external = _look_at_external(host, found, seen) if found.database_host else None
+    database: dict[str, Any] = seen["database"]
+    if external is not None:
+        database = {"major": external.major, "bytes": external.bytes}
     return OldHarbor(
         node=host.name,
         found=found,
@@ -93,11 +106,27 @@ def look(site: HarborSite, host: Host, found: HarborFound) -> OldHarbor:
         database_major=database.get("major"),
         database_bytes=database.get("bytes"),
         databases=tuple(database.get("names", ())),
+        external=external,
         secrets=seen["secrets"],
         links=seen["links"],
         nas_free=seen["nas_free"],
         nas_images=seen["nas_images"],
+        roots=seen["roots"],
     )
+
+
+def _look_at_external(host: Host, found: HarborFound, seen: Mapping[str, Any]) -> ExternalSeen | None:
+    if found.adoption == "moved":
+        return None
+    external = external_look.look_at(host, _section(host, found), found.core_database, seen["roots"])
+    # On this machine itself they come from Harbor's own containers.
+    others = tuple(address for address in external.others if address not in seen["containers"])
+    return replace(external, others=others)
+
+
+def _section(host: Host, found: HarborFound) -> Mapping[str, Any]:
+    text = host.read(f"{found.directory}/harbor.yml") or b""
+    return external_database.section_of(text.decode("utf-8", "replace"))
 
 
 def noted(host: Host) -> dict[str, Any]:
@@ -136,7 +165,11 @@ def begin(site: HarborSite, host: Host) -> Outcome:
             "data_volume": found.data_volume,
             "images_at": found.images_at,
             "database_at": found.database_at,
-            "core": {"POSTGRESQL_HOST": found.database_host, "EXT_ENDPOINT": found.external_url},
+            "core": {
+                **found.core_database,
+                "POSTGRESQL_HOST": found.database_host,
+                "EXT_ENDPOINT": found.external_url,
+            },
         },
         "project": old.project,
         "database": {
@@ -146,10 +179,23 @@ def begin(site: HarborSite, host: Host) -> Outcome:
         },
         "units": list(found.units),
         "install_dir": site.harbor.install_dir.rstrip("/"),
+        "psql": f"{layout_of(site).bin}/psql" if found.database_host else "",
+        "access": _access(host, old) if old.external else {},
     }
     first = host.python(_STEPS, given, timeout=180.0)["first"]
     detail = f"configuration kept in {KEPT_AT}; {PUT_BACK} puts it back"
     return changed(detail) if first else unchanged(detail)
+
+
+def _access(host: Host, old: OldHarbor) -> dict[str, str]:
+    """Render the files by which the external database is reached from its node, by their names. Secrets."""
+    database = external_database.database_of(_section(host, old.found))
+    service, password, roots = external_database.FILES
+    return {
+        service: external_database.service_file(database, KEPT_AT),
+        password: external_database.pass_file(database),
+        roots: old.roots,
+    }
 
 
 def keep_secrets(site: HarborSite, host: Host) -> Outcome:

@@ -1,13 +1,13 @@
 """The Harbor that a node has before bootstrap, as frozen facts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from blocks import HarborSite
-from tasks.harbor import config, override
+from tasks.harbor import config, external_database, override
 from tasks.harbor.lint_sections import object_store
 from tasks.harbor.on_node import harbor_found as program
 from tasks.harbor.secrets import token_key_flaw
@@ -33,12 +33,14 @@ class HarborFound:
         data_volume: None without containers.
         images_at, database_at: what of this machine is mounted into registry and harbor-db.
         database_host: the external server that core uses; "" for the bundled database, or where it is not known.
+        core_database: how core reaches its database, by the names of its environment; no password.
         storage: Harbor's driver for images.
         external_url: what clients are told.
         blobs, blob_bytes, blobs_whole: counted at images_at; not whole where the time was over before.
         units: systemd units that name the directory.
         adoption: how far an adoption of it has come: "", copying, moving, moved, done, or returned when it was put
             back to service.
+        adoption_was: how far it had come before it was put back; "" where that was not noted.
         settings: why its harbor.yml, override or token key cannot be used for this site, each as a sentence.
     """
 
@@ -50,6 +52,7 @@ class HarborFound:
     images_at: str | None = None
     database_at: str | None = None
     database_host: str = ""
+    core_database: Mapping[str, str] = field(default_factory=dict)
     storage: str = "filesystem"
     external_url: str = ""
     blobs: int = 0
@@ -57,6 +60,7 @@ class HarborFound:
     blobs_whole: bool = True
     units: tuple[str, ...] = ()
     adoption: str = ""
+    adoption_was: str = ""
     settings: tuple[str, ...] = ()
 
 
@@ -76,7 +80,8 @@ def from_answer(site: HarborSite, seen: Mapping[str, Any]) -> HarborFound:
     """Make facts of a node's answer; of the operator's files nothing but what is wrong with them is kept."""
     core, blobs, text = seen.get("core") or {}, seen.get("blobs") or {}, seen["harbor_yml"]
     document = _document(text)
-    host = str(core.get("POSTGRESQL_HOST") or _in_file(document))
+    in_file = external_database.section_of(text).get("host")
+    host = str(core.get("POSTGRESQL_HOST") or in_file or "")
     return HarborFound(
         directory=seen["directory"],
         runs=seen["runs"],
@@ -86,6 +91,7 @@ def from_answer(site: HarborSite, seen: Mapping[str, Any]) -> HarborFound:
         images_at=seen.get("images_at"),
         database_at=seen.get("database_at"),
         database_host="" if host in _BUNDLED else host,
+        core_database={name: str(core[name]) for name in external_database.IN_CORE if name in core},
         storage=object_store(document) or str(core.get("REGISTRY_STORAGE_PROVIDER_NAME") or "filesystem"),
         external_url=str(core.get("EXT_ENDPOINT", "")),
         blobs=blobs.get("count", 0),
@@ -93,6 +99,7 @@ def from_answer(site: HarborSite, seen: Mapping[str, Any]) -> HarborFound:
         blobs_whole=blobs.get("whole", True),
         units=tuple(seen["units"]),
         adoption=seen.get("adoption", ""),
+        adoption_was=seen.get("adoption_was", ""),
         settings=tuple(_settings(site, seen, text)),
     )
 
@@ -113,9 +120,3 @@ def _document(text: str | None) -> Mapping[str, Any]:
     except Exception:  # what is wrong with it is told by `objections`
         return {}
     return document if isinstance(document, Mapping) else {}
-
-
-def _in_file(document: Mapping[str, Any]) -> str:
-    section = document.get("external_database")
-    harbor = section.get("harbor") if isinstance(section, Mapping) else None
-    return str(harbor.get("host") or "") if isinstance(harbor, Mapping) else ""

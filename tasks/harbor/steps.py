@@ -4,6 +4,7 @@ from tasks.again import IMAGES, WAIT
 from tasks.harbor import (
     adoption,
     api,
+    aside,
     boot,
     compose,
     installer,
@@ -22,6 +23,10 @@ bind_registry = step(storage.bind_registry, "Bind the registry's data to the NAS
 share_secrets = step(secrets.share, "Share secretkey and token keys")
 share_override = step(override.share, "Pin the shared secrets")
 migrate_from_bundled = step(migrate.from_bundled, "Take over the bundled database")
+migrate_from_external = step(migrate.from_external, "Take over the external database")
+rehearse_dump = step(migrate.rehearse_external, "Rehearse the dump of the external database")
+stop_site_harbor = step(migrate.stop_writers, "Stop the site's Harbor")
+set_pair_aside = step(aside.set_aside, "Set the first adoption's database aside")
 require_empty_pair = step(migrate.require_empty, "See that the pair is empty")
 begin_adoption = step(adoption.begin, "Keep the old Harbor's configuration")
 keep_secrets = step(adoption.keep_secrets, "Keep the old Harbor's secretkey and token keys")

@@ -37,6 +37,7 @@ class DatabaseSeen:
         creating: a creation was begun and not finished.
         standby: `standby.signal` is there.
         mount_points: of the data and the archive directory, those that a file system is mounted on.
+        cluster_data: where a cluster that has the name of the site's has its data, if that is elsewhere.
     """
 
     occupied: bool
@@ -46,6 +47,7 @@ class DatabaseSeen:
     creating: bool
     standby: bool
     mount_points: Sequence[str] = ()
+    cluster_data: str | None = None
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,7 @@ def _questions(site: HarborSite, node_name: str) -> dict[str, Any]:
             "record": layout.record,
             "state_dir": STATE_DIR,
             "renamed": [layout.data, layout.archive],
+            "conf": layout.conf,
         }
         if node.runs_postgres
         else None,

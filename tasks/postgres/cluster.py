@@ -31,7 +31,7 @@ def create(site: HarborSite, host: Host) -> Outcome:
     half-made directory is its own.
 
     Raises:
-        ClusterNotOurs: the directory holds a database without our record.
+        ClusterNotOurs: the directory holds a database without our record, or the cluster's name is taken.
     """
     layout = layout_of(site)
     answer = host.python(_CLUSTER_CREATE, {**_names(layout), "site": site.name}, timeout=120)
@@ -41,6 +41,13 @@ def create(site: HarborSite, host: Host) -> Outcome:
             where=host.name,
             meaning="It was not touched.",
             remedy="Move it away, or choose another postgres.data_dir, if it may go.",
+        )
+    if answer["state"] == "taken":
+        raise ClusterNotOurs(
+            f"There is a cluster {layout.major}/{layout.cluster} already, with its data in {answer['sysid']}.",
+            where=host.name,
+            meaning="It was not touched.",
+            remedy="Choose another name in postgres.cluster.",
         )
     detail = f"cluster {layout.major}/{layout.cluster}, system identifier {answer['sysid']}"
     return (changed if answer["state"] == "created" else unchanged)(detail, sysid=answer["sysid"])

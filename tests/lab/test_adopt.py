@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -61,8 +62,8 @@ def old_rows(site: LabSite, query: str) -> str:
     return site.shell("node-a", f'docker exec harbor-db psql -U postgres -XAtq -d registry -c "{query}"')
 
 
-def install(site: LabSite) -> None:
-    """Install Harbor as people do: another directory, data_volume as it comes, its own database."""
+def install(site: LabSite, **more: Any) -> None:
+    """Install Harbor as people do: another directory, data_volume as it comes, its own database unless told more."""
     harbor, host = site.site.harbor, site.host("node-a")
     engine.install(site.site, host)
     host.upload(Path(harbor.installer), "/root/harbor.tgz", timeout=120)
@@ -75,6 +76,7 @@ def install(site: LabSite) -> None:
         "hostname": harbor.hostname,
         "harbor_admin_password": harbor.admin_password.get_secret_value(),
         "https": {"port": 443, "certificate": "/etc/harbor.pem", "private_key": "/etc/harbor.key"},
+        **more,
     }
     host.put(f"{HOME}/harbor.yml", yaml.safe_dump(settings), mode=0o600)
     site.shell("node-a", f"cd {HOME} && ./install.sh", timeout=300)

@@ -44,8 +44,8 @@ def programs() -> str | None:
 
 
 @contextmanager
-def running_postgres(schema: str = SCHEMA) -> Iterator[Server]:
-    """Start a server with the schema, on a socket only, and remove all of it afterwards."""
+def running_postgres(schema: str = SCHEMA, *, port: int = 5999, listen: str = "") -> Iterator[Server]:
+    """Start a server with the schema, on a socket and on TCP only where told, and remove all of it afterwards."""
     bin_dir = programs()
     assert bin_dir is not None
     user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
@@ -53,8 +53,8 @@ def running_postgres(schema: str = SCHEMA) -> Iterator[Server]:
     root = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
     if os.geteuid() == 0:
         shutil.chown(root, user)
-    # The port only names the socket; nothing listens on TCP.
-    data, port = root / "data", 5999
+    # The port only names the socket where nothing listens on TCP.
+    data = root / "data"
 
     def run(*argv: str, stdin: str = "") -> None:
         done = subprocess.run(
@@ -62,7 +62,7 @@ def running_postgres(schema: str = SCHEMA) -> Iterator[Server]:
         )
         assert done.returncode == 0, done.stderr + done.stdout
 
-    options = f"-c listen_addresses= -c unix_socket_directories={root} -c port={port} -c fsync=off"
+    options = f"-c listen_addresses={listen} -c unix_socket_directories={root} -c port={port} -c fsync=off"
     try:
         run(
             f"{bin_dir}/initdb",

@@ -14,6 +14,7 @@ from flows import bootstrap
 from flows.machinery.protocol import Protocol, StepRecord
 from flows.rules.preflight import Plan
 from tasks.errors import HarborHaError, Refused, RemoteCommandFailed, RemoteTimeout
+from tasks.harbor.external_database import ExternalSeen
 from tasks.hosts.observation import SiteSeen
 from tasks.outcome import Outcome
 from tests.unit.harbor_site import make_site
@@ -140,6 +141,29 @@ def test_everything_large_comes_before_read_only_and_the_last_pass_after_the_sto
     assert steps.done[:-1] == [EMPTY, COPY, READ_ONLY, AGAIN, STOP, AGAIN, ROWS, ALLOW]
     assert steps.nodes[ROWS] == ("node-a", "node-b")
     assert steps.phases == ["moved"]
+
+
+def test_an_external_database_is_rehearsed_before_anything_is_copied_and_taken_by_its_own_step() -> None:
+    steps = Steps()
+    old = replace(OLD, found=replace(FOUND, database_host="db.example.com"), external=ExternalSeen())
+    flow.keep(steps.as_run(), PLAN, old)
+    assert steps.done[:2] == [
+        "Keep the old Harbor's configuration",
+        "Rehearse the dump of the external database",
+    ]
+    flow.move(steps.as_run(), PLAN, old)
+    assert steps.nodes["Take over the external database"] == ("node-a", "node-b")
+    assert ROWS not in steps.done
+
+
+def test_after_a_put_back_the_sites_harbor_is_stopped_everywhere_before_its_database_is_renamed() -> None:
+    steps = Steps()
+    flow.make_room(steps.as_run(), PLAN, at("returned"))
+    assert steps.done == ["Stop the site's Harbor"] * 2 + ["Set the first adoption's database aside"]
+    for phase in ("", "copying", "moving", "moved"):
+        untouched = Steps()
+        flow.make_room(untouched.as_run(), PLAN, at(phase))
+        assert untouched.done == []
 
 
 def test_a_run_killed_within_read_only_goes_on_there_and_one_killed_after_it_copies_nothing() -> None:

@@ -14,6 +14,7 @@ from tasks.harbor import adoption, secrets
 from tasks.harbor.secrets import SecretsDiffer
 from tasks.hosts.connection import Host
 from tasks.hosts.observation import SiteSeen
+from tasks.hosts.preflight import DatabaseSeen
 from tests.unit.harbor_site import NodeInDirectory, make_site
 from tests.unit.site_on_disk import NOW
 from tests.unit.test_preflight_rule import node
@@ -120,6 +121,18 @@ def test_the_plan_of_an_adoption_judges_everything_but_the_harbor_that_is_adopte
     assert plan_bootstrap(site, seen, NOW, adopting="node-a").primary == "node-a"
     with pytest.raises(Refused, match="usr/local/harbor"):
         plan_bootstrap(site, seen, NOW, adopting="node-b")
+
+
+def test_the_old_harbors_own_postgresql_on_the_node_is_never_to_be_stopped(site: HarborSite) -> None:
+    """Its database may be there, outside of any container."""
+    theirs = DatabaseSeen(False, None, None, None, False, False, cluster_data="/var/lib/postgresql/15/main")
+    holder = node("node-a", harbor=FOUND, listeners={"5432": "postgres"}, database=theirs)
+    with pytest.raises(Refused) as caught:
+        plan_bootstrap(site, SiteSeen((holder, node("node-b"))), NOW, adopting="node-a")
+    port, cluster = caught.value.reasons
+    assert "-> set postgres.port to another one" in port
+    assert "set postgres.cluster to another name" in cluster
+    assert "stop it" not in port
 
 
 def test_much_damage_says_how_much_and_where() -> None:

@@ -40,6 +40,8 @@ class Node:
             "database": {"major": 13},
             "units": ["harbor.service"],
             "install_dir": "/opt/harbor",
+            "psql": "",
+            "access": {},
         }
         return given | changes
 
@@ -103,8 +105,12 @@ def test_what_was_put_back_is_noted_so_that_no_old_copy_is_taken_for_a_whole_one
     program.set_phase({"phase": phase})
     back = node.state / "adopted/put-back"
     (line,) = [line for line in back.read_text().splitlines() if line.startswith("sed ")]
-    subprocess.run(["bash", "-c", line], check=True)
+    for _ in range(2):
+        subprocess.run(["bash", "-c", line], check=True)
     assert node.record()["phase"] == after
+    assert node.record().get("was") == (None if phase == "copying" else phase)
+    program.begin(node.given())
+    assert (node.record()["phase"], node.record().get("was")) == ("copying", None), "it can be adopted again"
 
 
 def described(home: Path, *, running: bool = True) -> str:
@@ -197,6 +203,7 @@ def test_containers_without_composes_label_are_told_since_they_could_not_be_stop
         "nas_images": str(node.root / "registry"),
         "admin_password": "x",
         "limit_s": 1.0,
+        "external": False,
     }
     mounts = [{"Destination": "/etc/core/app.conf", "Source": f"{node.home}/common/config/core/app.conf"}]
     bare = [{"Config": {"Labels": {}, "Env": []}, "State": {"Running": True}, "Mounts": mounts}]
@@ -205,3 +212,19 @@ def test_containers_without_composes_label_are_told_since_they_could_not_be_stop
     assert (seen["labelled"], seen["compose_file"], seen["nas_free"]) == (False, True, None)
     (node.root / "docker.sh").write_text(f"[ $1 != inspect ] || echo '{described(node.home)}'\n")
     assert adoption_look.look_deeper(given)["labelled"] is True
+
+
+def test_how_an_external_database_is_reached_is_kept_for_root_alone_and_put_back_uses_it(node: Node) -> None:
+    kept = node.state / "adopted"
+    given = node.given(psql="/usr/lib/postgresql/15/bin/psql", access={"database.pass": "*:*:*:*:Secret-1\n"})
+    program.begin(given)
+    assert (kept / "database.pass").stat().st_mode & 0o777 == 0o600
+    text = (kept / "put-back").read_text()
+    assert subprocess.run(["bash", "-n", str(kept / "put-back")], check=False).returncode == 0
+    assert "Secret-1" not in text
+    assert f"PGSERVICEFILE={kept}/database.service timeout 60 /usr/lib/postgresql/15/bin/psql" in text
+    assert "harbor-db" not in text
+    # When its rows are in the pair the database is not asked again, and what was written stays.
+    program.begin(given | {"access": {}})
+    assert (kept / "database.pass").exists()
+    assert (kept / "put-back").read_text() == text

@@ -8,7 +8,7 @@ import pytest
 
 from blocks import HarborSite
 from flows.machinery.bootstrap_report import found as told
-from flows.rules.adoption import ADOPTION_CHECKS, adoption_objections, would_take_over
+from flows.rules.adoption import ADOPTION_CHECKS, adoption_objections, view_of, would_take_over
 from flows.rules.preflight import plan_bootstrap
 from tasks.errors import Refused
 from tasks.harbor import found
@@ -345,3 +345,24 @@ def test_a_harbor_whose_directory_cannot_be_told_is_refused(
     (tmp_path / "answers" / "harbor-core").write_text(json.dumps([described]))
     reasons = [*adoption_objections(site, node("node-a", harbor=seen(site, tmp_path)))]
     assert any("in a directory that cannot be told" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize(
+    ("core", "refused"),
+    [
+        ({}, False),
+        ({"POSTGRESQL_PORT": "5432", "POSTGRESQL_DATABASE": "registry"}, False),
+        ({"POSTGRESQL_PORT": "5433", "POSTGRESQL_DATABASE": "registry"}, True),
+        ({"POSTGRESQL_PORT": "5432", "POSTGRESQL_DATABASE": "harbor_prod"}, True),
+    ],
+    ids=str,
+)
+def test_another_server_on_a_node_of_the_site_is_not_taken_for_the_pair(
+    core: dict[str, str], refused: bool, tmp_path: Path
+) -> None:
+    site = make_site(tmp_path)
+    found = HarborFound(
+        directory=site.harbor.install_dir, database_host=site.nodes[0].address, core_database=core
+    )
+    view = view_of(site, found, installed_here=False)
+    assert view.on_foreign_database is refused

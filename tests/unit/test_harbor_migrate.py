@@ -8,7 +8,7 @@ import pytest
 
 from blocks import HarborSite
 from tasks.errors import Refused, RemoteCommandFailed
-from tasks.harbor import migrate
+from tasks.harbor import aside, migrate
 from tasks.harbor.migrate import MigrationIncomplete, differing, from_bundled
 from tests.unit.harbor_site import NodeInDirectory, make_site, program
 from tests.unit.local_host import as_user
@@ -153,3 +153,34 @@ def test_a_database_to_be_adopted_that_does_not_run_is_refused_not_passed_over(m
         from_bundled(
             machine.site, machine.node.as_host(), machine.node.as_host(), directory="/usr/local/harbor"
         )
+
+
+def asides(machine: Machine) -> list[str]:
+    """Names of the databases that were set aside."""
+    query = "SELECT datname FROM pg_database WHERE datname LIKE 'taken_over_aside%';"
+    return machine.sql("postgres", query).split()
+
+
+def test_after_a_put_back_the_first_copy_is_renamed_and_the_old_harbor_can_be_copied_anew(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = machine.directory / "state"
+    state.mkdir(exist_ok=True)
+    monkeypatch.setattr(aside, "STATE_DIR", str(state))
+    host = machine.node.as_host()
+    machine.take_over()
+    (state / "harbor_adoption.json").write_text('{"phase": "moved"}')
+    with pytest.raises(Refused, match="does not say that its Harbor was put back"):
+        aside.set_aside(machine.site, host, host)
+    assert asides(machine) == []
+    (state / "harbor_adoption.json").write_text('{"phase": "returned", "was": "moved"}')
+    machine.sql("registry", "INSERT INTO tag (name) VALUES ('pushed since');")
+
+    assert aside.set_aside(machine.site, host, host).changed
+    assert not aside.set_aside(machine.site, host, host).changed, "the second run finds nothing"
+
+    (name,) = asides(machine)
+    assert machine.sql(name, "SELECT name FROM project ORDER BY 1;") == "hub\nlibrary"
+    assert machine.take_over()
+    assert machine.sql("taken_over", "SELECT name FROM tag;") == "pushed since"
+    machine.sql("postgres", f'DROP DATABASE "{name}";')

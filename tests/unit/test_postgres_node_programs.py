@@ -61,7 +61,9 @@ def test_a_look_at_a_node_names_directories_that_are_mount_points(
         "state_dir": str(tmp_path),
         "renamed": list(paths.values()),
     }
-    seen = preflight_probe.database({**given, "record": str(tmp_path / "cluster.json")})
+    seen = preflight_probe.database(
+        {**given, "conf": str(tmp_path / "etc"), "record": str(tmp_path / "cluster.json")}
+    )
     assert seen["mount_points"] == ([paths[mounted]] if mounted else [])
 
 

@@ -40,8 +40,10 @@ ONCE = {
     "tasks.fencing.steps": "fence_by_command drain",
     "tasks.guard.steps": "install_guard accept_primary accept_running_primary",
     "tasks.harbor.steps": (
-        "bind_registry share_secrets share_override migrate_from_bundled require_empty_pair begin_adoption "
-        "keep_secrets keep_settings copy_images copy_images_again refuse_writes stop_old_writers allow_writes "
+        "bind_registry share_secrets share_override migrate_from_bundled migrate_from_external rehearse_dump "
+        "stop_site_harbor set_pair_aside "
+        "require_empty_pair begin_adoption keep_secrets keep_settings copy_images copy_images_again refuse_writes "
+        "stop_old_writers allow_writes "
         "take_down_old put_back_old note_adoption configure prepare_configuration up start_at_boot wait_healthy "
         "push_and_pull found_on_standby stage start_next repoint_core repoint_by_prepare foresee restart_jobservice "
         "write_through_balancer"

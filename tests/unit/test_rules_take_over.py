@@ -8,6 +8,7 @@ import pytest
 
 from blocks import HarborSite
 from flows.rules.take_over import TAKE_OVER_CHECKS, TakeOverView, take_over_objections, view_of_old
+from flows.rules.take_over_external import EXTERNAL_CHECKS, external_view_of
 from flows.rules.take_over_plan import (
     COPY_BYTES_S,
     COPY_FILES_S,
@@ -20,6 +21,7 @@ from flows.rules.take_over_plan import (
     what_becomes_of,
 )
 from tasks.harbor.adoption import OldHarbor
+from tasks.harbor.external_database import ExternalSeen
 from tasks.harbor.found import HarborFound
 from tests.unit.harbor_site import make_site
 from tests.unit.test_preflight_rule import PRIMARY, node
@@ -54,6 +56,12 @@ def site(tmp_path: Path) -> HarborSite:
     return make_site(tmp_path, version="v2.9.5", install_dir="/opt/harbor", data_volume="/data/harbor")
 
 
+def external(seen: ExternalSeen) -> OldHarbor:
+    """The old Harbor with its database on a server elsewhere."""
+    found = replace(FOUND, database_host=seen.address.partition(":")[0], database_at=None)
+    return replace(OLD, found=found, database_major=seen.major, database_bytes=seen.bytes, external=seen)
+
+
 def view(site: HarborSite, found: dict[str, Any], old: dict[str, Any], **nodes: Any) -> TakeOverView:
     changed = replace(OLD, found=replace(FOUND, **found), **old)
     return view_of_old(site, changed, [node("node-a", **nodes), node("node-b")])
@@ -68,7 +76,6 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("same data volume", {"data_volume": "/data/harbor/"}, {}, {}),
     ("same data volume", {"data_volume": None}, {}, {}),
     ("not running", {"runs": False}, {}, {}),
-    ("external database", {"database_host": "10.9.9.9"}, {}, {}),
     ("object store", {"storage": "s3", "images_at": None}, {}, {}),
     ("images unknown", {"images_at": None}, {}, {}),
     ("too old", {"version": "2.2.4"}, {}, {}),
@@ -88,6 +95,10 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("NAS has images", {}, {"nas_images": True}, {}),
     ("NAS full", {}, {"nas_free": 29_000_000_000}, {}),
     ("put back", {"adoption": "returned"}, {}, {}),
+    ("put back", {"adoption": "returned", "adoption_was": "moved"}, {}, {}),
+    ("put back", {"adoption": "returned", "adoption_was": "done"}, {}, {"database": PRIMARY}),
+    ("not running", {"adoption": "returned", "adoption_was": "moving", "runs": False}, {}, {}),
+    ("read-only", {"adoption": "returned", "adoption_was": "moving"}, {"read_only": True}, {}),
 ]
 
 
@@ -121,6 +132,8 @@ def test_every_rule_has_its_case() -> None:
             {"secretkey": "a", "database": PRIMARY},
         ),
         ({"adoption": "moving", "runs": False}, {"login": 0, "nas_images": True}, {"database": PRIMARY}),
+        # Put back before the site's Harbor had started: the pair holds a copy at the most.
+        ({"adoption": "returned", "adoption_was": "moving"}, {"nas_images": True}, {"database": PRIMARY}),
         (
             {"adoption": "moved", "runs": False},
             {"login": 0, "database_major": None, "nas_images": True},
@@ -134,6 +147,15 @@ def test_what_can_be_adopted_or_gone_on_with_has_no_objection(
 ) -> None:
     site.nas.path = "/mnt/nas"
     assert [*take_over_objections(view(site, found, old, **nodes))] == []
+
+
+def test_a_pair_that_served_is_set_aside_when_somebody_says_so_and_the_dry_run_tells_what_is_renamed(
+    site: HarborSite,
+) -> None:
+    old = replace(OLD, found=replace(FOUND, adoption="returned", adoption_was="done"))
+    nodes = [node("node-a", database=PRIMARY), node("node-b")]
+    assert [*take_over_objections(view_of_old(site, old, nodes, set_aside=True))] == []
+    assert any("registry is renamed to registry_aside_" in line for line in what_becomes_of(site, old))
 
 
 def test_trivy_may_run_where_the_site_file_names_it(tmp_path: Path) -> None:
@@ -180,3 +202,70 @@ def test_the_dry_run_says_what_becomes_of_each_part(site: HarborSite) -> None:
         "stays: /data and /usr/local/harbor",
     ):
         assert word in text
+
+
+EXTERNAL = ExternalSeen(
+    address="db.example.com:5432",
+    name="registry",
+    user="harbor",
+    ssl_mode="require",
+    version_num=150004,
+    bytes=54_000_000,
+)
+EXTERNAL_REFUSED: list[tuple[str, dict[str, Any]]] = [
+    ("external database incomplete", {"incomplete": ("password",), "version_num": None}),
+    (
+        "external database ambiguous",
+        {"differs": ("host is a in core and b in harbor.yml",), "version_num": None},
+    ),
+    ("external database silent", {"silent": "Connection refused", "version_num": None}),
+    ("external database too old", {"version_num": 90524}),
+    ("external database newer", {"version_num": 160001}),
+    ("external database a standby", {"standby": True}),
+    ("external database empty", {"empty": True}),
+    ("external database with schemas", {"schemas": ("shop",)}),
+    ("external database unreadable", {"unreadable": ("public.tag",)}),
+    ("external database with extensions", {"extensions": ("pg_trgm",)}),
+    ("external database shared", {"others": ("10.9.9.9",)}),
+]
+
+
+@pytest.mark.parametrize(("name", "changes"), EXTERNAL_REFUSED, ids=lambda value: str(value)[:40])
+def test_an_external_database_that_cannot_be_dumped_is_refused_with_its_one_reason_and_a_remedy(
+    name: str, changes: dict[str, Any], site: HarborSite
+) -> None:
+    old = external(replace(EXTERNAL, **changes))
+    judged = external_view_of(site, old)
+    assert judged is not None
+    assert [check.name for check in EXTERNAL_CHECKS if check.violated(judged)] == [name]
+    (reason,) = take_over_objections(view_of_old(site, old, [node("node-a")]), judged)
+    assert reason.startswith("node-a: ")
+    assert " -> " in reason
+    assert "{" not in reason
+
+
+def test_every_rule_on_external_databases_has_its_case_and_a_sound_one_has_no_objection(
+    site: HarborSite,
+) -> None:
+    assert {check.name for check in EXTERNAL_CHECKS} == {name for name, _ in EXTERNAL_REFUSED}
+    old = external(EXTERNAL)
+    judged = external_view_of(site, old)
+    assert [*take_over_objections(view_of_old(site, old, [node("node-a")]), judged)] == []
+    text = "\n".join(what_becomes_of(site, old))
+    for word in ("registry of harbor at db.example.com:5432", "TLS require", "PostgreSQL 15.4", "54 MB"):
+        assert word in text
+    assert "harbor-db" not in text
+
+
+def test_the_version_of_a_server_is_written_as_people_write_it(site: HarborSite) -> None:
+    shown = []
+    for number in (90624, 130011, 150004):
+        judged = external_view_of(site, external(replace(EXTERNAL, version_num=number)))
+        shown.append(judged.version if judged else "")
+    assert shown == ["9.6", "13.11", "15.4"]
+
+
+def test_once_its_rows_are_in_the_pair_the_external_server_is_not_asked_for(site: HarborSite) -> None:
+    old = replace(external(EXTERNAL), external=None)
+    assert external_view_of(site, old) is None
+    assert any("its rows are in the pair already" in line for line in what_becomes_of(site, old))

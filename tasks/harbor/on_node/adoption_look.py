@@ -21,6 +21,7 @@ SECRETS = {
     "private_key.pem": "/secret/core/private_key.pem",
     "root.crt": "/secret/registry/root.crt",
 }
+TRUSTED = "/common/config/shared/trust-certificates/*"
 # One line: the server's version, the bytes of all databases, and whether Harbor is read-only.
 ABOUT = (
     "SELECT current_setting('server_version_num'), (SELECT sum(pg_database_size(oid)) FROM pg_database),"
@@ -96,6 +97,19 @@ def count_links(root: str, limit: float) -> int:
     return found
 
 
+def roots_of(home: str) -> str:
+    """Give the certificates that core trusts: this machine's, and those that Harbor was given beside them, in PEM."""
+    paths = ["/etc/ssl/certs/ca-certificates.crt", *sorted(glob.glob(home + TRUSTED))]
+    return "\n".join((read(path) or b"").decode("ascii", "replace") for path in paths)
+
+
+def addresses_of_containers() -> List[str]:
+    """List the addresses of this machine's containers; what they open to this machine itself comes from there."""
+    names = run(["docker", "ps", "--quiet"], 30)[1].split()
+    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+    return sorted(set(run(["docker", "inspect", "--format", form, *names], 60)[1].split())) if names else []
+
+
 def free_on(path: str) -> Optional[int]:
     """Tell the free bytes of the NAS; None while it is not mounted."""
     if not os.path.ismount(path):
@@ -120,9 +134,11 @@ def look_deeper(given: Dict[str, Any]) -> Dict[str, Any]:
         "compose_file": os.path.exists(home + "/docker-compose.yml"),
         "login": status,
         "read_only": read_only,
-        "database": about_database() if mine else adoption.get("database") or {},
+        "database": about_database() if mine and not given["external"] else adoption.get("database") or {},
         "secrets": {name: fingerprint_of(read(volume + path)) for name, path in SECRETS.items()},
         "links": count_links(given["images_at"], given["limit_s"]),
+        "containers": addresses_of_containers() if given["external"] else [],
+        "roots": roots_of(home) if given["external"] else "",
         "nas_free": free_on(nas),
         "nas_images": bool(here) and os.path.ismount(nas),
     }

@@ -31,13 +31,20 @@ cd {home}
 {compose} up -d log
 await() {{ n=0; until "$@" > /dev/null 2>&1; do n=$((n+1)); [ $n -lt 120 ] || exit 1; sleep 1; done; }}
 await bash -c ': < /dev/tcp/127.0.0.1/{log}'
-{compose} up -d postgresql
-await docker exec {database} psql -U postgres -qc ''
-docker exec {database} psql -U postgres -d registry -qc "UPDATE properties SET v = 'false' WHERE k = 'read_only'"
+{database}
 {compose} up -d
-sed -i -E 's/"phase": "(moving|moved|done)"/"phase": "returned"/' {record}
+sed -i -E 's/"phase": "(moving|moved|done)"/"phase": "returned", "was": "\\1"/' {record}
 echo "The old Harbor in {home} is back. What was pushed since it was adopted is only in the new one."
+[ -z "${{left:-}}" ] || {{ echo "It is still read-only; end that in its portal."; exit 1; }}
 """
+# Before core starts: it reads this once.
+WRITABLE = "UPDATE properties SET v = 'false' WHERE k = 'read_only'"
+BUNDLED = """{compose} up -d postgresql
+await docker exec {database} psql -U postgres -qc ''
+docker exec {database} psql -U postgres -d registry -qc "{writable}\""""
+# The one row that making it read-only had changed there. Whatever the server says, Harbor is started.
+EXTERNAL = """PGSERVICEFILE={kept}/database.service timeout 60 {psql} -wqX -d service=harbor-old \\
+  -c "{writable}" || left=1"""
 
 
 def begin(given: Dict[str, Any]) -> Dict[str, Any]:
@@ -49,6 +56,8 @@ def begin(given: Dict[str, Any]) -> Dict[str, Any]:
         known = {key: given[key] for key in ("found", "project", "database")}
         known.update(phase="copying", units=[unit for unit in given["units"] if enabled(unit)])
         record(ADOPTION, known)
+    for name, text in given["access"].items():
+        write(KEPT_AT + "/" + name, text.encode("utf-8"), 0o600)
     write(BACK, script(given, known).encode(), 0o700)
     return {"first": first}
 
@@ -79,12 +88,17 @@ def script(given: Dict[str, Any], known: Dict[str, Any]) -> str:
     """Write the script that puts the old Harbor back."""
     compose = [*compose_command(), *(["-p", known["project"]] if known["project"] else [])]
     units = [shlex.quote(unit) for unit in known["units"]]
+    words = " ".join(shlex.quote(word) for word in compose)
+    if given["psql"]:
+        database = EXTERNAL.format(kept=KEPT_AT, psql=given["psql"], writable=WRITABLE)
+    else:
+        database = BUNDLED.format(compose=words, database=DATABASE, writable=WRITABLE)
     return BACK_SCRIPT.format(
         home=shlex.quote(known["found"]["directory"]),
         new=shlex.quote(given["install_dir"]),
         units="systemctl enable " + " ".join(units) if units else ":",
-        compose=" ".join(shlex.quote(word) for word in compose),
-        database=DATABASE,
+        compose=words,
+        database=database,
         log=LOG_PORT,
         record=shlex.quote(os.path.dirname(KEPT_AT) + "/" + ADOPTION),
     )

@@ -19,7 +19,15 @@ ADOPTION = "harbor_adoption.json"
 OPEN = ("copying", "moving", "moved")
 LABEL = "com.docker.compose.project"
 # Of core's environment: what says how it runs and is no secret.
-TOLD = ("POSTGRESQL_HOST", "EXT_ENDPOINT", "REGISTRY_STORAGE_PROVIDER_NAME")
+TOLD = (
+    "POSTGRESQL_HOST",
+    "POSTGRESQL_PORT",
+    "POSTGRESQL_DATABASE",
+    "POSTGRESQL_USERNAME",
+    "POSTGRESQL_SSLMODE",
+    "EXT_ENDPOINT",
+    "REGISTRY_STORAGE_PROVIDER_NAME",
+)
 BLOBS = "docker/registry/v2/blobs/sha256"
 # A terabyte over NFS takes minutes to count; a look of bootstrap does not.
 COUNT_LIMIT_S = 10.0
@@ -142,6 +150,7 @@ def look(given: Dict[str, Any]) -> Dict[str, Any]:
     answer.update(from_containers(core) if core is not None else {})
     adoption = state(ADOPTION)
     answer["adoption"] = str(adoption.get("phase") or "")
+    answer["adoption_was"] = str(adoption.get("was") or "")
     if answer["adoption"] in OPEN:
         # What was found before the first change: since then the old Harbor may have been taken down for the new one.
         runs = answer["runs"] and answer["directory"] == adoption["found"]["directory"]

@@ -13,6 +13,7 @@ import time
 from typing import Any, Dict, List, Optional
 
 from tasks.on_node.package_states import lacking
+from tasks.on_node.pg_cluster import data_elsewhere
 from tasks.on_node.pg_control import control_text
 
 
@@ -119,6 +120,7 @@ def database(p: Dict[str, Any]) -> Dict[str, Any]:
         "standby": os.path.exists(data + "/standby.signal"),
         "sysid": None,
         "mount_points": [path for path in p["renamed"] if os.path.ismount(path)],
+        "cluster_data": data_elsewhere(p["conf"], data),
     }
     if os.path.exists(data + "/global/pg_control"):
         try:

@@ -12,6 +12,7 @@ import time
 from typing import Any, Dict, Optional, Tuple
 
 from tasks.on_node.files import make_directories, move, write_file
+from tasks.on_node.pg_cluster import data_elsewhere
 from tasks.on_node.pg_control import control_text
 from tasks.postgres.on_node.pg_archive import set_archive_aside
 
@@ -39,7 +40,10 @@ def set_aside(p: Dict[str, Any]) -> None:
 
 
 def create(p: Dict[str, Any]) -> Tuple[str, Optional[str]]:
-    """Return the state (`present`, `foreign`, `created`) and the system identifier."""
+    """Return the state (`present`, `foreign`, `created`) and the system identifier.
+
+    `taken`: the cluster's name belongs to a database elsewhere, whose directory comes with it.
+    """
     intent = p["state_dir"] + "/creating.json"
     make_directories(p["state_dir"], 0o700)
     here = system_identifier(p)
@@ -47,6 +51,10 @@ def create(p: Dict[str, Any]) -> Tuple[str, Optional[str]]:
         with open(p["record"], errors="replace") as source:
             if json.load(source)["system_identifier"] == here:
                 return "present", here
+    # An intent of ours says nothing of a cluster that somebody else has under this name; it would be dropped.
+    taken = data_elsewhere(p["conf"], p["data"])
+    if taken is not None:
+        return "taken", taken
     if os.path.exists(intent):
         set_aside(p)
     elif os.path.exists(p["data"]) and os.listdir(p["data"]):
