@@ -151,7 +151,9 @@ def drill_link(name: str, state: str, headline: str, seconds: float) -> Link:
     if state == "COMPLETED" and SOUND in headline:
         return Link(name, Holds.OK, f"a failover was called and did nothing, in {seconds:.0f} s: {headline}")
     if state == "COMPLETED" and COOLING in headline:
-        said = f"a failover was called and held back by the cooldown, in {seconds:.0f} s: the way there is sound"
+        said = (
+            f"a failover was called and held back by the cooldown, in {seconds:.0f} s: the way there is sound"
+        )
         remedy = "until it is over only a person's failover with an attestation goes on"
         return Link(name, Holds.WARNING, said, remedy)
     if state in ("SCHEDULED", "PENDING", "RUNNING"):

@@ -102,9 +102,8 @@ def section_of(text: str | None) -> Mapping[str, Any]:
     """Take external_database.harbor out of a harbor.yml; empty where there is none or it cannot be read."""
     try:
         document = yaml.safe_load(text or "")
-    except (
-        Exception
-    ):  # what is wrong with it is told by the look at harbor.yml; a parser's message may hold passwords
+    except Exception:
+        # What is wrong with it is told by the look at harbor.yml; a parser's message may hold passwords.
         return {}
     section = document.get("external_database") if isinstance(document, Mapping) else None
     harbor = section.get("harbor") if isinstance(section, Mapping) else None
