@@ -262,6 +262,8 @@ def _wrong_database(
         used = (node.harbor.running_database, node.harbor.configured_database)
         if any(host is not None and host not in right for host in used):
             bad.append(f"{node.name} (runs with {used[0]}, configured {used[1]})")
+        elif node.harbor.jobs_behind:
+            bad.append(f"{node.name} (its jobservice has run since before its core was replaced)")
     return "; ".join(bad)
 
 

@@ -187,10 +187,10 @@ FINDINGS: tuple[Finding, ...] = (
     ),
     Finding(
         "wrong database",
-        "a Harbor runs with, or is configured for, another database than the primary",
+        "a Harbor runs with, or is configured for, another database than the primary, or its jobservice may use one",
         lambda v: bool(v.wrong_database),
         Verdict.DEGRADED,
-        "Harbor uses another database than the primary: {wrong_database}.",
+        "Harbor uses, or may use, another database than the primary: {wrong_database}.",
         "Run bootstrap: it points every Harbor at the primary: {bootstrap}.",
     ),
     Finding(

@@ -199,6 +199,7 @@ class HarborOnNode:
         health: `healthy` or `unhealthy` by the body; None when there was no answer.
         components: the same by component.
         certificate_end: when the served certificate expires.
+        jobs_behind: its jobservice was started before the core that is there was made.
     """
 
     containers: Mapping[str, str]
@@ -207,6 +208,7 @@ class HarborOnNode:
     health: str | None
     components: Mapping[str, str]
     certificate_end: datetime | None
+    jobs_behind: bool = False
 
 
 # A pass of the guard takes one to four seconds, and a stop that it carries out fifteen.

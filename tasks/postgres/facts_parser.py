@@ -268,7 +268,12 @@ def _harbor(read: _Parts) -> HarborOnNode | None:
     if configured is None:
         return None
     engine = read.part(
-        "harbor_containers", lambda row: (dict(row.get("containers") or {}), row.get("running_database"))
+        "harbor_containers",
+        lambda row: (
+            dict(row.get("containers") or {}),
+            row.get("running_database"),
+            bool(row.get("jobs_behind")),
+        ),
     )
     health = read.part("harbor_health", lambda row: (row.get("status"), dict(row.get("components") or {})))
     return HarborOnNode(
@@ -278,6 +283,7 @@ def _harbor(read: _Parts) -> HarborOnNode | None:
         health=health[0] if health else None,
         components=health[1] if health else {},
         certificate_end=read.part("harbor_health", _certificate_end),
+        jobs_behind=bool(engine and engine[2]),
     )
 
 

@@ -45,12 +45,14 @@ class Promotion:
     """A server that became a primary on a line of its own.
 
     Attributes:
+        operation: whose record its node had then.
         rung: by which the old primary was fenced.
         in_touch: some old primary lived then, and saw somebody.
         unguarded: the guard of some old primary did not run.
     """
 
     node: str
+    operation: str
     branch: Branch
     at: float
     rung: str
@@ -146,9 +148,9 @@ class Monitor:
         in_touch = any(
             other.lives and other.server and not other.signal and not isolated(other) for other in old
         )
-        rung = rung_of(node)
+        rung, operation = rung_and_operation(node)
         now, unguarded = self.world.engine.now, any(not other.guard for other in old)
-        self.promotions.append(Promotion(write.node, write.branch, now, rung, in_touch, unguarded))
+        self.promotions.append(Promotion(write.node, operation, write.branch, now, rung, in_touch, unguarded))
         allowed = self.world.site.failover.max_lag_bytes
         for other in old:
             more = other.data.end - write.branch.fork if other.data else 0
@@ -190,9 +192,8 @@ class Monitor:
             )
 
     def _promoted(self, record: Any) -> bool:
-        """Tell whether the target of an operation has become a primary since it began."""
-        before = record["from_timeline"] or 1
-        return any(p.node == record["target"] and p.branch.timeline > before for p in self.promotions)
+        """Tell whether an operation has made its target a primary; another one may have after it."""
+        return any(p.node == record["target"] and p.operation == record["op_id"] for p in self.promotions)
 
     def on_stop(self, node: Node, server: Server, how: str) -> None:
         """A server ends."""
@@ -345,8 +346,10 @@ class Monitor:
                     )
 
 
-def rung_of(node: Node) -> str:
-    """Read by which rung the old primary was fenced, from the record on the promoted node."""
+def rung_and_operation(node: Node) -> tuple[str, str]:
+    """Read by which rung the old primary was fenced and for which operation, from the promoted node's record."""
     record = SIM_JSON.loads(node.files.get(OPERATION, "null"))
-    fence = record.get("fence") if isinstance(record, dict) else None
-    return str(fence["rung"]) if fence else ""
+    if not isinstance(record, dict):
+        return "", ""
+    fence = record.get("fence")
+    return str(fence["rung"]) if fence else "", str(record["op_id"])

@@ -151,6 +151,14 @@ def test_an_ill_component_is_named() -> None:
     assert "node-b (unhealthy: redis)" in decision.reasons[0]
 
 
+def test_a_jobservice_that_asked_a_core_which_is_gone_for_the_database_is_told_with_what_restarts_it() -> None:
+    """A bootstrap that was killed between the two had left a site that is HEALTHY, with its jobs on a standby."""
+    decision = ask(A, b(harbor=harbor(jobs_behind=True)))
+    assert decision.kind is Verdict.DEGRADED
+    assert "node-b (its jobservice" in decision.reasons[0]
+    assert "bootstrap" in decision.first
+
+
 def test_what_a_lost_standby_holds_back_is_told_with_its_size() -> None:
     """Its hot_standby_feedback kept vacuum from working until the slot was lost, and nobody heard of it."""
     text = ask(*CASES["held back"][1]).reasons[0]

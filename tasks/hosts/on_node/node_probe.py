@@ -247,10 +247,17 @@ def harbor_containers(want: Dict[str, Any]) -> Dict[str, Any]:
             directory = labels.get("com.docker.compose.project.working_dir")
             if directory == home or labels.get("com.docker.compose.project") == project:
                 containers[row["Names"][0].lstrip("/")] = row["State"] + "|" + row["Status"]
-    core = engine("/containers/harbor-core/json", want["limit_s"]) if "harbor-core" in containers else None
+    core, jobs = [
+        engine("/containers/%s/json" % name, want["limit_s"]) if name in containers else None
+        for name in ("harbor-core", "harbor-jobservice")
+    ]
     return {
         "containers": containers,
         "running_database": database_host(core["Config"]["Env"]) if core else None,
+        # It asks core for the database at its start only: of a core that was replaced since, it has another answer.
+        "jobs_behind": bool(
+            core and jobs and jobs["State"]["Running"] and jobs["State"]["StartedAt"] < core["Created"]
+        ),
     }
 
 

@@ -337,4 +337,5 @@ def harbor_of(node: Node) -> HarborOnNode | None:
         ("healthy" if well else "unhealthy") if harbor.running else None,
         {"database": "healthy" if well else "unhealthy"} if harbor.running else {},
         None,
+        jobs_behind=harbor.running and harbor.jobs != harbor.core,
     )
