@@ -13,6 +13,7 @@ from lab.site_lab import Lab
 from tasks.harbor.api import HarborApi
 from tasks.harbor.oci import Registry, make_image
 from tasks.harbor.web import through_balancer, through_node
+from tasks.observation.look import look
 from tasks.postgres.sql import execute
 from tests.lab.faults.pace import best_of_two
 from tests.lab.faults.processes import Run
@@ -172,6 +173,23 @@ def test_a_run_finds_what_a_stranger_broke_and_repairs_only_that(site: LabSite) 
     did.pop("Serve the node through the load balancer", None)
     steps = ("Configure PostgreSQL", "Start PostgreSQL", "Start Harbor")
     assert did == {title: ["node-b"] for title in steps}
+
+
+def test_a_jobservice_that_is_older_than_its_core_is_seen_and_restarted(site: LabSite) -> None:
+    home = site.site.harbor.install_dir
+    site.shell("node-b", f"cd {home} && docker-compose up -d --no-deps --force-recreate --timeout 1 core")
+    assert jobs_behind(site) == ["node-b"]
+
+    run = site.bootstrap()
+
+    assert "Restart Harbor's jobservice" in [record["title"] for record in run.records() if record["changed"]]
+    assert jobs_behind(site) == []
+
+
+def jobs_behind(site: LabSite) -> list[str]:
+    return [
+        node.name for node in look(site.site).every if node.harbor is not None and node.harbor.jobs_behind
+    ]
 
 
 def test_a_core_that_came_back_under_another_address_is_found_again(site: LabSite) -> None:

@@ -151,7 +151,9 @@ def test_an_ill_component_is_named() -> None:
     assert "node-b (unhealthy: redis)" in decision.reasons[0]
 
 
-def test_a_jobservice_that_asked_a_core_which_is_gone_for_the_database_is_told_with_what_restarts_it() -> None:
+def test_a_jobservice_that_asked_a_core_which_is_gone_for_the_database_is_told_with_what_restarts_it() -> (
+    None
+):
     """A bootstrap that was killed between the two had left a site that is HEALTHY, with its jobs on a standby."""
     decision = ask(A, b(harbor=harbor(jobs_behind=True)))
     assert decision.kind is Verdict.DEGRADED
