@@ -360,7 +360,10 @@ FLOWS: tuple[Mutant, ...] = (
     Mutant(
         "S13",
         "a jobservice that does not come back when all is put back is told by nobody",
-        (Edit("flows.machinery.traffic:unstage", "*jobs_left_behind(", "*jobs_left_behind({} and "),),
+        (
+            Edit("flows.machinery.traffic:unstage", "*jobs_left_behind(", "*jobs_left_behind({} and "),
+            Edit("flows.rules.site_view:_wrong_database", "elif node.harbor.jobs_behind:", "elif False:"),
+        ),
         _late_jobservice,
         ("check tells",),
     ),
