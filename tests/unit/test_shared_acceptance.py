@@ -28,14 +28,14 @@ OWN = {"primary": "node-a", "timeline": 3, "term": 7, "system_identifier": "7301
         (OWN, OWN, False),
         (OWN, {**OWN, "timeline": 4, "primary": "node-b"}, False),
         (OWN, {**OWN, "timeline": 1, "term": 8, "primary": "node-b", "system_identifier": "9155"}, False),
-        ({**OWN, "primary": "node-b"}, None, False),
+        ({**OWN, "primary": "node-b"}, None, True),
         (None, None, False),
     ],
 )
-def test_only_the_accepted_node_itself_tells_the_nas_and_never_over_a_newer_record(
+def test_whoever_knows_tells_the_nas_and_never_over_a_newer_record_or_another_databases(
     own: dict[str, Any] | None, shared: dict[str, Any] | None, must: bool
 ) -> None:
-    assert must_share("node-a", own, shared) is must
+    assert must_share(own, shared) is must
 
 
 @pytest.fixture

@@ -276,7 +276,7 @@ class Guard:
         return [question.younger_than(PEER_AGE_S) or Peer(name, STARTING) for name, question in found]
 
     def share(self) -> None:
-        """Have the NAS say that this node was accepted, where it does not; not waited for, as it may hang."""
+        """Have the NAS say who was accepted, where it does not; not waited for, as it may hang."""
         if self.p.get("nas_path") and time.monotonic() - self.shared_at >= SHARE_S:
             self.shared_at = time.monotonic()
             self.sharing.put(0.0)
