@@ -54,6 +54,7 @@ from tasks.on_node.pg_disk import (
     set_standby_signal,
     set_start_conf,
     signal_all,
+    single_user,
     text_of,
     up_s,
     wait_gone,
@@ -199,11 +200,15 @@ class Guard:
     def look(self) -> Sight:
         """See what this pass can see, within its time; what does not answer is left out."""
         p = self.p
-        running = bool(servers_in(p["data"]))
+        processes = servers_in(p["data"])
+        running = bool(processes)
         self.signal.put(DISK_S)
         standby, why_not = self.signal.answer, SELF_FENCED if self.fenced else held(p)
         if standby and running:
             return Sight(True, True, held=why_not)
+        if single_user(processes):
+            # Rejoin recovers a crashed primary before it rewinds it, and the guard ended that: it was cloned instead.
+            return Sight(True, True)
         if not running and why_not is None and p["self_fence_s"] is None:
             return Sight(False, standby)
         silent_s = self.silence()
