@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.rules.admission import latest_record
+from lab.faults.processes import Run
+from lab.faults.pusher import REPOSITORY
+from lab.faults.stage import Stage, read_lines, wait_for
 from tasks.harbor.oci import Registry
 from tasks.harbor.web import HarborRefused, through_balancer
 from tasks.operation.files import LOCK
@@ -18,10 +21,7 @@ from tasks.postgres.layout import STATE_DIR, slot_of
 from tasks.postgres.on_node.pg_lost_commits import KEPT
 from tasks.postgres.proof import replicate_marker
 from tests.lab.faults import table
-from tests.lab.faults.processes import Run
-from tests.lab.faults.pusher import REPOSITORY
 from tests.lab.faults.sampler import Sample, Sampler, overlaps, wait_for_sample
-from tests.lab.faults.stage import Stage, read_lines, wait_for
 
 
 class Scene:
@@ -320,7 +320,7 @@ class Scene:
 
     def _load(self, function: str, log: Path) -> Run:
         name = function.partition(":")[0]
-        target = f"tests.lab.faults.{function}"
+        target = f"lab.faults.{function}"
         return self.stage.nursery.call(name, target, site_file=str(self.stage.site_file), log=str(log))
 
     def _keep(self, error: BaseException | None) -> None:
