@@ -1,12 +1,13 @@
-"""Measure bounds: `python -m benchmarks [dump|blobs|night|million|restore|load|watch]…`; else all of them."""
+"""Measure bounds: `python -m benchmarks [NAME…]`; all of them without a name."""
 
 import argparse
 import os
 from collections.abc import Callable
 
-from benchmarks import blobs, dump, night, restore, watch
+from benchmarks import blobs, dump, failover, night, restore, watch
+from benchmarks.lab_site import NAME, ROUNDS, or_why
 
-NAMES = ("dump", "blobs", "night", "million", "restore", "load", "watch")
+NAMES = ("dump", "blobs", "night", "million", "restore", "load", "watch", "failover", "untouched")
 
 
 def main() -> None:
@@ -14,6 +15,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("name", nargs="*", help=f"of {', '.join(NAMES)}; all without a name")
     parser.add_argument("--rows", type=int, default=1_500_000, help="of each table, for dump and load")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of what is measured on the lab")
+    parser.add_argument("--lab", default=NAME, help="the lab's name; it stays for the next time")
     given = parser.parse_args()
     if unknown := set(given.name) - set(NAMES):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
@@ -25,6 +28,8 @@ def main() -> None:
         "restore": restore.blobs,
         "load": lambda: restore.dump(given.rows),
         "watch": watch.run,
+        "failover": lambda: or_why(lambda: failover.run(given.lab, given.rounds)),
+        "untouched": lambda: or_why(lambda: failover.untouched(given.lab, given.rounds)),
     }
     for name in given.name or NAMES:
         print(f"{name}: load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
