@@ -4,9 +4,8 @@ import time
 from dataclasses import dataclass, field
 
 from benchmarks.figures import Figure, longest, table
-from benchmarks.lab_site import ROUNDS, clients, stage_of, until_served
+from benchmarks.lab_site import ROUNDS, clients, expect, repeat, stage_of, until_served
 from lab.faults import accidents
-from lab.faults.processes import Run
 from lab.faults.stage import Stage, wait_for
 from lab.faults.unattended import Unattended
 
@@ -45,11 +44,14 @@ def run(lab: str, rounds: int = ROUNDS) -> list[str]:
         CannotRun: there is no lab on this machine.
     """
     stage, figures = stage_of(lab), Figures()
-    for _ in range(rounds):
+
+    def once() -> None:
         power_cut(stage, figures)
         killed(stage, figures)
         switched(stage, figures)
-    return figures.lines()
+
+    stopped = repeat(rounds, once)
+    return [*figures.lines(), *stopped]
 
 
 def untouched(lab: str, rounds: int = ROUNDS) -> list[str]:
@@ -63,9 +65,8 @@ def untouched(lab: str, rounds: int = ROUNDS) -> list[str]:
     commit = Figure("    to the first commit")
     stage.restore()
     with Unattended(stage) as watcher:
-        for _ in range(rounds):
-            unattended_cut(stage, watcher, push, commit)
-    return table([push, commit])
+        stopped = repeat(rounds, lambda: unattended_cut(stage, watcher, push, commit))
+    return [*table([push, commit]), *stopped]
 
 
 def power_cut(stage: Stage, figures: Figures) -> None:
@@ -75,7 +76,7 @@ def power_cut(stage: Stage, figures: Figures) -> None:
         stage.lab.stop(old)
         run = stage.flow("failover", expected_primary=old)
         wait_for(run.out.exists, _END_S, run.log)
-        _expect(run, f"{new} is the primary")
+        expect(run, f"{new} is the primary")
         begun = float(run.answer["begun"])
         seconds = seen.first_push_after(begun)
         figures.cut_push.add(seconds, longest(run.records(), seconds))
@@ -83,7 +84,7 @@ def power_cut(stage: Stage, figures: Figures) -> None:
     stage.lab.start(old)
     back = stage.flow("rejoin", node=old)
     seconds = until_served(stage, old, back)
-    _expect(back, old)
+    expect(back, old)
     figures.rejoin.add(seconds, longest(back.records(), seconds))
 
 
@@ -94,13 +95,13 @@ def killed(stage: Stage, figures: Figures) -> None:
         accidents.kill_postgres_for_good(stage, old)
         run = stage.flow("failover", expected_primary=old)
         wait_for(run.out.exists, _END_S, run.log)
-        _expect(run, f"{new} is the primary")
+        expect(run, f"{new} is the primary")
         begun = float(run.answer["begun"])
         seconds = seen.first_push_after(begun)
         figures.killed_push.add(seconds, longest(run.records(), seconds))
         figures.killed_commit.add(seen.first_commit_on(new, begun))
     accidents.repair_postgres(stage, old)
-    _expect(stage.flow("rejoin", node=old).wait(_END_S), old)
+    expect(stage.flow("rejoin", node=old).wait(_END_S), old)
 
 
 def switched(stage: Stage, figures: Figures) -> None:
@@ -108,10 +109,11 @@ def switched(stage: Stage, figures: Figures) -> None:
     _, new = _begin(stage)
     with clients(stage, "switchover") as seen:
         run = stage.flow("switchover", to=new).wait(_END_S)
-        _expect(run, "is its standby")
+        expect(run, "is its standby")
         begun, ended = float(run.answer["begun"]), float(run.answer["ended"])
         seen.first_push_after(ended)
-        figures.switch_push.add(seen.push_gap(begun), longest(run.records()))
+        early, late = (at - begun for at in seen.push_pause(begun))
+        figures.switch_push.add(late - early, longest(run.records(), late, max(0.0, early)))
         figures.switch_commit.add(seen.write_gap())
 
 
@@ -130,7 +132,7 @@ def unattended_cut(stage: Stage, watcher: Unattended, push: Figure, commit: Figu
         commit.add(seen.first_commit_on(new, cut))
         wait_for(lambda: watcher.runs()[0]["state_type"] == "COMPLETED", _END_S, watcher.told)
     stage.lab.start(old)
-    _expect(stage.flow("rejoin", node=old).wait(_END_S), old)
+    expect(stage.flow("rejoin", node=old).wait(_END_S), old)
 
 
 def _begin(stage: Stage) -> tuple[str, str]:
@@ -138,9 +140,3 @@ def _begin(stage: Stage) -> tuple[str, str]:
     stage.restore()
     stage.check()
     return stage.primary, stage.standby
-
-
-def _expect(run: Run, text: str) -> None:
-    """Measure nothing that did not work."""
-    if text not in run.headline:
-        raise RuntimeError(f"The flow did not do what is measured: {run.headline}")

@@ -1,5 +1,7 @@
 """What was measured several times: the median, the spread, and how much of a budget that is."""
 
+import math
+import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +16,14 @@ class Figure:
         what: from where to where.
         budget: seconds that the median may take; None where there is no budget.
         where: of each time the longest steps, in words.
+        loads: of each time the machine's load of the last minute.
     """
 
     what: str
     budget: float | None = None
     seconds: list[float] = field(default_factory=list)
     where: list[str] = field(default_factory=list)
+    loads: list[float] = field(default_factory=list)
 
     @property
     def median(self) -> float:
@@ -30,6 +34,7 @@ class Figure:
         """Keep one measurement, and tell it: whoever interrupts a run loses nothing."""
         self.seconds.append(seconds)
         self.where.append(where)
+        self.loads.append(os.getloadavg()[0])
         print(f"        {self.what}: {seconds:.2f} s{f' ({where})' if where else ''}", flush=True)
 
     def typical(self) -> str:
@@ -40,15 +45,20 @@ class Figure:
     def cells(self) -> tuple[str, ...]:
         """The row as texts."""
         if not self.seconds:
-            return (self.what, _seconds(self.budget), "not measured", "", "", "0")
-        spread = f"{min(self.seconds):.1f}..{max(self.seconds):.1f}"
+            return (self.what, _seconds(self.budget), "not measured", "", "", "0", "")
         part = f"{self.median / self.budget:.2f}" if self.budget else ""
         return (
-            self.what, _seconds(self.budget), f"{self.median:.1f} s", spread, part, str(len(self.seconds))
-        )  # fmt: skip
+            self.what,
+            _seconds(self.budget),
+            f"{self.median:.1f} s",
+            _spread(self.seconds),
+            part,
+            str(len(self.seconds)),
+            _spread(self.loads),
+        )
 
 
-HEAD = ("seconds", "budget", "median", "min..max", "of the budget", "times")
+HEAD = ("seconds", "budget", "median", "min..max", "of the budget", "times", "load")
 
 
 def table(figures: Iterable[Figure]) -> list[str]:
@@ -64,30 +74,32 @@ def table(figures: Iterable[Figure]) -> list[str]:
     return lines
 
 
-def longest(records: Sequence[Mapping[str, Any]], before: float | None = None, count: int = 3) -> str:
+def longest(
+    records: Sequence[Mapping[str, Any]], until: float = math.inf, since: float = 0.0, count: int = 3
+) -> str:
     """Name the steps of a flow's run that took longest, all of one name together, and what was between all steps.
 
     Args:
         records: the steps, with `title`, `begin` and `seconds`.
-        before: seconds after the flow's start; what goes on afterwards was not waited for. None: its end.
+        until, since: seconds after the flow's start; what went on before and goes on afterwards was not waited for.
         count: how many.
     """
     spans: dict[str, list[tuple[float, float]]] = {}
     for record in records:
-        begin = float(record["begin"])
-        end = begin + float(record["seconds"])
-        if before is None or begin < before:
-            spans.setdefault(record["title"], []).append((begin, end if before is None else min(end, before)))
+        begin = max(since, float(record["begin"]))
+        end = min(until, float(record["begin"]) + float(record["seconds"]))
+        if begin < end:
+            spans.setdefault(record["title"], []).append((begin, end))
     if not spans:
         return ""
     every = [span for listed in spans.values() for span in listed]
-    between = (before or max(end for _, end in every)) - covered(every)
+    last = until if until < math.inf else max(end for _, end in every)
     steps = sorted(spans.items(), key=lambda item: -covered(item[1]))[:count]
     named = [
         f"{title}{f' ({len(listed)} times)' if len(listed) > 1 else ''} {covered(listed):.1f}"
         for title, listed in steps
     ]
-    return ", ".join([*named, f"in no step {between:.1f}"])
+    return ", ".join([*named, f"in no step {last - since - covered(every):.1f}"])
 
 
 def covered(spans: Iterable[tuple[float, float]]) -> float:
@@ -102,6 +114,10 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     first, *rest = cells
     return "  ".join([f"{first:{widths[0]}}", *(f"{c:>{w}}" for c, w in zip(rest, widths[1:], strict=True))])
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{min(values):.1f}..{max(values):.1f}"
 
 
 def _seconds(value: float | None) -> str:

@@ -12,6 +12,7 @@ from lab.faults.processes import Run
 from lab.faults.stage import Stage, wait_for
 from lab.site_lab import Lab
 from tasks.balancer.states import Served
+from tasks.errors import HarborHaError
 
 NAME = "bench"
 ROUNDS = 5
@@ -19,6 +20,10 @@ ROUNDS = 5
 
 class CannotRun(Exception):
     """Why this machine cannot measure something."""
+
+
+class WrongEnd(Exception):
+    """A flow did something else than what is measured."""
 
 
 @functools.cache
@@ -59,6 +64,16 @@ def or_why(work: Callable[[], list[str]]) -> list[str]:
         return [f"cannot run: {error}"]
 
 
+def repeat(rounds: int, work: Callable[[], None]) -> list[str]:
+    """Do something so many times; returns why it was stopped before, for a row below what was measured until then."""
+    for number in range(1, rounds + 1):
+        try:
+            work()
+        except (AssertionError, HarborHaError, WrongEnd) as error:
+            return [f"stopped in round {number} of {rounds}: {error}"]
+    return []
+
+
 @contextmanager
 def clients(stage: Stage, what: str) -> Iterator[Clients]:
     """Have clients write and push while something is done to a healthy pair; both get through first."""
@@ -70,6 +85,17 @@ def clients(stage: Stage, what: str) -> Iterator[Clients]:
         yield made
     finally:
         made.end_loads()
+
+
+def expect(run: Run, text: str) -> None:
+    """Measure nothing that did not work.
+
+    Raises:
+        WrongEnd: the flow's headline lacks the text.
+        AssertionError: it ended with an error.
+    """
+    if text not in run.headline:
+        raise WrongEnd(run.headline)
 
 
 def until_served(stage: Stage, node: str, run: Run, limit: float = 120.0) -> float:

@@ -89,5 +89,10 @@ class Clients:
 
     def push_gap(self, after: float) -> float:
         """The longest time, from a moment on, between the ends of two successful pushes, in seconds."""
+        early, late = self.push_pause(after)
+        return late - early
+
+    def push_pause(self, after: float) -> tuple[float, float]:
+        """The wall times between which no push ended for the longest time, from a moment on."""
         times = sorted(end for end in self.pushed().values() if end > after - 2)
-        return max(late - early for early, late in itertools.pairwise(times))
+        return max(itertools.pairwise(times), key=lambda pair: pair[1] - pair[0])
