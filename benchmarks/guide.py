@@ -10,6 +10,7 @@ from benchmarks.figures import Figure, table
 from benchmarks.lab_site import ROUNDS, clients, repeat, stage_of
 from lab.faults.clients import Clients
 from lab.faults.stage import Stage, wait_for
+from tasks.balancer.states import Served
 from tasks.postgres.layout import PASSFILE, slot_of
 
 _PROMOTE = """set -e; cd /
@@ -92,8 +93,10 @@ def run(lab: str, rounds: int = ROUNDS) -> list[str]:
             stage.lab.stop(old)
             fail_over(stage, seen, (old, new), cut, (push, commit))
         stage.lab.start(old)
+        prepare(stage, old, new)
         rejoin_by_hand(stage, old, new, rejoin)
-        settle(stage, old, new)
+        settle(stage, old)
+        stage.flow("bootstrap").wait(600).result  # noqa: B018
 
     stopped = repeat(rounds, once)
     return [*table([push, commit, rejoin]), *stopped]
@@ -116,22 +119,34 @@ def rejoin_by_hand(stage: Stage, old: str, new: str, figure: Figure) -> None:
     begun = time.time()
     copy_by_hand(hand, old)
     hand.point_harbor(old)
-    wait_for(lambda: stage.served()[old] == "up", 120.0, f"{old} is not served")
+    wait_for(lambda: stage.served()[old] == Served.UP, 120.0, f"{old} is not served")
     figure.add(time.time() - begun, hand.told())
 
 
-def copy_by_hand(hand: ByHand, old: str) -> None:
-    """Wipe a node's database and copy the primary's."""
+def copy_by_hand(hand: ByHand, old: str) -> float:
+    """Wipe a node's database and copy the primary's; returns the seconds until it follows."""
+    begun = time.monotonic()
     hand.types("wipe", old, _WIPE)
     hand.types("base backup", old, _COPY)
     hand.types("start", old, _START)
-    wait_for(lambda: hand.stage.look().node(old).is_standby, 60.0, f"{old} does not follow")
+    wait_for(lambda: follows(hand.stage, old), 60.0, f"{old} does not follow")
+    return time.monotonic() - begun
 
 
-def settle(stage: Stage, old: str, new: str) -> None:
-    """Have the site's own records say what was done past them: the slot, and who is the primary."""
+def follows(stage: Stage, node: str) -> bool:
+    """Whether a node is a standby that hears its primary."""
+    server = stage.look().node(node).server
+    return server is not None and server.receiver is not None and server.receiver.fresh
+
+
+def prepare(stage: Stage, old: str, new: str) -> None:
+    """Give the new primary the slot that this site's settings name: the guide knows none, and needs no step for it."""
     make = f"SELECT pg_create_physical_replication_slot('{slot_of(old)}', true)"
     have = f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{slot_of(old)}'"
     stage.execute(new, f"{make} WHERE NOT EXISTS ({have})")
-    stage.restore()
-    stage.flow("bootstrap").wait(600).result  # noqa: B018
+
+
+def settle(stage: Stage, old: str) -> None:
+    """Have the site's own records say what was done past them, and drop what the copy wrote over its settings."""
+    stage.execute(old, "ALTER SYSTEM RESET ALL; SELECT pg_reload_conf();")
+    stage.flow("rejoin", node=old).wait(600)

@@ -1,7 +1,7 @@
 """A former primary comes back after a fixed divergence: by our rejoin, and by the guide's wipe and base backup."""
 
 from benchmarks.figures import Figure, longest, table
-from benchmarks.guide import ByHand, copy_by_hand
+from benchmarks.guide import ByHand, copy_by_hand, settle
 from benchmarks.lab_site import ROUNDS, expect, repeat, stage_of
 from lab.faults import accidents
 from lab.faults.stage import Stage
@@ -98,10 +98,9 @@ def our_way(stage: Stage, figure: Figure) -> None:
 
 
 def their_way(stage: Stage, figure: Figure) -> None:
-    """Wipe a diverged primary and copy the other one, as the guide does; rejoin then settles our own records."""
+    """Wipe a diverged primary and copy the other one, as the guide does."""
     old, new = diverge(stage)
     stage.shell(old, _UNFENCE.format(unit=stage.layout.unit, conf=stage.layout.conf))
     hand = ByHand(stage, old, new)
-    copy_by_hand(hand, old)
-    figure.add(sum(hand.spent.values()), hand.told())
-    stage.flow("rejoin", node=old).wait(600).result  # noqa: B018
+    figure.add(copy_by_hand(hand, old), hand.told())
+    settle(stage, old)
