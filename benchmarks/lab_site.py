@@ -70,7 +70,9 @@ def repeat(rounds: int, work: Callable[[], None]) -> list[str]:
         try:
             work()
         except (AssertionError, HarborHaError, WrongEnd) as error:
-            return [f"stopped in round {number} of {rounds}: {error}"]
+            # Below it may stand a whole log, which is on disk.
+            why = (str(error) or type(error).__name__).splitlines()[0]
+            return [f"stopped in round {number} of {rounds}: {why}"]
     return []
 
 
