@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from benchmarks.figures import Figure, longest, table
 from benchmarks.lab_site import ROUNDS, clients, expect, repeat, stage_of, until_served
 from lab.faults import accidents
+from lab.faults.clients import Clients
 from lab.faults.stage import Stage, wait_for
 from lab.faults.unattended import Unattended
 
@@ -74,13 +75,7 @@ def power_cut(stage: Stage, figures: Figures) -> None:
     old, new = _begin(stage)
     with clients(stage, "power-cut") as seen:
         stage.lab.stop(old)
-        run = stage.flow("failover", expected_primary=old)
-        wait_for(run.out.exists, _END_S, run.log)
-        expect(run, f"{new} is the primary")
-        begun = float(run.answer["begun"])
-        seconds = seen.first_push_after(begun)
-        figures.cut_push.add(seconds, longest(run.records(), seconds))
-        figures.cut_commit.add(seen.first_commit_on(new, begun))
+        called(seen, (old, new), figures.cut_push, figures.cut_commit)
     stage.lab.start(old)
     back = stage.flow("rejoin", node=old)
     seconds = until_served(stage, old, back)
@@ -93,15 +88,20 @@ def killed(stage: Stage, figures: Figures) -> None:
     old, new = _begin(stage)
     with clients(stage, "killed") as seen:
         accidents.kill_postgres_for_good(stage, old)
-        run = stage.flow("failover", expected_primary=old)
-        wait_for(run.out.exists, _END_S, run.log)
-        expect(run, f"{new} is the primary")
-        begun = float(run.answer["begun"])
-        seconds = seen.first_push_after(begun)
-        figures.killed_push.add(seconds, longest(run.records(), seconds))
-        figures.killed_commit.add(seen.first_commit_on(new, begun))
+        called(seen, (old, new), figures.killed_push, figures.killed_commit)
     accidents.repair_postgres(stage, old)
     expect(stage.flow("rejoin", node=old).wait(_END_S), old)
+
+
+def called(seen: Clients, pair: tuple[str, str], push: Figure, commit: Figure) -> None:
+    """Call failover for the first of the pair; the second is its primary then."""
+    old, new = pair
+    run = seen.stage.flow("failover", expected_primary=old).wait(_END_S)
+    expect(run, f"{new} is the primary")
+    begun = float(run.answer["begun"])
+    seconds = seen.first_push_after(begun)
+    push.add(seconds, longest(run.records(), seconds))
+    commit.add(seen.first_commit_on(new, begun))
 
 
 def switched(stage: Stage, figures: Figures) -> None:
