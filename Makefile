@@ -44,7 +44,7 @@ simulate: venv
 test-matrix: venv
 	$(RUN) -m lab.matrix
 
-# The bounds of backups, measured on this machine: docs/benchmarks.md.
+# The bounds of backups on this machine, and the seconds of failover, switchover and rejoin on a lab: docs/benchmarks.md.
 bench: venv
 	$(RUN) -m benchmarks
 

@@ -1,12 +1,26 @@
-"""Measure bounds: `python -m benchmarks [dump|blobs|night|million|restore|load|watch]…`; else all of them."""
+"""Measure bounds: `python -m benchmarks [NAME…]`; all of them without a name."""
 
 import argparse
 import os
 from collections.abc import Callable
 
-from benchmarks import blobs, dump, night, restore, watch
+from benchmarks import blobs, dump, failover, guide, night, overhead, rejoin, restore, watch
+from benchmarks.lab_site import NAME, ROUNDS, or_why
 
-NAMES = ("dump", "blobs", "night", "million", "restore", "load", "watch")
+NAMES = (
+    "dump",
+    "blobs",
+    "night",
+    "million",
+    "restore",
+    "load",
+    "watch",
+    "failover",
+    "untouched",
+    "guide",
+    "rejoin",
+    "overhead",
+)
 
 
 def main() -> None:
@@ -14,6 +28,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("name", nargs="*", help=f"of {', '.join(NAMES)}; all without a name")
     parser.add_argument("--rows", type=int, default=1_500_000, help="of each table, for dump and load")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of what is measured on the lab")
+    parser.add_argument("--lab", default=NAME, help="the lab's name; it stays for the next time")
+    parser.add_argument("--sizes", type=float, nargs="+", default=rejoin.SIZES_GB, help="in GB, for rejoin")
     given = parser.parse_args()
     if unknown := set(given.name) - set(NAMES):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
@@ -25,6 +42,11 @@ def main() -> None:
         "restore": restore.blobs,
         "load": lambda: restore.dump(given.rows),
         "watch": watch.run,
+        "failover": lambda: or_why(lambda: failover.run(given.lab, given.rounds)),
+        "untouched": lambda: or_why(lambda: failover.untouched(given.lab, given.rounds)),
+        "guide": lambda: or_why(lambda: guide.run(given.lab, given.rounds)),
+        "rejoin": lambda: or_why(lambda: rejoin.run(given.lab, tuple(given.sizes), given.rounds)),
+        "overhead": lambda: or_why(lambda: overhead.run(given.lab, given.rounds)),
     }
     for name in given.name or NAMES:
         print(f"{name}: load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)

@@ -85,7 +85,7 @@ class Orchestrator:
             return
         with step("flows served"):
             if not self._alive("serve"):
-                watcher = ["--metrics-port", str(_free_port())] if watch else ["--no-watch"]
+                watcher = ["--metrics-port", str(free_port())] if watch else ["--no-watch"]
                 argv = [sys.executable, "-m", "deployments.cli", "serve", *watcher, "--site", site]
                 self._spawn("serve", argv)
                 self._await("serve", self._serves, _SERVE_LIMIT_S)
@@ -210,7 +210,7 @@ class Orchestrator:
         known = self._known_port()
         if known is not None and (self._alive("server") or _is_free(known)):
             return known
-        return 4200 if _is_free(4200) else _free_port()
+        return 4200 if _is_free(4200) else free_port()
 
     def _known_port(self) -> int | None:
         try:
@@ -230,7 +230,8 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody has right now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lab.faults.processes import Nursery
 from lab.orchestrator import Orchestrator
 from lab.site_lab import Lab
-from tests.lab.faults.processes import Nursery
 from tests.lab.site import LabSite
 
 _HERE = Path(__file__).parent

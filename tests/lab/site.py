@@ -10,10 +10,10 @@ import yaml
 from blocks import HarborSite
 from blocks.site_file import read_site_file
 from blocks.store import remember
+from lab.faults.processes import Nursery, Run
 from lab.site_lab import Lab
 from tasks.hosts.connection import Host, connect
 from tasks.postgres.layout import layout_of
-from tests.lab.faults.processes import Nursery, Run
 
 
 @dataclass

@@ -9,6 +9,8 @@ from ipaddress import ip_address
 
 import pytest
 
+from lab.faults.processes import Run
+from lab.faults.stage import wait_for
 from lab.site_lab import Lab
 from tasks.harbor.api import HarborApi
 from tasks.harbor.oci import Registry, make_image
@@ -16,8 +18,6 @@ from tasks.harbor.web import through_balancer, through_node
 from tasks.observation.look import look
 from tasks.postgres.sql import execute
 from tests.lab.faults.pace import best_of_two
-from tests.lab.faults.processes import Run
-from tests.lab.faults.stage import wait_for
 from tests.lab.site import LabSite
 
 RECORD = "/var/lib/harbor-ha/cluster.json"

@@ -9,6 +9,7 @@ import yaml
 
 from blocks import HarborSite
 from blocks.site_file import read_site_file
+from lab.faults.stage import Stage, wait_for
 from lab.site_lab import Lab
 from tasks.backup.night.snapshot import COUNTS
 from tasks.backup.restore.served import pull_sample
@@ -17,7 +18,6 @@ from tasks.hosts.connection import Host, connect
 from tasks.postgres.layout import layout_of
 from tests.lab.faults.bucket import Bucket
 from tests.lab.faults.many_images import add_blobs
-from tests.lab.faults.stage import Stage, wait_for
 
 TARGET = "node-c"
 
@@ -36,7 +36,7 @@ def stage(standing_lab: Lab) -> Iterator[Stage]:
 
 def apply(stage: Stage, site_file: Path) -> HarborSite:
     """Save a site as the operator does, and return it."""
-    stage.nursery.call("apply", "tests.lab.faults.stage:apply", site_file=str(site_file)).result  # noqa: B018
+    stage.nursery.call("apply", "lab.faults.stage:apply", site_file=str(site_file)).result  # noqa: B018
     return read_site_file(site_file)
 
 

@@ -1,7 +1,7 @@
 """Harbor on a node whose Docker engine died, or was upgraded: whole again with nobody's help."""
 
+from lab.faults.stage import wait_for
 from tasks.harbor.api import wait_healthy
-from tests.lab.faults.stage import wait_for
 from tests.lab.site import LabSite
 
 NODE = "node-b"

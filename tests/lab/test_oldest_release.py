@@ -11,11 +11,11 @@ from collections.abc import Iterator
 import pytest
 
 from lab import apt
+from lab.faults.processes import Nursery
 from lab.orchestrator import Orchestrator
 from lab.site_lab import Lab
 from lab.topology import PAIR
 from tasks.harbor.proof import push_and_pull
-from tests.lab.faults.processes import Nursery
 from tests.lab.site import LabSite
 
 OLDEST = next(iter(apt.RELEASES))

@@ -11,6 +11,8 @@ import yaml
 
 from blocks import HarborSite
 from blocks.site_file import read_site_file
+from lab.faults.processes import Run
+from lab.faults.stage import Stage, wait_for
 from lab.site_lab import Lab
 from tasks.backup.settings import store_of
 from tasks.harbor.api import HarborApi
@@ -18,8 +20,6 @@ from tasks.harbor.oci import Image, Registry, make_image
 from tasks.harbor.web import Session, through_balancer, through_node
 from tasks.pitr.catalogue import reach_of
 from tasks.pitr.settings import PATHS
-from tests.lab.faults.processes import Run
-from tests.lab.faults.stage import Stage, wait_for
 
 TARGET = "node-c"
 PROJECT = "noon"
@@ -83,7 +83,7 @@ def site_with(stage: Stage, directory: Path, nodes: dict[str, Any], wal_archive:
     document["backup"]["wal_archive"] = wal_archive
     file = directory / "site.yml"
     file.write_text(yaml.safe_dump(document))
-    stage.nursery.call("apply", "tests.lab.faults.stage:apply", site_file=str(file)).result  # noqa: B018
+    stage.nursery.call("apply", "lab.faults.stage:apply", site_file=str(file)).result  # noqa: B018
     return read_site_file(file)
 
 

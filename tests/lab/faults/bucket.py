@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lab.faults.stage import Stage
 from tasks.backup.format.catalogue import Entry, list_backups, read_manifest
 from tasks.backup.format.layout import BLOBS
 from tasks.backup.format.manifest import Manifest
 from tasks.backup.settings import store_of, trust_of
 from tasks.storage.store import ObjectStore
-from tests.lab.faults.stage import Stage
 
 
 class Bucket:

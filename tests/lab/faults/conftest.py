@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.faults.stage import Stage
 from lab.site_lab import Lab
 from tests.lab.faults import table
 from tests.lab.faults.secret_scan import CommandLines, secrets_of
-from tests.lab.faults.stage import Stage
 
 
 @pytest.fixture(scope="session")

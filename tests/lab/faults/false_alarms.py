@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab.faults import accidents
+from lab.faults import accidents
+from lab.faults.unattended import Unattended
 from tests.lab.faults.scene import Scene
 from tests.lab.faults.slow_disk import slow_disk
-from tests.lab.faults.unattended import Unattended
 
 STANDSTILL_S = 2
 LOSS_S = 6

@@ -1,6 +1,6 @@
 """Thousands of blobs and hundreds of thousands of rows, generated where they belong: on the NAS, in the database."""
 
-from tests.lab.faults.stage import Stage
+from lab.faults.stage import Stage
 
 # On the node: blobs of pseudo-random content, their digests as the answer.
 _BLOBS = """

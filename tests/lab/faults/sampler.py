@@ -11,12 +11,6 @@ from dataclasses import dataclass
 
 from lab.site_lab import Lab
 
-TABLE = """
-CREATE SCHEMA IF NOT EXISTS faults;
-CREATE TABLE IF NOT EXISTS faults.pulse (at timestamptz);
-INSERT INTO faults.pulse SELECT now() WHERE NOT EXISTS (SELECT FROM faults.pulse);
-"""
-
 
 @dataclass(frozen=True)
 class Sample:

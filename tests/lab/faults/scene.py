@@ -1,15 +1,17 @@
 """One scenario: load, samples, what was called; and the assertions that every scenario must end with."""
 
 import contextlib
-import itertools
 import json
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from flows.rules.admission import latest_record
+from lab.faults.clients import Clients
+from lab.faults.processes import Run
+from lab.faults.pusher import REPOSITORY
+from lab.faults.stage import Stage, read_lines, wait_for
 from tasks.harbor.oci import Registry
 from tasks.harbor.web import HarborRefused, through_balancer
 from tasks.operation.files import LOCK
@@ -18,13 +20,10 @@ from tasks.postgres.layout import STATE_DIR, slot_of
 from tasks.postgres.on_node.pg_lost_commits import KEPT
 from tasks.postgres.proof import replicate_marker
 from tests.lab.faults import table
-from tests.lab.faults.processes import Run
-from tests.lab.faults.pusher import REPOSITORY
 from tests.lab.faults.sampler import Sample, Sampler, overlaps, wait_for_sample
-from tests.lab.faults.stage import Stage, read_lines, wait_for
 
 
-class Scene:
+class Scene(Clients):
     """A scenario under load. Use it as a context; on leaving it, everything is checked and the row is kept.
 
     Args:
@@ -48,7 +47,8 @@ class Scene:
         two_writers: bool = False,
         keep: bool = False,
     ) -> None:
-        self.stage, self.title, self.expected = stage, title, expected
+        super().__init__(stage)
+        self.title, self.expected = title, expected
         self.may_lose, self.two_writers = may_lose, two_writers
         self._keep_settings = keep
         self.observed: list[str] = []
@@ -59,7 +59,6 @@ class Scene:
         self._pushes = pushes
 
     def __enter__(self) -> "Scene":
-        self._loads: list[Run] = []
         try:
             self._begin()
         except BaseException:
@@ -68,8 +67,7 @@ class Scene:
         return self
 
     def _end(self) -> None:
-        for load in self._loads:
-            load.end()
+        self.end_loads()
         if self.sampler is not None:
             self.sampler.stop()
 
@@ -81,12 +79,8 @@ class Scene:
         self.stage.check()
         self.begun = time.time()
         stamp = f"{self.begun:.0f}-{re.sub('[^a-z0-9]+', '-', self.title.lower())[:40]}"
-        self.writes_log = self.stage.directory / f"{stamp}.writes"
-        self.pushes_log = self.stage.directory / f"{stamp}.pushes"
         self.sampler = Sampler(self.stage.lab, self.stage.nodes)
-        self._loads.append(self._load("writer:write", self.writes_log))
-        if self._pushes:
-            self._loads.append(self._load("pusher:push", self.pushes_log))
+        self.start_loads(stamp, pushes=self._pushes)
         wait_for_sample(self.sampler, self.begun)
         wait_for(lambda: bool(self.acknowledged()), 20.0, "the writer does not get through")
         if self._pushes:
@@ -134,40 +128,6 @@ class Scene:
             self.losses = (self.losses or []) + listed
             assert ("cannot be known" in run.headline) == self.unknowable, run.headline
         return run
-
-    # --- what the loads have seen ---
-
-    def acknowledged(self) -> dict[int, float]:
-        """The ids that the database acknowledged, with the wall time."""
-        return {line["ack"]: line["t"] for line in read_lines(self.writes_log) if "ack" in line}
-
-    def pushed(self) -> dict[str, float]:
-        """The digests that Harbor acknowledged, with the wall time."""
-        return {line["digest"]: line["ended"] for line in read_lines(self.pushes_log) if "digest" in line}
-
-    def first_push_after(self, moment: float, limit: float = 30.0) -> float:
-        """Seconds from a moment to the end of the first push that began after it and succeeded."""
-        good: list[float] = []
-
-        def found() -> bool:
-            lines = [
-                line for line in read_lines(self.pushes_log) if "digest" in line and line["begun"] > moment
-            ]
-            good.extend(line["ended"] for line in lines)
-            return bool(good)
-
-        wait_for(found, limit, "no push after it")
-        return min(good) - moment
-
-    def write_gap(self) -> float:
-        """The longest time without an acknowledged write to the database, in seconds."""
-        times = sorted(self.acknowledged().values())
-        return max(late - early for early, late in itertools.pairwise(times))
-
-    def push_gap(self, after: float) -> float:
-        """The longest time, from a moment on, between the ends of two successful pushes, in seconds."""
-        times = sorted(end for end in self.pushed().values() if end > after - 2)
-        return max(late - early for early, late in itertools.pairwise(times))
 
     def describe(self, run: Run) -> str:
         """What a run said, whether it refused or not."""
@@ -227,8 +187,7 @@ class Scene:
             wait_for(
                 lambda: max(self.pushed().values(), default=0) > now, 30.0, "no push is accepted at the end"
             )
-        for load in self._loads:
-            load.end()
+        self.end_loads()
         self._assert_losses()
         overlapping = overlaps(self._samples())
         if self.two_writers:
@@ -317,11 +276,6 @@ class Scene:
         address = self.stage.site.node(node).address
         lists = [json.loads(line) for line in self.stage.shell(node, script, check=False).splitlines()]
         return [{**commit, "host": address} for kept in lists for commit in kept["commits"]]
-
-    def _load(self, function: str, log: Path) -> Run:
-        name = function.partition(":")[0]
-        target = f"tests.lab.faults.{function}"
-        return self.stage.nursery.call(name, target, site_file=str(self.stage.site_file), log=str(log))
 
     def _keep(self, error: BaseException | None) -> None:
         observed = "; ".join(self.observed)

@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from blocks.site_file import read_site_file
+from lab.faults.stage import Stage
 from lab.topology import NODES
-from tests.lab.faults.stage import Stage
 
 _PERIOD_S = 0.2
 

@@ -8,8 +8,8 @@ import os
 import time
 from pathlib import Path
 
+from lab.faults.stage import Stage
 from lab.shell import docker
-from tests.lab.faults.stage import Stage
 
 # Writes a second; a commit is one at the least, and its neighbours' come before it.
 _WRITES_A_SECOND = 5

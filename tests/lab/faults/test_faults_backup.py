@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from lab.faults.stage import Stage, wait_for
 from tasks.backup.format.layout import parse_backup_id
 from tests.lab.faults.bucket import Bucket
 from tests.lab.faults.many_images import add_blobs
-from tests.lab.faults.stage import Stage, wait_for
 
 BLOBS = 3000
 ROWS = 300_000

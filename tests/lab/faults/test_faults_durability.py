@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.faults import accidents
+from lab.faults import accidents
+from lab.faults.stage import Stage, wait_for
 from tests.lab.faults.scene import Scene
-from tests.lab.faults.stage import Stage, wait_for
 
 pytestmark = pytest.mark.faults
 

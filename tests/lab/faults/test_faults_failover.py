@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.lab.faults import accidents
+from lab.faults import accidents
+from lab.faults.stage import Stage, wait_for
 from tests.lab.faults.pace import best_of_two
 from tests.lab.faults.scene import Scene, under_load
-from tests.lab.faults.stage import Stage, wait_for
 
 # Seconds from the call to the first push that gets through.
 HOST_ALIVE_LIMIT_S = 10.0

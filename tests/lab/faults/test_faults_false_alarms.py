@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from deployments.runs import ENDED
+from lab.faults.stage import Stage, wait_for
+from lab.faults.unattended import Unattended, seconds_of
 from tests.lab.faults import table
 from tests.lab.faults.false_alarms import Kind, Played, Served, sequence
 from tests.lab.faults.scene import Scene
-from tests.lab.faults.stage import Stage, wait_for
-from tests.lab.faults.unattended import Unattended, seconds_of
 
 COUNT = int(os.environ.get("HARBOR_HA_FALSE_ALARMS", "100"))
 NAMES = [name for name in os.environ.get("HARBOR_HA_FALSE_ALARM_KINDS", "").split(",") if name]

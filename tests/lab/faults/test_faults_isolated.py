@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.lab.faults import accidents
+from lab.faults import accidents
+from lab.faults.stage import Stage, wait_for
 from tests.lab.faults.scene import Scene
-from tests.lab.faults.stage import Stage, wait_for
 
 GUARD_UNIT = "harbor-ha-guard.service"
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.lab.faults import accidents
-from tests.lab.faults.processes import Run
+from lab.faults import accidents
+from lab.faults.processes import Run
+from lab.faults.stage import Stage, wait_for
 from tests.lab.faults.scene import Scene
-from tests.lab.faults.stage import Stage, wait_for
 
 Accident = dict[str, Any]
 

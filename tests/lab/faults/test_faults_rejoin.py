@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.lab.faults import accidents
+from lab.faults import accidents
+from lab.faults.stage import Stage
 from tests.lab.faults.scene import Scene
-from tests.lab.faults.stage import Stage
 
 
 def diverged_failover(stage: Stage, scene: Scene, writes: int = 20) -> tuple[str, str]:

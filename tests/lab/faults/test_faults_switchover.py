@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.lab.faults import accidents
+from lab.faults import accidents
+from lab.faults.stage import Stage
 from tests.lab.faults.pace import best_of_two
 from tests.lab.faults.scene import Scene, under_load
-from tests.lab.faults.stage import Stage
 
 # Seconds between the last push before and the first one after.
 WRITE_GAP_LIMIT_S = 5.0

@@ -9,12 +9,12 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from deployments import cli
 from deployments.doctor import looks
 from deployments.doctor.links import Holds
+from lab.faults import accidents
+from lab.faults.stage import Stage, wait_for
+from lab.faults.unattended import Unattended
 from tests.alert_chain import AlertChain
-from tests.lab.faults import accidents
 from tests.lab.faults.pace import best_of_two
 from tests.lab.faults.scene import Scene, under_load
-from tests.lab.faults.stage import Stage, wait_for
-from tests.lab.faults.unattended import Unattended
 
 # Seconds from the power cut to the first push that gets through, with nobody's help. The goal is 11; of this, 12 to
 # 15 s go by from the call to the flow's first line, where one core runs lab, load and orchestrator.

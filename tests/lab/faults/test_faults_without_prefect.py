@@ -7,9 +7,9 @@ import time
 import pytest
 
 from deployments.kept_runs import kept_runs
+from lab.faults.stage import Stage
 from lab.topology import REPOSITORY
 from tests.lab.faults.scene import Scene
-from tests.lab.faults.stage import Stage
 
 # On this port of loopback nobody listens.
 _DEAD = "http://127.0.0.1:9/api"

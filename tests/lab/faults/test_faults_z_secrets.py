@@ -1,7 +1,7 @@
 """After everything: no password where it does not belong. Named to run last, when all the others have left traces."""
 
+from lab.faults.stage import Stage
 from tests.lab.faults import secret_scan, table
-from tests.lab.faults.stage import Stage
 
 
 def test_l1_no_password_is_found_in_logs_artifacts_prefects_database_or_readable_files(stage: Stage) -> None:

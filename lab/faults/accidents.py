@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from tests.lab.faults.stage import Stage, wait_for
+from lab.faults.stage import Stage, wait_for
 
 
 def kill_postgres(stage: Stage, node: str) -> None:

@@ -8,9 +8,9 @@ import urllib.request
 from datetime import UTC, datetime
 from typing import Any
 
+from lab.faults.stage import Stage, wait_for
+from lab.orchestrator import free_port
 from lab.topology import REPOSITORY
-from tests.alert_chain import free_port
-from tests.lab.faults.stage import Stage, wait_for
 
 _CLI = [sys.executable, "-m", "deployments.cli"]
 _FENCES = ("Fence over SSH", "Fence by the site's command")

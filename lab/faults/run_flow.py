@@ -1,6 +1,6 @@
 """Run flows in processes of their own, and kill them where a test says.
 
-`python -m tests.lab.run_flow FLOW key=value…` runs one. `python -m tests.lab.run_flow --serve` reads orders from
+`python -m lab.faults.run_flow FLOW key=value…` runs one. `python -m lab.faults.run_flow --serve` reads orders from
 its input, one JSON object a line, and forks a child for each: the child is an orchestrator's process like any
 other, with its own process id and lock, only that nobody waits four seconds for Prefect's import.
 

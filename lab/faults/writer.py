@@ -25,13 +25,15 @@ CREATE TABLE IF NOT EXISTS faults_writes (
 """
 
 
-def write(site_file: str, log: str, size: int = 100) -> None:
+def write(site_file: str, log: str, size: int = 100, each_node: bool = False) -> None:
     """Write until killed.
 
     Args:
         site_file: names the nodes and the role.
         log: gets a line for each attempt (with its transaction) and for each acknowledgement.
         size: bytes of each row.
+        each_node: one connection a node that knows no other. Where seconds are measured, it shows when a node begins
+            to accept writes; one that goes from node to node waits up to two seconds for the dead one in between.
     """
     site = read_site_file(Path(site_file))
     dsn: dict[str, Any] = {
@@ -55,8 +57,8 @@ def write(site_file: str, log: str, size: int = 100) -> None:
                 file.flush()
 
         threads = [
-            threading.Thread(target=_write_with_one, args=(dsn, hosts, ids, note, size), daemon=True)
-            for _ in range(CONNECTIONS)
+            threading.Thread(target=_write_with_one, args=(dsn, known, ids, note, size), daemon=True)
+            for known in ([[host] for host in hosts] if each_node else [hosts] * CONNECTIONS)
         ]
         for thread in threads:
             thread.start()

@@ -13,6 +13,7 @@ from blocks import HarborSite
 from blocks.site_file import read_site_file
 from blocks.store import remember, save_site
 from flows.rules.admission import latest_record, live_lock
+from lab.faults.processes import Nursery, Run
 from lab.orchestrator import Orchestrator
 from lab.site_lab import Lab
 from tasks import clock
@@ -26,8 +27,6 @@ from tasks.observation.look import SiteLook, look
 from tasks.postgres.facts import NodeFacts
 from tasks.postgres.layout import Layout, layout_of
 from tasks.postgres.sql import execute, value
-from tests.lab.faults import sampler
-from tests.lab.faults.processes import Nursery, Run
 
 # Ten scenarios in a row are ten failovers in a row; the cooldown has a scenario of its own.
 _SETTINGS = {"failover.cooldown_s": 0}
@@ -61,7 +60,7 @@ class Stage:
         self.restore()
         for node in self.nodes:
             self._admit_writer(node)
-        self.execute(self.primary, sampler.TABLE)
+        self.execute(self.primary, _TABLES)
 
     def close(self) -> None:
         """Leave a healthy site and no process."""
@@ -349,6 +348,13 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
     lines = file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
     return [json.loads(line) for line in lines]
 
+
+# What the samplers of the fault suite update on each node.
+_TABLES = """
+CREATE SCHEMA IF NOT EXISTS faults;
+CREATE TABLE IF NOT EXISTS faults.pulse (at timestamptz);
+INSERT INTO faults.pulse SELECT now() WHERE NOT EXISTS (SELECT FROM faults.pulse);
+"""
 
 _TIMELINE = "('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
 

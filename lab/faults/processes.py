@@ -126,7 +126,7 @@ class Nursery:
     def start(self) -> None:
         """Start it, and wait until everything is imported."""
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        argv = [sys.executable, "-m", "tests.lab.run_flow", "--serve"]
+        argv = [sys.executable, "-m", "lab.faults.run_flow", "--serve"]
         self._process = subprocess.Popen(
             argv,
             env=self.environment,
@@ -148,7 +148,7 @@ class Nursery:
             self._process = None
 
     def order(self, name: str, **order: Any) -> Run:
-        """Fork a child for an order; see `tests.lab.run_flow`."""
+        """Fork a child for an order; see `lab.faults.run_flow`."""
         if self._process is None:
             self.start()
         assert self._process is not None
