@@ -264,6 +264,8 @@ class Stage:
         for node in seen.nodes:
             if node.harbor is None or node.harbor.running_database != address:
                 found.append(f"the Harbor of {node.name} uses another database")
+            elif node.harbor.jobs_behind:
+                found.append(f"the jobservice of {node.name} is older than its core")
         try:
             found += [f"{name} is {state}" for name, state in self.served().items() if state != Served.UP]
         except HarborHaError as error:
