@@ -11,6 +11,7 @@ from tasks.harbor.on_node.containers import (
     Found,
     compose,
     containers,
+    inspect,
     proxy_lost_core,
     reload_proxy,
     require_log,
@@ -90,13 +91,28 @@ def find_core_again(seen: Dict[str, Found], port: int) -> List[str]:
     return [seen["proxy"].name + " " + reload_proxy(seen["proxy"].name)]
 
 
+def restart_behind(seen: Dict[str, Found]) -> List[str]:
+    """Restart jobservice if it has run since before core was made: it asks core for the database at its start only.
+
+    Compose leaves it alone when core's environment changes, and its jobs went on in the database of before.
+    """
+    core, jobs = [
+        inspect(seen[service].name) if service in seen else None for service in ("core", "jobservice")
+    ]
+    if not (core and jobs and jobs["State"]["Running"] and jobs["State"]["StartedAt"] < core["Created"]):
+        return []
+    name = seen["jobservice"].name
+    run(["docker", "restart", "-t", "1", name], 60)
+    return [name + " restarted"]
+
+
 def start(given: Dict[str, Any]) -> Dict[str, Any]:
     """Start what does not run. The answer tells what was created, restarted or reloaded."""
     home = given["install_dir"]
     require_nas(given["nas"])
     before = containers(home)
     if up_already(home, before):
-        restarted = find_core_again(before, given["https_port"])
+        restarted = restart_behind(before) + find_core_again(before, given["https_port"])
         return {
             "changed": bool(restarted),
             "services": sorted(before),
@@ -116,7 +132,7 @@ def start(given: Dict[str, Any]) -> Dict[str, Any]:
     after = containers(home)
     inputs = start_inputs(home)
     files_changed = (last.get("inputs") or {}).get("files") != inputs["files"]
-    restarted = restart_kept(before, after, files_changed)
+    restarted = restart_kept(before, after, files_changed) + restart_behind(after)
     record(STARTED, {"compose": command, "services": sorted(after), "inputs": inputs})
     created = [s for s in after if s not in before or before[s].id != after[s].id]
     return {"changed": True, "services": sorted(after), "created": sorted(created), "restarted": restarted}
