@@ -12,6 +12,8 @@ from tasks.postgres.sql import execute
 from tests.lab.site import LabSite
 from tests.lab.test_adopt import HOME, OLD, PUT_BACK, REPOSITORY, ROWS, files, install
 
+# `test_adopt.py` stands for it in `make test`; this is one of the exhaustive ones, `make test-faults`.
+pytestmark = pytest.mark.faults
 PASSWORD = "Elsewhere.secret-1"
 STEP = "Take over the external database"
 # As Debian installs a server: TLS with a certificate of its own making.
