@@ -218,7 +218,9 @@ class Monitor:
             return "self_fence_s: a frozen machine that wakes up"
         if promotion.rung == "SELF_FENCE" and promotion.unguarded:
             return "self_fence_s: its guard was stopped after it had been seen"
-        switched_on = node.boot > 1 and node.booted_at > promotion.at
+        # It may have booted while the promotion was on its way; its server has started after that.
+        started = node.server.started if node.server is not None else -1e9
+        switched_on = node.boot > 1 and started > promotion.at
         if promotion.rung == "ATTESTED" and switched_on and write.by == "job":
             return "attest_fenced: somebody switched it on before rejoin"
         if promotion.rung == "COMMANDED" and switched_on and node.unwarned:
