@@ -1,12 +1,13 @@
-"""Measure bounds: `python -m benchmarks [dump|blobs|night|million|restore|load|watch]…`; else all of them."""
+"""Measure bounds: `python -m benchmarks [dump|blobs|night|million|restore|load|watch|peers]…`; else all of them."""
 
 import argparse
 import os
 from collections.abc import Callable
 
 from benchmarks import blobs, dump, night, restore, watch
+from benchmarks.peers import rows as peers
 
-NAMES = ("dump", "blobs", "night", "million", "restore", "load", "watch")
+NAMES = ("dump", "blobs", "night", "million", "restore", "load", "watch", "peers")
 
 
 def main() -> None:
@@ -25,6 +26,7 @@ def main() -> None:
         "restore": restore.blobs,
         "load": lambda: restore.dump(given.rows),
         "watch": watch.run,
+        "peers": peers.run,
     }
     for name in given.name or NAMES:
         print(f"{name}: load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
