@@ -146,4 +146,4 @@ def wait_for(condition: Callable[[], bool], limit_s: float, what: str) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise LabError(f"Not within {limit_s:.0f} s: {what}.")
-        time.sleep(0.2)
+        time.sleep(0.5)

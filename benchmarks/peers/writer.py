@@ -18,6 +18,7 @@ _TABLE = (
 _STREAMS = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND application_name <> 'pg_basebackup'"
 _JOIN_S = 15.0
 
+# No statement_timeout: it would end a commit's wait for its standby with an acknowledgement.
 # A dead host is given up on after a second, also while it owes the answer to a commit. Versions of libpq before 17
 # make two seconds of a connect_timeout of one.
 _PATIENCE: dict[str, Any] = {
@@ -28,7 +29,6 @@ _PATIENCE: dict[str, Any] = {
     "keepalives_idle": 1,
     "keepalives_interval": 1,
     "keepalives_count": 1,
-    "options": "-c statement_timeout=5000",
 }
 
 
