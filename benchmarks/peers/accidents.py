@@ -31,7 +31,7 @@ class Peer(Protocol):
         """Seconds between two looks of its own."""
 
     def install(self) -> str:
-        """Set it up on bare machines; returns the versions."""
+        """Set it up on bare machines; returns its version and settings."""
 
     def roles(self) -> tuple[str, str] | None:
         """The primary and the standby, when both are well; else None."""

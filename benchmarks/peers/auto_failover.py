@@ -30,9 +30,10 @@ class Timing:
     period_s: float
 
     def __str__(self) -> str:
-        if not self.monitor:
-            return "as it comes"
-        return ", ".join(f"{name} {value}" for name, value in self.monitor.items())
+        settings = dict(self.monitor)
+        if self.partition_s is not None:
+            settings["network_partition_timeout"] = self.partition_s
+        return ", ".join(f"{name} {value}" for name, value in settings.items()) or "no setting changed"
 
 
 DEFAULT = Timing({}, None, 5.0)
@@ -72,7 +73,7 @@ class AutoFailover:
         return self.timing.period_s
 
     def install(self) -> str:
-        """Set it up on bare machines; returns the versions.
+        """Set it up on bare machines; returns its version and settings.
 
         Raises:
             LabError: a step failed, or there is no secondary after a while.
@@ -91,7 +92,7 @@ class AutoFailover:
                 nodes.run_as_postgres(node, "pg_autoctl", "config", "set", "--pgdata", DATA, *wanted)
             self._run_unit(node, DATA)
         wait_for(lambda: self.roles() is not None, _BOOTSTRAP_S, "pg_auto_failover has a secondary")
-        return f"pg_auto_failover {nodes.version('pg-auto-failover-cli')}"
+        return f"pg_auto_failover {nodes.version('pg-auto-failover-cli')}; {self.timing}"
 
     def roles(self) -> tuple[str, str] | None:
         """The primary and the standby, when the monitor says that both are well."""

@@ -55,7 +55,7 @@ class Patroni:
         return float(self.timing.loop_wait)
 
     def install(self) -> str:
-        """Set it up on bare machines; returns the versions.
+        """Set it up on bare machines; returns its version and settings.
 
         Raises:
             LabError: it has no leader after a while.
@@ -70,7 +70,7 @@ class Patroni:
             nodes.run(node, "systemctl", "enable", "--now", "patroni.service")
         wait_for(lambda: self.roles() is not None, _BOOTSTRAP_S, "Patroni has a leader and a replica")
         etcd, patroni = nodes.version("etcd-server"), nodes.version("patroni")
-        return f"Patroni {patroni}, etcd {etcd} with one member"
+        return f"Patroni {patroni}, etcd {etcd} with one member; {self.timing}"
 
     def roles(self) -> tuple[str, str] | None:
         """The primary and the standby, when Patroni says that both are well."""

@@ -28,14 +28,14 @@ class Row:
 
     Attributes:
         name: in `PEERS`.
-        versions: what was installed.
+        what: its version and settings.
         seconds: of each accident, one for each round.
         loads: of this machine, before each round.
         problem: why it ended early; "" when it did not.
     """
 
     name: str
-    versions: str = ""
+    what: str = ""
     seconds: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in ACCIDENTS})
     loads: list[float] = field(default_factory=list)
     problem: str = ""
@@ -43,7 +43,7 @@ class Row:
     def lines(self) -> list[str]:
         """The row for a reader."""
         load = f"; load {min(self.loads):.1f} to {max(self.loads):.1f}" if self.loads else ""
-        lines = [f"{self.name}: {self.versions or 'not installed'}{load}"]
+        lines = [f"{self.name}: {self.what or 'not set up'}{load}"]
         lines += [f"    {accident}: {summary(seconds)}" for accident, seconds in self.seconds.items()]
         if self.problem:
             lines.append(f"    did not go on: {self.problem}")
@@ -65,15 +65,16 @@ def run(names: Sequence[str] = tuple(PEERS), rounds: int = ROUNDS) -> list[str]:
                 _measure(row, PEERS[name](nodes), rounds)
         except HarborHaError as error:
             row.problem = str(error)
-        # At once, too: half an hour later something else may have ended the run.
-        print("\n".join(row.lines()), file=sys.stderr, flush=True)
+        finally:
+            # Now, too: what ends the whole run in the next half hour shall not take this with it.
+            print("\n".join(row.lines()), file=sys.stderr, flush=True)
         lines += row.lines()
     return lines
 
 
 def _measure(row: Row, peer: Peer, rounds: int) -> None:
     with step(f"Set up {row.name}"):
-        row.versions = peer.install()
+        row.what = peer.install()
         prepare(peer)
     for number in range(rounds):
         row.loads.append(os.getloadavg()[0])

@@ -3,12 +3,14 @@
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from types import TracebackType
 from typing import Any
 
 import psycopg2
 
 from benchmarks.peers.commits import Commit
+from lab.shell import LabError
 
 PAUSE_S = 0.05
 _TABLE = (
@@ -84,27 +86,22 @@ def make_table(address: str) -> None:
     """Make the table on the primary, for those that write later.
 
     Raises:
-        psycopg2.Error: it does not accept writes.
+        LabError: it does not accept writes.
     """
-    connection = psycopg2.connect(host=address, **_PATIENCE)
     try:
-        with connection, connection.cursor() as cursor:
-            cursor.execute(_TABLE)
-    finally:
-        connection.close()
+        with closing(psycopg2.connect(host=address, **_PATIENCE)) as connection, connection:
+            connection.cursor().execute(_TABLE)
+    except psycopg2.Error as error:
+        raise LabError(f"The primary does not accept writes: {error}", where=address) from error
 
 
 def is_streamed_from(address: str) -> bool:
     """Whether a standby streams from this node; a node that does not answer has none."""
     try:
-        connection = psycopg2.connect(host=address, **_PATIENCE)
-    except psycopg2.Error:
-        return False
-    try:
-        with connection, connection.cursor() as cursor:
+        with closing(psycopg2.connect(host=address, **_PATIENCE)) as connection:
+            cursor = connection.cursor()
             cursor.execute(_STREAMS)
-            return bool(cursor.fetchone()[0])
+            found: tuple[int] | None = cursor.fetchone()
+            return bool(found and found[0])
     except psycopg2.Error:
         return False
-    finally:
-        connection.close()

@@ -41,7 +41,7 @@ def machines() -> Iterator[None]:
 def test_a_row_without_machines_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "machines", no_machines)
     lines = rows.run(["patroni-default"])
-    assert lines[0] == "patroni-default: not installed"
+    assert lines[0] == "patroni-default: not set up"
     assert "    power cut: not measured" in lines
     assert "`docker` is not installed." in lines[-1]
 
