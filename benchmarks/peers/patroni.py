@@ -152,6 +152,8 @@ def settings(
             "pg_hba": [
                 "local all all trust",
                 "host all all 127.0.0.1/32 trust",
+                # By this one Patroni reads its own node's timeline, and sees that it has to rewind.
+                "host replication all 127.0.0.1/32 trust",
                 f"host all all {network} trust",
                 f"host replication all {network} trust",
             ],

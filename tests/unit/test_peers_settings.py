@@ -102,3 +102,10 @@ def test_the_monitors_roles_are_read_when_both_are_well() -> None:
 )
 def test_a_pair_on_its_way_is_waited_for(answer: str) -> None:
     assert auto_failover.roles(answer) is None
+
+
+def test_a_node_under_patroni_may_ask_itself_how_its_timeline_differs() -> None:
+    # Without it a primary that came back never rewound, and never was a standby again.
+    assert (
+        "host replication all 127.0.0.1/32 trust" in patroni_settings(patroni.DEFAULT)["postgresql"]["pg_hba"]
+    )
