@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from benchmarks import blobs, dump, failover, guide, night, overhead, rejoin, restore, watch
 from benchmarks.lab_site import NAME, ROUNDS, or_why
+from benchmarks.peers import rows as peers
 
 NAMES = (
     "dump",
@@ -20,6 +21,7 @@ NAMES = (
     "guide",
     "rejoin",
     "overhead",
+    "peers",
 )
 
 
@@ -47,6 +49,7 @@ def main() -> None:
         "guide": lambda: or_why(lambda: guide.run(given.lab, given.rounds)),
         "rejoin": lambda: or_why(lambda: rejoin.run(given.lab, tuple(given.sizes), given.rounds)),
         "overhead": lambda: or_why(lambda: overhead.run(given.lab, given.rounds)),
+        "peers": peers.run,
     }
     for name in given.name or NAMES:
         print(f"{name}: load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
