@@ -8,6 +8,7 @@ import fastcrc
 
 from tasks.storage import wire
 from tasks.storage.bandwidth import UNLIMITED, Bandwidth
+from tasks.storage.buffers import Buffers
 from tasks.storage.errors import (
     ObjectExists,
     ObjectImmutable,
@@ -43,6 +44,7 @@ class BucketRequests:
         self.base = base
         self.patience = patience or Patience()
         self.bandwidth = bandwidth
+        self.buffers = Buffers()
 
     def full(self, key: str) -> str:
         """Return the key as it is in the bucket."""
@@ -59,7 +61,7 @@ class BucketRequests:
     def put_bytes(
         self,
         key: str,
-        data: bytes | bytearray,
+        data: bytes | memoryview,
         *,
         forbid_overwrite: bool = False,
         headers: Mapping[str, str] | None = None,

@@ -4,10 +4,12 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from typing import Any, Protocol
 
 import fastcrc
 
+from tasks.storage.buffers import Buffers
 from tasks.storage.errors import (
     ContentMismatch,
     ObjectMissing,
@@ -45,28 +47,10 @@ class _Running:
     def __init__(self) -> None:
         self.size, self.crc64, self.sha256 = 0, 0, hashlib.sha256()
 
-    def add(self, data: bytearray) -> None:
+    def add(self, data: memoryview) -> None:
         self.size += len(data)
         self.crc64 = fastcrc.crc64.xz(data, self.crc64)
         self.sha256.update(data)
-
-
-class _Buffers:
-    """Memory of parts that were sent, for the next ones: fresh memory costs the kernel as much as a copy."""
-
-    def __init__(self) -> None:
-        self._free: list[bytearray] = []
-
-    def take(self, size: int) -> bytearray:
-        """Give one of this size; what was there before is in it."""
-        while self._free:
-            if len(buffer := self._free.pop()) == size:
-                return buffer
-        return bytearray(size)
-
-    def give_back(self, buffer: bytearray) -> None:
-        """Take one that nobody reads any more."""
-        self._free.append(buffer)
 
 
 def part_sizes(total: int | None = None) -> Iterator[int]:
@@ -79,22 +63,22 @@ def part_sizes(total: int | None = None) -> Iterator[int]:
         yield from (size for _ in range(10_000))
 
 
-def fill(source: Readable, part: bytearray) -> None:
-    """Read into a part until it is full; shorten it when the stream ends before."""
+def fill(source: Readable, buffer: bytearray) -> memoryview:
+    """Read into a buffer until it is full or the stream ends; returns what was read, where it lies."""
     into = getattr(source, "readinto", None)
     read = 0
-    with memoryview(part) as view:
-        while read < len(part):
-            if into is not None:
-                size = into(view[read : read + _READ])
-            else:
-                block = source.read(min(_READ, len(part) - read))
-                size = len(block)
-                view[read : read + size] = block
-            if not size:
-                break
-            read += size
-    del part[read:]
+    view = memoryview(buffer)
+    while read < len(view):
+        if into is not None:
+            size = into(view[read : read + _READ])
+        else:
+            block = source.read(min(_READ, len(view) - read))
+            size = len(block)
+            view[read : read + size] = block
+        if not size:
+            break
+        read += size
+    return view[:read]
 
 
 def put_stream(
@@ -112,15 +96,18 @@ def put_stream(
     """Store a stream as one object; see `ObjectStore.put_stream`."""
     running = _Running()
     sizes = part_sizes(total)
-    buffers = _Buffers()
     size = next(sizes)
-    first = buffers.take(size if total is None else min(size, total + 1))
-    fill(source, first)
+    buffer = store.buffers.take(size)
+    first = fill(source, buffer)
     if len(first) < size:
         running.add(first)
         _check(store.where(key), running, expected_sha256, confirm)
         sha256 = running.sha256.hexdigest()
-        return store.put_bytes(key, first, forbid_overwrite=forbid_overwrite, headers=headers, sha256=sha256)
+        stored = store.put_bytes(
+            key, first, forbid_overwrite=forbid_overwrite, headers=headers, sha256=sha256
+        )
+        store.buffers.give_back(buffer)
+        return stored
     sent = dict(headers or {})
     if forbid_overwrite:
         sent["x-oss-forbid-overwrite"] = "true"
@@ -128,7 +115,7 @@ def put_stream(
         lambda bucket, _: bucket.init_multipart_upload(store.full(key), headers=sent), key
     ).upload_id
     try:
-        etags = _send_parts(store, key, upload_id, source, first, sizes, running, buffers, workers)
+        etags = _send_parts(store, key, upload_id, source, buffer, sizes, running, workers)
         _check(store.where(key), running, expected_sha256, confirm)
         result = _complete(store, key, upload_id, etags, running, forbid_overwrite)
     except BaseException:
@@ -150,30 +137,35 @@ def _send_parts(
     key: str,
     upload_id: str,
     source: Readable,
-    first: bytearray,
+    buffer: bytearray,
     sizes: Iterator[int],
     running: _Running,
-    buffers: _Buffers,
     workers: int,
 ) -> list[str]:
     """Send parts until the stream ends and return their ETags; no part is on its way afterwards.
 
     A part is hashed beside being sent. Who learns at the end that the content is wrong has sent it in vain, and the
     object does not become visible.
+
+    Args:
+        buffer: the first part, full.
     """
     parts: list[Future[str]] = []
-    part = first
+    part = memoryview(buffer)
     with ThreadPoolExecutor(workers, thread_name_prefix="oss-part") as pool:
         try:
             while part:
                 _make_room(parts, min(workers, max(1, _IN_FLIGHT_BYTES // len(part))))
-                parts.append(pool.submit(_send_part, store, key, upload_id, len(parts) + 1, part, buffers))
-                running.add(part)  # before the next one takes the memory of one that was sent
-                del part  # the worker's reference must be the last one
+                sending = pool.submit(_send_part, store, key, upload_id, len(parts) + 1, part)
+                parts.append(sending)
+                running.add(part)
+                # Only now, hashed and sent, may another stream have its memory.
+                sending.add_done_callback(partial(_give_back, store.buffers, buffer))
                 if (size := next(sizes, None)) is None:
                     raise StorageError("The stream is longer than 10,000 parts can hold.", where=key)
-                part = buffers.take(size)
-                fill(source, part)
+                buffer = store.buffers.take(size)
+                part = fill(source, buffer)
+            store.buffers.give_back(buffer)
             return [future.result() for future in parts]
         except BaseException:
             for future in parts:
@@ -192,9 +184,11 @@ def _make_room(parts: list["Future[str]"], limit: int) -> None:
             future.result()
 
 
-def _send_part(
-    store: BucketRequests, key: str, upload_id: str, number: int, part: bytearray, buffers: _Buffers
-) -> str:
+def _give_back(buffers: Buffers, buffer: bytearray, _sent: "Future[str]") -> None:
+    buffers.give_back(buffer)
+
+
+def _send_part(store: BucketRequests, key: str, upload_id: str, number: int, part: memoryview) -> str:
     crc = fastcrc.crc64.xz(part)
 
     def send(bucket: Any, _attempt: int) -> str:
@@ -203,10 +197,7 @@ def _send_part(
         require_crc(crc, result.crc, store.where(key), result.request_id)
         return str(result.etag)
 
-    try:
-        return store.call(send, key)
-    finally:
-        buffers.give_back(part)
+    return store.call(send, key)
 
 
 def _complete(
