@@ -1,4 +1,4 @@
-"""Memory of parts that were sent, for the next ones: fresh memory costs the kernel as much as two hashes of it."""
+"""Memory of parts that were sent, for the next: new memory costs up to 0.7 s of CPU a GB, sha256 0.8."""
 
 import threading
 

@@ -61,7 +61,7 @@ class BucketRequests:
     def put_bytes(
         self,
         key: str,
-        data: bytes | memoryview,
+        data: bytes | bytearray | memoryview,
         *,
         forbid_overwrite: bool = False,
         headers: Mapping[str, str] | None = None,
