@@ -30,7 +30,7 @@ test-lab: venv
 test-faults: venv
 	$(RUN) -m pytest tests/lab/test_bootstrap.py -m faults
 	$(RUN) -m pytest tests/unit -m "servers and faults" --numprocesses auto
-	HARBOR_HA_FAULTS_PAGE=docs/faults.md $(RUN) -m pytest tests/lab/faults tests/lab/test_disaster.py tests/lab/test_point_in_time.py -m "faults or not faults"
+	HARBOR_HA_FAULTS_PAGE=docs/faults.md $(RUN) -m pytest tests/lab/faults tests/lab/test_from_nothing.py tests/lab/test_disaster.py tests/lab/test_point_in_time.py -m "faults or not faults"
 
 # Whole histories of a simulated site, drawn by their numbers: docs/simulation.md. HOURS= or HISTORIES=, SEED=.
 # REPLAY=number tells one. Ends with status 1 and a story when something is violated.

@@ -5,12 +5,14 @@ The next number is due when the run before it has ended without an accepted prim
 crashed, or that found a lock, was otherwise the last.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import httpx
 
+from deployments.answers import LOOKED_AT, event_of_another_answer
 from deployments.catalogue import TAG
 from deployments.choices import not_offered_yet
 from deployments.runs import ENDED
@@ -88,7 +90,10 @@ async def start_attempt(
     number = next_attempt(runs[0] if runs else None, now)
     if number is None:
         return str(runs[0]["id"])
+    site = given.get("site", "")
     body: dict[str, Any] = {
+        # One that dies before its flow names it would have a name of chance, and its repetitions be told each minute.
+        "name": " of ".join(filter(None, (deployment_name, site))),
         "parameters": given,
         "idempotency_key": f"{attempts}/{number}",
         "tags": [*tags, attempts],
@@ -96,10 +101,24 @@ async def start_attempt(
     if not_offered_yet(deployment, given):
         body["enforce_parameter_schema"] = False
     run = await _ask(api, f"deployments/{deployment['id']}/create_flow_run", body)
+    if number > 1 and site:
+        await _tell_another_answer(api, site, asked)
     return str(run.json()["id"])
 
 
-async def _ask(api: httpx.AsyncClient, path: str, body: dict[str, Any]) -> httpx.Response:
+async def _tell_another_answer(api: httpx.AsyncClient, site: str, asked: Mapping[str, Any]) -> None:
+    """Send the event that the attempt before this one answered something new, if it did.
+
+    A Prefect that does not take it has taken the run: that is not made an error. In an hour people are told again.
+    """
+    with contextlib.suppress(PrefectTrouble, AlertRefused):
+        runs = (await _ask(api, "flow_runs/filter", {**asked, "limit": LOOKED_AT})).json()
+        event = event_of_another_answer(site, runs)
+        if event is not None:
+            await _ask(api, "events", [event])
+
+
+async def _ask(api: httpx.AsyncClient, path: str, body: Any) -> httpx.Response:
     try:
         answer = await api.post(path, json=body)
     except httpx.HTTPError as error:

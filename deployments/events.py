@@ -18,12 +18,29 @@ def tell(api: httpx.Client, site: str, event: str, payload: Mapping[str, Any]) -
     Raises:
         httpx.HTTPError: Prefect did not take it.
     """
-    body = {
+    api.post("events", json=[body_of(site, event, payload)]).raise_for_status()
+
+
+def body_of(
+    site: str,
+    event: str,
+    payload: Mapping[str, Any],
+    labels: Mapping[str, str] | None = None,
+    *,
+    flow_run: str = "",
+) -> dict[str, Any]:
+    """Return an event of the resource `harbor-ha.site.<site>` as Prefect's API takes it.
+
+    Args:
+        labels: of the resource, beside its id; a trigger can count by them.
+        flow_run: id of the run that it is about; a template finds it as `flow_run`.
+    """
+    about = {"prefect.resource.id": f"prefect.flow-run.{flow_run}", "prefect.resource.role": "flow-run"}
+    return {
         "id": str(uuid.uuid4()),
         "occurred": datetime.now(UTC).isoformat(),
         "event": event,
-        "resource": {"prefect.resource.id": f"harbor-ha.site.{site}"},
-        "related": [],
+        "resource": {**(labels or {}), "prefect.resource.id": f"harbor-ha.site.{site}"},
+        "related": [about] if flow_run else [],
         "payload": dict(payload),
     }
-    api.post("events", json=[body]).raise_for_status()

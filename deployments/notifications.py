@@ -13,6 +13,7 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
 from blocks.prefect_api import prefect_api
+from deployments.answers import ANSWER, UNWELL
 from deployments.automations import definition, plain
 from deployments.backup_alert import OVERDUE
 from deployments.catalogue import TAG
@@ -20,7 +21,10 @@ from deployments.events import VERDICT
 from tasks.errors import Refused
 
 PREFIX = "harbor-ha: tell "
+# While an outage lasts, an attempt a minute ends as the one before it did.
+AGAIN = timedelta(hours=1)
 _RUN = "{{ flow_run.name }}: {{ flow_run.state.name }}. {{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
+_IS = "Harbor: {{ flow_run.name }} is {{ flow_run.state.name }}"
 _SITE = "{{ event.resource.id | replace('harbor-ha.site.', '') }}"
 
 
@@ -33,6 +37,8 @@ class Notice:
         events: that it is told of.
         match, related: labels of the event's resource, and of one that it is related to.
         subject, body: templates of Prefect's.
+        alike: labels of the event's resource; of events with the same values the first is told, and one when `again`
+            has passed. Short ones: they are in an index of the server's database.
     """
 
     name: str
@@ -41,6 +47,8 @@ class Notice:
     subject: str
     body: str
     related: dict[str, str] | None = None
+    alike: frozenset[str] = frozenset()
+    again: timedelta = timedelta(0)
 
     def automation(self, block: UUID) -> Automation:
         """Return the automation that sends it through a Block."""
@@ -52,8 +60,10 @@ class Notice:
                 match=ResourceSpecification.model_validate(self.match),
                 match_related=ResourceSpecification.model_validate(self.related or {}),
                 posture=Posture.Reactive,
+                # It fires at the first event, and then not before the time is over.
+                for_each=set(self.alike),
                 threshold=1,
-                within=timedelta(0),
+                within=self.again,
             ),
             actions=[SendNotification(block_document_id=block, subject=self.subject, body=self.body)],
         )
@@ -62,11 +72,23 @@ class Notice:
 NOTICES = (
     Notice(
         "of a run that failed or was refused",
-        tuple(f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "TimedOut", "Refused")),
+        tuple(f"prefect.flow-run.{state}" for state in UNWELL),
         {"prefect.resource.id": "prefect.flow-run.*"},
-        "Harbor: {{ flow_run.name }} is {{ flow_run.state.name }}",
+        _IS,
         _RUN,
         related={"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"},
+        # The name says flow, site and node.
+        alike=frozenset({"prefect.resource.name", "prefect.state-name"}),
+        again=AGAIN,
+    ),
+    Notice(
+        "of another answer while it is tried again",
+        (ANSWER,),
+        {"prefect.resource.id": "harbor-ha.site.*"},
+        _IS,
+        _RUN,
+        alike=frozenset({"prefect.resource.name", ANSWER}),
+        again=AGAIN,
     ),
     Notice(
         "of a change of the verdict",

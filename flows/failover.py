@@ -1,6 +1,5 @@
 """The primary is dead: make sure of it, fence it, promote the standby, let Harbor work again."""
 
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,7 +27,7 @@ from flows.machinery.traffic import (
 from flows.machinery.typed import require_typed
 from flows.rules.admission import Admission, admit_failover
 from flows.rules.fence import Rung, recorded_rung
-from flows.rules.last_look import LastLook, last_look
+from flows.rules.last_look import FENCE_LIMIT_S, LastLook, last_look
 from flows.rules.promotion import MayPromote, may_fail_over
 from flows.rules.restart import Restart, how_to_restart
 from flows.rules.resume import Entry
@@ -39,8 +38,6 @@ from tasks.operation.record import OperationKind, Phase
 from tasks.operation.store import holder
 from tasks.postgres import ha_steps as postgres
 
-# A fence counts for the process that climbed it, and for this long; then it is climbed again.
-FENCE_LIMIT_S = 60.0
 # From its beginning; to look at a machine that is off takes nearly two seconds of it.
 _JUST_SEEN_S = 3.0
 # A call that waited this long in a queue tells of another night; while its alert lasts there is a newer one.
@@ -277,13 +274,16 @@ def look_once_more(work: Operation, *, attest_fenced: bool, accept_data_loss: bo
         Refused: the old primary is back, or the fence does not hold.
     """
     record = work.held
-    if work.fenced_at is None or time.monotonic() - work.fenced_at > FENCE_LIMIT_S:
+    if work.fence_age_s > FENCE_LIMIT_S:
         fence(work, attest_fenced=attest_fenced)
         record = work.held
     rung = recorded_rung(record)
     # Every rung but the word of an operator is chosen by a look that began when the fence held.
-    just_seen = work.witnesses is not None and work.witnesses.observed_at.age(clock.now()) < _JUST_SEEN_S
-    if rung is Rung.ATTESTED or not just_seen:
+    seen_at = work.witnesses.observed_at if work.witnesses is not None else None
+    just_seen = seen_at is not None and seen_at.age(clock.now()) < _JUST_SEEN_S
+    # A look from before the lock, which the second one may be, has not seen what another run did until then.
+    before_lock = seen_at is not None and work.locked_at is not None and seen_at.monotonic < work.locked_at
+    if rung is Rung.ATTESTED or before_lock or not just_seen:
         work.look_at(record.expected_primary)
     assert work.witnesses is not None
     calm = weigh_exact_end(work, accept_data_loss=accept_data_loss)
@@ -291,7 +291,12 @@ def look_once_more(work: Operation, *, attest_fenced: bool, accept_data_loss: bo
         return calm
     seen = work.seen
     decision = last_look(
-        rung, seen.node(record.expected_primary), seen.node(record.target), work.witnesses, clock.now()
+        rung,
+        seen.node(record.expected_primary),
+        seen.node(record.target),
+        work.witnesses,
+        clock.now(),
+        fence_age_s=work.fence_age_s,
     )
     work.note("Last look", decision)
     if decision.kind is LastLook.FENCE_AGAIN:

@@ -212,7 +212,7 @@ class Demo:
         print(f"            user admin, password {site.harbor.admin_password.get_secret_value()}")
         print(f"\nLook at {self.orchestrator.url}:")
         print(
-            "  Runs: `failover of ...`, started by the watcher (tag), with its steps; its report is under Artifacts"
+            "  Runs: `failover of demo from node-a`, which the watcher started; its report is under Artifacts"
         )
         print("  Artifacts: a report of each flow, and the catalogue of backups")
         print("  Deployments: what you would press at three in the morning, with a form for each")

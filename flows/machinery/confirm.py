@@ -4,27 +4,13 @@ import time
 
 from flows.machinery.operation import Operation
 from flows.machinery.service import unresponsive
-from flows.rules.primary import Primary, agreed, classify_primary
-from flows.rules.table import Decision
+from flows.rules.primary import Primary, classify_primary
+from flows.rules.silence import PACE_S, Round, at_the_end, conclusive
 from tasks import clock
 
 # A standby's receiver is fresh for 4 s after its primary's last word, for 8 s where it still has the time of before;
 # Redis counts a client of the last 5 s.
 CONFIRM_S = 15.0
-_ROUND_S = 1.0
-
-# What the machine itself tells needs no second round; what is concluded from silence does.
-_FROM_THE_MACHINE = (
-    Primary.HEALTHY,
-    Primary.READ_ONLY,
-    Primary.STARTING,
-    Primary.DOWN_HOST_UP,
-    Primary.BROKEN,
-    Primary.DEMOTED,
-    Primary.ALREADY_PROMOTED,
-    Primary.SPLIT_BRAIN,
-)
-_FROM_SILENCE = (Primary.GONE, Primary.HUNG, Primary.UNRESPONSIVE)
 _NOTHING_TO_DO = (Primary.HEALTHY, Primary.ALREADY_PROMOTED)
 _NEVER = (Primary.READ_ONLY, Primary.CONTROL_PARTITION, Primary.WRITERS_ATTACHED, Primary.SPLIT_BRAIN)
 
@@ -38,21 +24,22 @@ def confirm(work: Operation, expected_primary: str) -> str:
     Raises:
         Refused: it is alive somewhere, or it cannot be told.
     """
-    rounds: list[Decision[Primary]] = []
+    rounds: list[Round] = []
     deadline = time.monotonic() + CONFIRM_S
     while True:
-        if rounds or work.witnesses is None:
-            work.look_at(expected_primary)
+        if rounds or work.witnesses is None or work.witnesses.node != expected_primary:
+            _look_again(work, expected_primary)
         assert work.witnesses is not None
         seen, hangs = work.seen, unresponsive(work, expected_primary)
         primary, others = seen.node(expected_primary), seen.others(expected_primary)
-        rounds.append(classify_primary(primary, others, work.witnesses, clock.now(), unresponsive=hangs))
-        decision = _conclusive(rounds)
+        found = classify_primary(primary, others, work.witnesses, clock.now(), unresponsive=hangs)
+        rounds.append(Round(found, work.witnesses.observed_at))
+        decision = conclusive(rounds)
         if decision is None and time.monotonic() > deadline:
-            decision = agreed(rounds[-2:])
+            decision = at_the_end(rounds)
         if decision is not None:
             break
-        time.sleep(max(0.0, _ROUND_S - work.witnesses.observed_at.age(clock.now())))
+    work.leave_ahead()
     work.note("The primary", decision)
     if decision.kind in _NOTHING_TO_DO:
         return f"Nothing was done: {decision.reasons[0]}"
@@ -62,10 +49,10 @@ def confirm(work: Operation, expected_primary: str) -> str:
     return ""
 
 
-def _conclusive(rounds: list[Decision[Primary]]) -> Decision[Primary] | None:
-    last = rounds[-1]
-    if last.kind in _FROM_THE_MACHINE:
-        return last
-    if last.kind in _FROM_SILENCE and len(rounds) > 1 and rounds[-2].kind is last.kind:
-        return agreed(rounds[-2:])
-    return None
+def _look_again(work: Operation, expected_primary: str) -> None:
+    """Take the look that is under way, or look when the time for the next one has come."""
+    if work.look_taken_ahead(expected_primary):
+        return
+    if work.witnesses is not None:
+        time.sleep(max(0.0, PACE_S - work.witnesses.observed_at.age(clock.now())))
+    work.look_at(expected_primary)

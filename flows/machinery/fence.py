@@ -20,6 +20,21 @@ from tasks.postgres import ha_steps as postgres
 # go on. Waiting for the self-fence is not a rung.
 _MAX_RUNGS = 6
 _WAIT_S = 1.0
+# A look takes 4 s, and a wait one. Less than the self-fence's margin, which a sign of life in between would eat.
+_UNSEEN_LIMIT_S = 8.0
+_MAX_WAITS = 600
+_NEVER_WATCHED = Decision(
+    Rung.REFUSE,
+    "never watched for long enough",
+    (
+        f"In {_MAX_WAITS} looks there was no silence without a gap of over {_UNSEEN_LIMIT_S:.0f} s, on which the "
+        "self-fence rests.",
+    ),
+    (
+        "This orchestrator is too slow, or stands still again and again: give its machine more processor, or switch "
+        "the old primary off, look that it is off, and call again with attest_fenced=True.",
+    ),
+)
 
 
 def fence(work: Operation, *, attest_fenced: bool) -> None:
@@ -36,8 +51,10 @@ def fence(work: Operation, *, attest_fenced: bool) -> None:
         rung = climb.next(attest_fenced=attest_fenced)
         if rung.kind in SUFFICIENT:
             work.note("Fence", rung)
-            record_fence(work, rung)
+            record_fence(work, rung, climb.held_since(rung.kind))
             return
+        if climb.waits > _MAX_WAITS:
+            _refuse(work, _NEVER_WATCHED)
         if rung.kind is Rung.REFUSE or climb.rungs > _MAX_RUNGS:
             _refuse(work, rung)
         climb.act(rung.kind)
@@ -48,6 +65,7 @@ class Climb:
 
     Attributes:
         rungs: how many were tried.
+        waits: how often it was waited; an orchestrator that is too slow to look never sees a silence without a gap.
     """
 
     def __init__(self, work: Operation) -> None:
@@ -55,10 +73,11 @@ class Climb:
         self._node = work.held.expected_primary
         self._command = Command.NONE
         self._off_since: float | None = None
+        self._ordered_at = 0.0
         self._ssh_trouble = ""
         self._ssh_done = False
         self._silence = Silence(work)
-        self.rungs = 0
+        self.rungs = self.waits = 0
 
     def next(self, *, attest_fenced: bool) -> Decision[Rung]:
         """Choose the next rung by what is seen now."""
@@ -88,6 +107,7 @@ class Climb:
         """Climb a rung, and look what has become of the machine."""
         work = self._work
         self.rungs += rung is not Rung.WAIT
+        self.waits += rung is Rung.WAIT
         if rung is Rung.SSH:
             self._over_ssh()
         elif rung is Rung.COMMAND:
@@ -98,6 +118,18 @@ class Climb:
         else:
             time.sleep(_WAIT_S)
         work.look_at(self._node)
+
+    def held_since(self, rung: Rung) -> float:
+        """Say from when on it is known that the fence held, by the monotonic clock; before anything was waited for.
+
+        A run that stood still between the command's word and the look after it counted its fence from the look:
+        the machine had been switched on again three minutes before.
+        """
+        if rung is Rung.COMMANDED:
+            return self._ordered_at
+        if rung is Rung.ATTESTED or self._work.witnesses is None:
+            return time.monotonic()
+        return self._work.witnesses.observed_at.monotonic
 
     def _over_ssh(self) -> None:
         """Stop the server on its machine; a machine that cannot be made to is switched off by the next rung.
@@ -125,6 +157,7 @@ class Climb:
     def _by_command(self) -> None:
         # Whoever has lost the lock switches nothing off.
         self._work.confirm_intent()
+        self._ordered_at = time.monotonic()
         outcome = self._work.run.on(fencing.fence_by_command, node=self._node, by=self._work.in_time())
         self._command = Command.CONFIRMED if outcome.data["confirmed"] else Command.FAILED
         if outcome.data["confirmed"]:
@@ -132,14 +165,14 @@ class Climb:
             self._work.stays.append(f"{self._node} was switched off by the fence command")
 
 
-def record_fence(work: Operation, rung: Decision[Rung]) -> None:
-    """Record the rung that was reached.
+def record_fence(work: Operation, rung: Decision[Rung], since: float) -> None:
+    """Record the rung that was reached, and from when on it counts (monotonic).
 
     A machine that is seen stopped and held says so itself to whoever comes next; that record is written with the
     next one, and clients wait for one write less.
     """
     fence = Fence(rung.kind.value, rung.reasons[0], time.time())
-    work.fenced_at = time.monotonic()
+    work.fenced_at = since
     if rung.kind is Rung.STOPPED:
         work.record = work.held.at(Phase.FENCED, fence=fence)
     else:
@@ -149,15 +182,21 @@ def record_fence(work: Operation, rung: Decision[Rung]) -> None:
 class Silence:
     """How long this process has seen the old primary silent without a break.
 
-    Not since the operation was recorded: of a run that was killed in between, nobody knows what went on.
+    Not since the operation was recorded: of a run that was killed in between, nobody knows what went on. Nor over a
+    pause in which this process stood still and saw nothing: the primary may have been in touch, and its guard counts
+    from then on.
     """
 
     def __init__(self, work: Operation) -> None:
         self._since: float | None = None
+        self._seen_at = time.monotonic()
         self.observe(work)
 
     def observe(self, work: Operation) -> None:
-        """Take the newest look into account; any sign of life begins the count anew."""
+        """Take the newest look into account; any sign of life, and any gap, begins the count anew."""
+        if time.monotonic() - self._seen_at > _UNSEEN_LIMIT_S:
+            self._since = None
+        self._seen_at = time.monotonic()
         primary = work.seen.node(work.held.expected_primary)
         lost = work.witnesses is not None and contact_of(work.witnesses) is Contact.LOST
         if primary.reachable or not lost:

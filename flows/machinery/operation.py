@@ -8,21 +8,23 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+from flows.machinery.ahead import Ahead, watched
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
 from flows.machinery.sight import (
     describe_decision,
     describe_look,
-    describe_witnesses,
     durability_state,
     identity,
     last_primary,
 )
 from flows.rules.admission import highest_term, latest_record
 from flows.rules.policy import Policy, policy_of
-from flows.rules.table import Decision
+from flows.rules.silence import PACE_S
+from flows.rules.table import FACTS_LIMIT_S, Decision
+from tasks import clock
 from tasks.errors import HarborHaError, Refused
-from tasks.observation.budget import CALM_BUDGET_S
+from tasks.observation.budget import CALM_BUDGET_S, LOOK_BUDGET_S
 from tasks.observation.look import SiteLook, look, look_with_witnesses
 from tasks.on_node.authority import MAX_INTENT_AGE_S
 from tasks.operation import steps as operation
@@ -52,10 +54,12 @@ class Operation:
         stays: what this process has done that no way back undoes, in words.
         never_staged: nodes whose Harbor nobody has told of the target: they were not reached when it was time.
         way_back: puts back what was changed before the promotion and returns what stays changed, in words.
-        fenced_at: when this process saw the fence hold, by its monotonic clock; None: not in this process.
+        fenced_at: when this process began what fenced the old primary (monotonic); None: it did not.
         promised: some node may hold that this operation has come to promoting.
         written_at: when this process wrote the record last, by its monotonic clock.
         before: the look before the newest one at a suspect; None when there was one only.
+        locked_at: when this process had taken the lock, by its monotonic clock; None: it has not.
+        ahead: the look at the suspect that begins while the first one goes on, until it is taken.
     """
 
     run: Protocol
@@ -71,6 +75,8 @@ class Operation:
     fenced_at: float | None = None
     promised: bool = False
     written_at: float | None = None
+    locked_at: float | None = None
+    ahead: "Ahead[tuple[SiteLook, Witnesses]] | None" = None
     _renewal: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @classmethod
@@ -80,18 +86,13 @@ class Operation:
 
     @classmethod
     def begin_with(cls, run: Protocol, suspect: str) -> "Operation":
-        """Look at the site and ask everybody about one node: the first look of a failover is its first round.
-
-        Looking at a machine without power takes 3 s, which clients wait for.
-        """
+        """Look at the site and ask everybody about one node; a second look begins beside that, or beside the lock."""
         if suspect not in [node.name for node in run.site.nodes]:
             return cls.begin(run)
-        seen, witnesses = run.watch(
-            f"Look at {suspect} over every path",
-            lambda: look_with_witnesses(run.site, suspect),
-            lambda both: f"{describe_look(both[0])}; {describe_witnesses(both[1])}",
-        )
-        return cls(run, seen, witnesses)
+        # What the first one still asks over the same connection comes first: it has the time of one after its end.
+        budget_s = 2 * LOOK_BUDGET_S - PACE_S
+        ahead = Ahead(lambda: look_with_witnesses(run.site, suspect, budget_s), PACE_S)
+        return cls(run, *watched(run, suspect, lambda: look_with_witnesses(run.site, suspect)), ahead=ahead)
 
     @property
     def policy(self) -> Policy:
@@ -106,22 +107,38 @@ class Operation:
 
     def look(self) -> None:
         """Look at all nodes again."""
+        self.leave_ahead()
         self.seen = self.run.watch("Look again", lambda: look(self.run.site, CALM_BUDGET_S), describe_look)
 
     def look_at(self, node: str) -> None:
         """Look at all nodes and ask everybody about one of them."""
-        self.before = self.seen
-        self.seen, self.witnesses = self.run.watch(
-            f"Look at {node} over every path",
-            lambda: self._look_with_witnesses(node),
-            lambda seen: f"{describe_look(seen[0])}; {describe_witnesses(seen[1])}",
-        )
+        self.leave_ahead()
+        self._have_seen(node, *watched(self.run, node, lambda: look_with_witnesses(self.run.site, node)))
 
-    def _look_with_witnesses(self, node: str) -> tuple[SiteLook, Witnesses]:
-        seen, witnesses = look_with_witnesses(self.run.site, node)
+    def look_taken_ahead(self, node: str) -> bool:
+        """Take the look at the suspect that is under way since the first one; False when there is none.
+
+        One that is old by now is none, as the lock was long in coming; nor is one at another node.
+        """
+        ahead, self.ahead = self.ahead, None
+        if ahead is None:
+            return False
+        seen, witnesses = watched(self.run, node, ahead.take, begun=ahead.begins_at)
+        if witnesses.node != node or witnesses.observed_at.age(clock.now()) > FACTS_LIMIT_S / 2:
+            return False
+        self._have_seen(node, seen, witnesses)
+        return True
+
+    def leave_ahead(self) -> None:
+        """Do without the look that is under way."""
+        if self.ahead is not None:
+            self.ahead.leave()
+            self.ahead = None
+
+    def _have_seen(self, node: str, seen: SiteLook, witnesses: Witnesses) -> None:
         # A load balancer does not look at what is drained; that this operation did it is no gap in what is known.
         ours = self.record is not None and node in self.record.drained
-        return seen, replace(witnesses, drained_by_us=ours)
+        self.before, self.seen, self.witnesses = self.seen, seen, replace(witnesses, drained_by_us=ours)
 
     def note(self, section: str, decision: Decision[Any]) -> None:
         """Keep a decision for the report."""
@@ -202,6 +219,7 @@ class Operation:
             operation.acquire, *paths, op_id=record.op_id, term=record.term, required=[record.target]
         )
         self.locked.update(outcome.data["locked"])
+        self.locked_at = time.monotonic()
         hosts = [host_of(self.run.site, path) for path in paths]
         self._renewal.close()
         self._renewal.enter_context(renewed(self.run.site, *hosts, op_id=record.op_id))
@@ -331,6 +349,11 @@ class Operation:
         way = node.reachable_by[0] if node.reachable_by else "direct"
         return node.name if way == "direct" else f"{node.name} {way}"
 
+    @property
+    def fence_age_s(self) -> float:
+        """Seconds since this process began what fenced the old primary; endless when it did not."""
+        return float("inf") if self.fenced_at is None else time.monotonic() - self.fenced_at
+
     def refuse(self, what: str, decision: Decision[Any]) -> NoReturn:
         """End the flow as refused; leaving the `with` puts back what was changed, and reports.
 
@@ -352,6 +375,7 @@ class Operation:
         """
         if error is not None and not isinstance(error, Exception):
             return
+        self.leave_ahead()
         self._renewal.close()
         if error is None:
             if self.locked and not self.run.dry_run:

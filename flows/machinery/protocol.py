@@ -155,7 +155,12 @@ class Protocol:
             return good, {node: record.error for node, record in records.items() if record.outcome is None}
 
     def watch(
-        self, title: str, look: Callable[[], Seen], describe: Callable[[Seen], str], *nodes: str
+        self,
+        title: str,
+        look: Callable[[], Seen],
+        describe: Callable[[Seen], str],
+        *nodes: str,
+        begun: float | None = None,
     ) -> Seen:
         """Look at something and keep what was seen, also in a dry run.
 
@@ -164,8 +169,9 @@ class Protocol:
             look: the look; it changes nothing.
             describe: says in one line what was seen.
             nodes: what was looked at.
+            begun: when the look began, by the monotonic clock, where that was before.
         """
-        begin = time.monotonic()
+        begin = time.monotonic() if begun is None else begun
         seen = look()
         record = StepRecord(
             title, nodes, begin - self.started, time.monotonic() - begin, Outcome(False, describe(seen))

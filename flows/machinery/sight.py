@@ -76,3 +76,8 @@ def describe_witnesses(witnesses: Witnesses) -> str:
     """Say in one line what the witnesses say."""
     said = [*witnesses.sightings, *witnesses.unknown]
     return "; ".join(said) if said else f"all witnesses have lost {witnesses.node}"
+
+
+def describe_suspect(seen: tuple[SiteLook, Witnesses]) -> str:
+    """Say in one line how the nodes are, and what the witnesses say of one of them."""
+    return f"{describe_look(seen[0])}; {describe_witnesses(seen[1])}"

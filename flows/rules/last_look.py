@@ -12,6 +12,10 @@ from tasks.postgres.facts import NodeFacts
 
 # The look and the promotion are one second apart; whoever stalls in between must look again.
 LAST_LOOK_LIMIT_S = 8.0
+# A fence counts for the process that climbed it, and for this long, since it was begun; then it is climbed again.
+FENCE_LIMIT_S = 60.0
+# The second time a command may have taken its own minute.
+FENCE_WORN_S = 2 * FENCE_LIMIT_S
 
 
 class LastLook(StrEnum):
@@ -32,9 +36,11 @@ class LastLookView:
     held: bool
     other: Other
     contact: Contact
+    worn: bool = False
     primary: str = "the primary"
     standby: str = "the standby"
     sightings: str = ""
+    age_s: float = 0.0
 
     @property
     def fenced(self) -> bool:
@@ -113,6 +119,15 @@ LAST_LOOK_RULES: tuple[Rule[LastLookView, LastLook], ...] = (
         "Repair the path to {primary}; nothing was promoted.",
     ),
     Rule(
+        "worn",
+        "not reached; the fence was climbed again, and is older than two minutes all the same",
+        lambda v: v.worn,
+        LastLook.ABORT,
+        "The fence of {primary} ({rung}) was begun {age_s:.0f} s ago, and who knows who has switched it on since.",
+        "The fence command must say within a minute that a machine is off, and the orchestrator must not stand "
+        "still (a paused or overloaded machine); then call again. Nothing was promoted.",
+    ),
+    Rule(
         "seen stopped, lost since",
         "not reached; it had been seen stopped and held",
         lambda v: v.rung in (Rung.STOPPED, Rung.COMMANDED, Rung.ATTESTED),
@@ -138,7 +153,13 @@ LAST_LOOK_RULES: tuple[Rule[LastLookView, LastLook], ...] = (
 
 
 def last_look(
-    rung: Rung, primary: NodeFacts, standby: NodeFacts, witnesses: Witnesses, now: Moment
+    rung: Rung,
+    primary: NodeFacts,
+    standby: NodeFacts,
+    witnesses: Witnesses,
+    now: Moment,
+    *,
+    fence_age_s: float,
 ) -> Decision[LastLook]:
     """Say whether the standby may be promoted now. Take the facts after the fence, not before it.
 
@@ -148,6 +169,7 @@ def last_look(
         standby: facts of the standby to promote.
         witnesses: what everybody else sees of the old primary.
         now: the moment of the decision.
+        fence_age_s: seconds since the fence was begun.
 
     Raises:
         FactsTooOld: when any of it is older than 8 s.
@@ -160,6 +182,8 @@ def last_look(
         held=held(primary),
         other=other_state([standby]),
         contact=contact_of(witnesses),
+        worn=fence_age_s > FENCE_WORN_S,
+        age_s=fence_age_s,
         primary=primary.name,
         standby=standby.name,
         sightings=", ".join(witnesses.sightings),

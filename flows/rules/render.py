@@ -14,7 +14,7 @@ from flows.rules.promotion import CANDIDATE_CHECKS
 from flows.rules.rejoin import REJOIN_RULES
 from flows.rules.restart import RESTART_RULES
 from flows.rules.resume import RESUME_RULES
-from flows.rules.shutdown_proof import PROOF_RULES
+from flows.rules.silence import SILENCE_APART_S, SILENCE_LOOKS
 from flows.rules.switchover import SWITCH_CHECKS
 from flows.rules.table import FACTS_LIMIT_S, Check, Rule
 from flows.rules.take_over import TAKE_OVER_CHECKS
@@ -46,7 +46,10 @@ _RULES: tuple[tuple[str, str, Sequence[Rule[Any, Any]]], ...] = (
     (
         "What has become of the primary?",
         "Over SSH by any path first, then the standby's word, then the witnesses. Rounds that differ are "
-        "AMBIGUOUS; one healthy round is HEALTHY.",
+        "AMBIGUOUS; one healthy round is HEALTHY. What is concluded from silence (GONE, HUNG, UNRESPONSIVE) needs "
+        f"{SILENCE_LOOKS} rounds that say the same, the second begun at the earliest {SILENCE_APART_S:.0f} s after "
+        "the first: a lost packet is sent again after a second, and what swallows the packets of one moment is not "
+        "taken for a machine that is gone. A round need not wait for the end of the one before.",
         PRIMARY_RULES,
     ),
     (
@@ -69,11 +72,6 @@ _RULES: tuple[tuple[str, str, Sequence[Rule[Any, Any]]], ...] = (
         "The last look before the promotion",
         "With facts taken after the fence, not older than 8 seconds.",
         LAST_LOOK_RULES,
-    ),
-    (
-        "Does the standby hold everything of a primary that was shut down?",
-        "",
-        PROOF_RULES,
     ),
     (
         "How does a node become a standby again?",

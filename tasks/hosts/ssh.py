@@ -59,7 +59,7 @@ class Connection:
         via: another host to go through, for the case that the direct path is cut.
 
     Attributes:
-        silent: the last attempt to connect got no answer.
+        silent: the last attempt to connect that has ended got no answer; one that is under way says nothing yet.
         heard: the machine's kernel has taken the connection that is made or used now.
     """
 
@@ -143,7 +143,7 @@ class Connection:
         known = paramiko.PKey.from_type_string(kind, _base64(rest))
         client.get_host_keys().add(_known_name(target), kind, known)
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        self.silent, self.heard, way = True, False, None
+        self.heard, way = False, None
         try:
             key = load_private_key(target.private_key)
             way = self._way()
@@ -161,6 +161,7 @@ class Connection:
                 sock=way,
             )
         except Exception as error:
+            self.silent = True
             client.close()
             if way is not None:
                 way.close()

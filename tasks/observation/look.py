@@ -82,11 +82,17 @@ def look(
     return SiteLook(with_pause(alive, databases), databases, started.age(clock.now()))
 
 
-def look_with_witnesses(site: HarborSite, node: str) -> tuple[SiteLook, Witnesses]:
-    """Look at the site and ask everybody about one node, at the same time."""
+def look_with_witnesses(
+    site: HarborSite, node: str, budget_s: float = LOOK_BUDGET_S
+) -> tuple[SiteLook, Witnesses]:
+    """Look at the site and ask everybody about one node, at the same time.
+
+    Args:
+        budget_s: seconds for the nodes.
+    """
     asked = ask(("witnesses", site.name, node), lambda: ask_witnesses(site, [node]))
     begun = clock.now()
-    seen = look(site, harbor_s=HURRIED_HARBOR_S, suspect=node)
+    seen = look(site, budget_s, harbor_s=HURRIED_HARBOR_S, suspect=node)
     wait_until(asked.done, lambda: [asked], time.monotonic() + _WITNESSES_LATER_S)
     answers = answer_or(asked, lambda _: Answers(begun))
     return seen, witnesses_of(site, node, answers, seen.every)

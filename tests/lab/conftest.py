@@ -25,7 +25,7 @@ def _turn(item: pytest.Item) -> int:
     """What takes seconds first; then what leaves bare nodes; then bootstrap and boot, and what needs their site."""
     if not item.path.is_relative_to(_HERE):
         return 0
-    if item.path.name in ("test_adopt.py", "test_oldest_release.py"):
+    if item.path.name in ("test_adopt.py", "test_from_nothing.py", "test_oldest_release.py"):
         return 1
     return 2 if "boot" in item.path.name else 3
 

@@ -1,48 +1,17 @@
-"""A bare host becomes the orchestrator by one command, and again, and is looked at, and is taken back.
+"""A bare host becomes the orchestrator by one command, and again, and is looked at, and is taken back."""
 
-Its packages of Python come from this machine's own places, as those of the lab's images do: they are fetched here, by
-the lock, and brought to the host.
-"""
-
-import re
-import subprocess
-import sys
-import tarfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
-from lab.shell import docker
 from lab.site_lab import Lab
-from lab.topology import REPOSITORY
+from tests.lab.bare_host import CHECKOUT, NODE, WHEELS, Machine, bring_checkout
 
-NODE = "node-c"
-CHECKOUT = "/root/harbor-ha"
-INSTALL = f"PIP_NO_INDEX=1 PIP_FIND_LINKS=/root/wheels {CHECKOUT}/scripts/install-orchestrator"
+INSTALL = f"PIP_NO_INDEX=1 PIP_FIND_LINKS={WHEELS} {CHECKOUT}/scripts/install-orchestrator"
 UNITS = ("prefect-server", "harbor-ha-runner", "harbor-ha-receiver")
-PARTS = ("blocks", "tasks", "flows", "deployments", "docs", "scripts", "lab", "tests")
-FILES = ("Makefile", "README.md", "README.zh.md", "pyproject.toml", "requirements.lock")
 
 pytestmark = pytest.mark.timeout(1800)
-
-
-class Machine:
-    """The bare host, by the engine: nobody has logged in to it yet."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-
-    def run(self, script: str, *, status: int = 0, timeout: float = 60.0) -> str:
-        """Run a script as root; return what it wrote to both of its streams."""
-        done = self.lab.exec(NODE, ["bash", "-c", f"exec 2>&1; {script}"], check=False, timeout=timeout)
-        assert done.returncode == status, f"{script}: {done.returncode}: {done.stdout[-3000:]}"
-        return done.stdout
-
-    def copy(self, source: Path, target: str) -> None:
-        """Bring a file or a directory to it."""
-        docker("cp", str(source), f"{self.lab.topology.container(NODE)}:{target}", timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -50,33 +19,8 @@ def machine(standing_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A bare host with a checkout and the lock's packages on it; bare again afterwards."""
     standing_lab.heal()
     standing_lab.recreate(NODE)
-    made = Machine(standing_lab)
-    scratch = tmp_path_factory.mktemp("orchestrator")
-    version = made.run(
-        "apt-cache policy python3 >/dev/null; python3 -c 'import sys; print(*sys.version_info[:2])'"
-    )
-    if version.split() != [str(part) for part in sys.version_info[:2]]:
-        pytest.skip(
-            f"the host has Python {version.strip()}, and the packages here are those of {sys.version}"
-        )
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-    # The host's Python is another patch release: what is only for older ones of it is brought as well.
-    lock = (REPOSITORY / "requirements.lock").read_text()
-    (scratch / "lock").write_text(re.sub(r" ; python_full_version < '3\.11\.\d+'", "", lock))
-    wheels = ["--requirement", str(scratch / "lock"), "--dest", str(scratch / "wheels")]
-    subprocess.run([*pip, *wheels], check=True, timeout=900)
-    with tarfile.open(scratch / "checkout.tar", "w") as archive:
-        for part in (*PARTS, *FILES):
-            archive.add(REPOSITORY / part, part, filter=_without_caches)
-    made.copy(scratch / "wheels", "/root/wheels")
-    made.copy(scratch / "checkout.tar", "/root/checkout.tar")
-    made.run(f"mkdir {CHECKOUT} && tar -C {CHECKOUT} -xf /root/checkout.tar")
-    yield made
+    yield bring_checkout(standing_lab, tmp_path_factory.mktemp("orchestrator"))
     standing_lab.recreate(NODE)
-
-
-def _without_caches(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return None if "__pycache__" in member.name else member
 
 
 def test_a_bare_host_is_told_what_it_lacks_and_nothing_is_changed(machine: Machine) -> None:

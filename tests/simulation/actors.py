@@ -108,6 +108,8 @@ class Cast:
         world.boundary = self._boundary
         world.on_run = self._begun
         world.on_report = monitor.on_report
+        world.on_look = monitor.on_look
+        world.on_fence = monitor.on_fence
         world.on_write = monitor.on_write
         world.on_stop = monitor.on_stop
         world.on_lock = self._locked

@@ -154,6 +154,9 @@ def _live(plan: Plan, world: World, cast: Cast, monitor: Monitor, stop: Callable
     engine.run(3.0 + last + plan.quiet_s, stop)
     if plan.serves:
         monitor.at_the_repair()
+    while any(node.frozen for node in world.nodes.values()) and not monitor.found:
+        # Nobody repairs that; it ends by itself.
+        engine.run(engine.now + 10.0)
     if monitor.found:
         return
     heal(world, cast)

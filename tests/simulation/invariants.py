@@ -18,6 +18,8 @@ WAKING_S = 8.0
 LOOKING_S = 16.0
 # Clients and jobs write at least once a second.
 SERVED_S = 5.0
+# Two looks that begin in the same moment are one.
+APART_S = 1.0
 # Steps after which "nothing was changed" is not so any more, unless the run has undone them.
 CHANGING = (
     "Fence over SSH",
@@ -68,6 +70,8 @@ class Monitor:
         self.lied = False
         self.accepted_loss = False
         self.ended: set[str] = set()
+        # By flow and node: when each of its looks began, and whether it reached the machine.
+        self.looks: dict[tuple[str, str], list[tuple[float, bool]]] = {}
         self._lines: dict[str, Branch] = {
             name: node.data.branch for name, node in world.nodes.items() if node.data is not None
         }
@@ -76,6 +80,26 @@ class Monitor:
         """Keep a violation; it is a line of the story too."""
         self.world.note(f"VIOLATION of `{invariant}`: {text}")
         self.found.append(Violation(self.world.engine.now, invariant, text))
+
+    # --- silence ---------------------------------------------------------------------------------------------------
+
+    def on_look(self, node: str, reached: bool) -> None:
+        """A flow, or a thread of it, begins a look at a node."""
+        self.looks.setdefault((self._flow(), node), []).append((self.world.engine.now, reached))
+
+    def on_fence(self, node: str) -> None:
+        """A flow has a machine switched off: one that it has never reached was silent for two looks."""
+        looks = self.looks.get((self._flow(), node), [])
+        began = [at for at, _ in looks]
+        if (
+            not any(reached for _, reached in looks)
+            and max(began, default=0.0) - min(began, default=0.0) < APART_S
+        ):
+            self.violated("silence is seen twice", f"{node} is switched off after one moment of silence")
+
+    def _flow(self) -> str:
+        actor = self.world.engine.current
+        return actor.name.removeprefix("thread of ") if actor is not None else ""
 
     # --- two writers ---------------------------------------------------------------------------------------------
 

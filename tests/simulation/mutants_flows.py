@@ -230,7 +230,7 @@ FLOWS: tuple[Mutant, ...] = (
         "13",
         "what was drained and staged is left when nothing is promoted",
         (Edit("flows.machinery.traffic:put_back", "record, left = work.held, []", "return []"),),
-        once(WITNESSES, event(3, "isolate", A), failover(20), event(24.7, "hang", B), quiet_s=200.0),
+        once(WITNESSES, event(3, "isolate", A), failover(20), event(23.2, "hang", B), quiet_s=200.0),
         ("a report is true", "it becomes healthy"),
     ),
     Mutant(
@@ -348,30 +348,14 @@ FLOWS: tuple[Mutant, ...] = (
         ("it becomes healthy",),
     ),
     Mutant(
-        "S20",
-        "a node is drained minutes after that was written down, and nobody tells",
+        "S23",
+        "a second look begins with the first one, and counts",
         (
-            Edit(
-                "flows.machinery.operation:Operation.in_time",
-                "return self.written_at + MAX_INTENT_AGE_S",
-                "return self.written_at + 1e9",
-            ),
-            Edit(
-                "flows.machinery.operation:Operation.abort", "for node in self.held.drained", "for node in ()"
-            ),
+            Edit("flows.machinery.operation:Operation.begin_with", "budget_s), PACE_S)", "budget_s), 0.0)"),
+            Edit("flows.rules.silence:_silent", ">= SILENCE_APART_S", ">= 0.0"),
         ),
-        at_boundaries(
-            24,
-            40,
-            ("stall", 200.0),
-            WITNESSES,
-            event(4.3, "isolate", A),
-            failover(6),
-            event(34.8, "mend", A),
-            failover(117.8),
-            quiet_s=200.0,
-        ),
-        ("it becomes healthy",),
+        once(CONFIRMED, event(3, "power_off", A), failover(20)),
+        ("silence is seen twice",),
     ),
     Mutant(
         "S13",

@@ -16,6 +16,7 @@ from tests.simulation.mutant import (
     once,
 )
 from tests.simulation.mutants_flows import FLOWS, REPLACED
+from tests.simulation.mutants_stalled import STALLED
 from tests.simulation.mutation import Edit
 from tests.simulation.schedules import A, B, plan
 
@@ -23,7 +24,7 @@ from tests.simulation.schedules import A, B, plan
 def _booting() -> Iterator[Plan]:
     """A boots while B is promoted, which begins a little later each time."""
     for later in range(12):
-        slow, called = event(3, "slow_start", A, 2.0), 17.8 + later * 0.2
+        slow, called = event(3, "slow_start", A, 2.0), 21.0 + later * 0.05
         booting = [slow, event(3.9, "power_off", A), event(5, "power_on", A), failover(called, "o2")]
         yield plan(1, OLD_HARBOR, booting)
 
@@ -31,7 +32,7 @@ def _booting() -> Iterator[Plan]:
 def _back() -> Iterator[Plan]:
     """An isolated A, which has fenced itself, is in touch again while B is promoted, a little later each time."""
     for later in range(12):
-        gone = [event(3, "isolate", A), failover(20), event(57.1 + later * 0.04, "mend", A)]
+        gone = [event(3, "isolate", A), failover(20), event(56.1 + later * 0.04, "mend", A)]
         yield plan(1, replace(SELF_FENCE, harbor=OLD_HARBOR.harbor), gone, quiet_s=100.0)
 
 
@@ -211,6 +212,26 @@ NODES: tuple[Mutant, ...] = (
         _back,
         ("two writers",),
     ),
+    Mutant(
+        "S24",
+        "an acceptance that came while the NAS was away is never written there",
+        (
+            Edit(
+                "tasks.guard.on_node.guard_rules:must_share",
+                "    return shared is None or rank(shared) < rank(own)",
+                "    return False",
+            ),
+        ),
+        once(
+            CONFIRMED,
+            event(3, "power_off", A),
+            event(4, "down", "nas"),
+            failover(6),
+            event(200, "crash", B),
+            quiet_s=5.0,
+        ),
+        ("two writers", "it becomes healthy"),
+    ),
 )
 
-MUTANTS = (*FLOWS, *NODES)
+MUTANTS = (*FLOWS, *STALLED, *NODES)

@@ -128,7 +128,14 @@ class SimProtocol(protocol.Protocol):
         if required:
             self._raise_or_return(step, results)
 
-    def watch(self, title: str, look: Callable[[], Any], describe: Callable[[Any], str], *nodes: str) -> Any:
+    def watch(
+        self,
+        title: str,
+        look: Callable[[], Any],
+        describe: Callable[[Any], str],
+        *nodes: str,
+        begun: float | None = None,
+    ) -> Any:
         world().boundary(f"before: {title}")
         seen = look()
         world().note(f"{_who()} sees: {describe(seen)}")

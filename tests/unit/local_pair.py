@@ -19,7 +19,7 @@ from tasks.node_program import node_program
 from tasks.postgres.facts import NodeFacts
 from tests.unit.local_host import as_user
 from tests.unit.local_postgres import programs
-from tests.unit.test_node_probe import look, request
+from tests.unit.probed import look, request
 
 PORTS = {"a": 5996, "b": 5997}
 # What the programs ask systemd for, done with pg_ctl: the unit's name is the directory's.

@@ -138,7 +138,7 @@ def fenced(steps: Steps, lacks: int, monkeypatch: pytest.MonkeyPatch) -> Operati
     seen = SiteLook((old_primary(), behind(lacks)), frozenset({"node-a", "node-b"}), 0.1)
     work = Operation(cast(Protocol, steps), seen, witnesses(), locked={"node-a", "node-b"})
     work.record = RECORD.at(Phase.FENCED, fence=Fence("STOPPED", "seen", 1.0))
-    monkeypatch.setattr(flow.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(machinery.time, "monotonic", lambda: 100.0)
     work.fenced_at = 99.0
     work.look_at = lambda node: None  # type: ignore[method-assign]
     work.way_back = flow.put_back

@@ -87,8 +87,9 @@ class Prefect:
             return httpx.Response(200, json=found)
         if request.url.path.endswith("/flow_runs/filter"):
             (tag,) = body["flow_runs"]["tags"]["all_"]
-            assert (body["sort"], body["limit"]) == ("EXPECTED_START_TIME_DESC", 1)
-            return httpx.Response(200, json=[run for run in self.runs() if tag in run["tags"]][-1:])
+            assert body["sort"] == "EXPECTED_START_TIME_DESC"
+            newest_first = [run for run in reversed(self.runs()) if tag in run["tags"]]
+            return httpx.Response(200, json=newest_first[: body["limit"]])
         new = {
             "id": f"run-{len(self.started) + 1}",
             "state_type": "SCHEDULED",

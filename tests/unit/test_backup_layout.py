@@ -24,7 +24,7 @@ DIGEST = "sha256:" + "ab" * 32
 def test_an_id_is_read_back_and_sorts_like_its_time(started: datetime) -> None:
     backup = new_backup_id(started)
     assert parse_backup_id(str(backup)) == backup
-    later = new_backup_id(started + timedelta(seconds=1))
+    later = new_backup_id(started + timedelta(milliseconds=1))
     assert str(backup) < str(later)
     assert backup < later
 

@@ -19,7 +19,7 @@ import pytest
 from blocks import HarborSite
 from blocks.prefect_api import prefect_api
 from blocks.store import write_copy
-from deployments import cli
+from deployments import cli, exits
 from deployments.kept_runs import kept_runs, publish_kept
 from tests.unit.harbor_site import make_dark_site
 
@@ -76,7 +76,7 @@ def test_a_failover_looks_decides_and_refuses_and_asks_no_prefect_for_anything(s
             PREFECT_API_URL=address,
             PREFECT_HOME="/proc/nowhere",
         )
-    assert done.returncode == cli.REFUSED, done.stderr
+    assert done.returncode == exits.REFUSED, done.stderr
     assert came == []
     assert "This run is not in Prefect" in done.stderr
     assert done.stdout.startswith("# failover of example")
@@ -98,7 +98,7 @@ def test_a_check_of_a_site_that_is_down_is_no_success_and_a_directory_that_canno
     done = harbor_ha(
         "run", "check", "--site", "example", "--without-prefect", PREFECT_API_URL="http://127.0.0.1:9/api"
     )
-    assert done.returncode == cli.FAILED, done.stderr
+    assert done.returncode == exits.FAILED, done.stderr
     assert "# check of example" in done.stdout + done.stderr, "the report is on the terminal all the same"
     assert "cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
@@ -147,7 +147,7 @@ def test_a_run_that_was_killed_is_run_again_and_says_the_same(site: HarborSite, 
     assert "Look at all nodes" in first.log.read_text(), "what it did until then is not lost"
     for _ in range(2):
         again = harbor_ha(*pause, program=TWO_NODES, **environment)
-        assert again.returncode == cli.DONE, again.stderr
+        assert again.returncode == exits.DONE, again.stderr
         assert "example is paused on node-a, node-b" in again.stdout
     assert {path.parent.name for path in tmp_path.glob("nodes/*/paused.json")} == {"node-a", "node-b"}
 
@@ -167,7 +167,7 @@ def test_it_takes_the_same_lock_refuses_by_the_same_rules_and_puts_back_what_it_
     )
     environment = {"NODES": str(tmp_path / "nodes"), "PREFECT_API_URL": "http://127.0.0.1:9/api"}
     refused = harbor_ha(*asked, program=TWO_NODES, **environment)
-    assert refused.returncode == cli.REFUSED, refused.stderr
+    assert refused.returncode == exits.REFUSED, refused.stderr
     assert "## Refused because" in refused.stdout
     nodes = [tmp_path / "nodes" / name for name in ("node-a", "node-b")]
     assert [json.loads((node / "operation.json").read_text())["phase"] for node in nodes] == ["aborted"] * 2
@@ -176,7 +176,7 @@ def test_it_takes_the_same_lock_refuses_by_the_same_rules_and_puts_back_what_it_
     held = {"op_id": "op-7", "holder": "other:1:2:3:4:5", "taken_at": now, "expires_at": now + 50}
     (nodes[1] / "lock.json").write_text(json.dumps(held))
     beside = harbor_ha(*asked, program=TWO_NODES, **environment)
-    assert beside.returncode == cli.DONE, beside.stderr
+    assert beside.returncode == exits.DONE, beside.stderr
     assert "of process 1 on other is in progress" in beside.stdout
 
 
@@ -194,7 +194,7 @@ def test_what_the_deployment_does_not_take_is_refused_before_anything_is_done(
     flow: str, given: list[str], why: str, site: HarborSite, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parameters = [word for text in given for word in ("--param", text)]
-    assert cli.main(["run", flow, "--site", "example", "--without-prefect", *parameters]) == cli.REFUSED
+    assert cli.main(["run", flow, "--site", "example", "--without-prefect", *parameters]) == exits.REFUSED
     assert why in capsys.readouterr().err
     assert kept_runs() == []
 
@@ -202,7 +202,7 @@ def test_what_the_deployment_does_not_take_is_refused_before_anything_is_done(
 def test_a_site_of_which_no_copy_is_here_is_refused(
     site: HarborSite, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["run", "check", "--site", "nain", "--without-prefect"]) == cli.REFUSED
+    assert cli.main(["run", "check", "--site", "nain", "--without-prefect"]) == exits.REFUSED
     assert "local copy of site nain cannot be read" in capsys.readouterr().err
 
 
@@ -211,7 +211,7 @@ def test_the_report_is_shown_in_prefect_once_it_answers_and_only_once(
     site: HarborSite, prefect_server: str
 ) -> None:
     asked = ("run", "failover", "--site", "example", "--param", "expected_primary=node-x")
-    assert harbor_ha(*asked, "--without-prefect").returncode == cli.REFUSED
+    assert harbor_ha(*asked, "--without-prefect").returncode == exits.REFUSED
     with httpx.Client(base_url="http://127.0.0.1:9/api") as dead:
         assert publish_kept(dead) == 0
     assert not kept_runs()[0].published

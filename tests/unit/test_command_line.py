@@ -9,7 +9,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from blocks import HarborSite
 from blocks.site_file import read_site_file
 from blocks.store import copy_path, write_copy
-from deployments import cli, runs
+from deployments import arguments, cli, exits, runs
 from tests.unit.site_on_disk import NOW, correct_site, fresh_certificate
 
 
@@ -26,7 +26,7 @@ class TestCommandLine:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (tmp_path / "site.yml").write_text("name: x\nnodez: {}\n")
-        assert cli.main(["apply", str(tmp_path / "site.yml")]) == cli.INVALID
+        assert cli.main(["apply", str(tmp_path / "site.yml")]) == exits.INVALID
         assert "did you mean nodes?" in capsys.readouterr().err
 
     def test_what_the_weekly_drill_will_prove_is_told_when_it_is_chosen(
@@ -35,7 +35,7 @@ class TestCommandLine:
         """Without an identity it was red each week, by schedule; now it is green, and says less."""
         on_disk = correct_site(tmp_path)
         on_disk.data["harbor"] |= fresh_certificate()
-        assert cli.main(["apply", "--check", str(on_disk.write())]) == cli.DONE
+        assert cli.main(["apply", "--check", str(on_disk.write())]) == exits.DONE
         assert "not that it can be decrypted and restored" in capsys.readouterr().out
         own = pyrage.x25519.Identity.generate()
         on_disk.data["backup"] = {
@@ -43,17 +43,17 @@ class TestCommandLine:
             "age_identity": {"file": "identity"},
         }
         on_disk.secret("identity", str(own))
-        assert cli.main(["apply", "--check", str(on_disk.write())]) == cli.DONE
+        assert cli.main(["apply", "--check", str(on_disk.write())]) == exits.DONE
         assert "restores the newest backup" in capsys.readouterr().out
 
     def test_a_server_that_is_down_is_named(self, capsys: pytest.CaptureFixture[str]) -> None:
         with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-            assert cli.main(["run", "bootstrap", "--site", "a"]) == cli.NO_PREFECT
+            assert cli.main(["run", "bootstrap", "--site", "a"]) == exits.NO_PREFECT
         assert "Prefect does not answer" in capsys.readouterr().err
 
     def test_a_missing_address_is_named(self, capsys: pytest.CaptureFixture[str]) -> None:
         with temporary_settings(restore_defaults={PREFECT_API_URL}):
-            assert cli.main(["setup"]) == cli.NO_PREFECT
+            assert cli.main(["setup"]) == exits.NO_PREFECT
         assert "export PREFECT_API_URL" in capsys.readouterr().err
 
     def test_without_prefect_the_local_copies_are_listed(
@@ -61,15 +61,15 @@ class TestCommandLine:
     ) -> None:
         write_copy(site)
         with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-            assert cli.main(["sites"]) == cli.DONE
-            assert cli.main(["remove", "example", "--yes"]) == cli.NO_PREFECT
+            assert cli.main(["sites"]) == exits.DONE
+            assert cli.main(["remove", "example", "--yes"]) == exits.NO_PREFECT
         assert "example  local copy" in capsys.readouterr().out
         assert copy_path("example").exists(), "nothing is half removed"
 
     def test_wrong_usage_has_the_usual_status(self) -> None:
         with pytest.raises(SystemExit) as caught:
             cli.main(["no-such-command"])
-        assert caught.value.code == cli.USAGE
+        assert caught.value.code == exits.USAGE
 
     @pytest.mark.parametrize("text", ["dry_run", "dryrun=true"])
     def test_a_parameter_that_the_flow_does_not_take_is_refused(self, text: str) -> None:
@@ -80,5 +80,5 @@ class TestCommandLine:
             runs.parse_parameters(deployment, [text])
 
     def test_every_status_is_documented_in_the_help(self) -> None:
-        for status in range(cli.NOT_ENDED + 1):
-            assert f"\n  {status}  " in cli.EPILOG
+        for status in range(exits.NOT_ENDED + 1):
+            assert f"\n  {status}  " in arguments.EPILOG

@@ -19,7 +19,7 @@ from blocks import BLOCKS, HarborSite, save_site
 from blocks.prefect_api import prefect_api
 from blocks.site_file import read_site_file
 from blocks.store import _PARTS, copy_path
-from deployments import cli, runs
+from deployments import cli, exits, runs
 from deployments.backup_alert import OVERDUE
 from deployments.catalogue import CATALOGUE, TAG, DeploymentEntry, entry
 from deployments.schedules import NOT_SERVED, remove_schedules, scheduled_sites, update_schedules
@@ -311,7 +311,7 @@ class TestAgainstAServer:
         self, prefect_server: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         EXAMPLE.deployment().apply()
-        assert cli.main(["run", "nothing", "--site", "a"]) == cli.REFUSED
+        assert cli.main(["run", "nothing", "--site", "a"]) == exits.REFUSED
         assert "example" in capsys.readouterr().err
 
     def test_the_commands_on_top_of_prefect_yaml_lead_from_nothing_to_runs_on_two_workers(
@@ -361,7 +361,7 @@ class TestAgainstAServer:
         on_disk = correct_site(tmp_path)
         # The command judges certificates by the clock.
         on_disk.data["harbor"] |= fresh_certificate()
-        assert cli.main(["apply", str(on_disk.write())]) == cli.DONE
+        assert cli.main(["apply", str(on_disk.write())]) == exits.DONE
         told = capsys.readouterr().out
         assert "site example is saved: node-a, node-b" in told
         assert "no runner serves example" in told
@@ -376,13 +376,13 @@ class TestAgainstAServer:
         for one in (site, other):
             save_site(one)
         TestSchedules.nightly.deployment((site, other)).apply()
-        assert cli.main(["sites"]) == cli.DONE
+        assert cli.main(["sites"]) == exits.DONE
         told = capsys.readouterr().out
         assert "example  node-a, node-b; schedules run; local copy" in told
-        assert cli.main(["remove", "example"]) == cli.DONE
+        assert cli.main(["remove", "example"]) == exits.DONE
         assert "nothing was done" in capsys.readouterr().out
         assert self.blocks_of("example") == {f"example{end}" for end in self.ENDS}
-        assert cli.main(["remove", "example", "--yes"]) == cli.DONE
+        assert cli.main(["remove", "example", "--yes"]) == exits.DONE
         assert "1 schedules" in capsys.readouterr().out
         assert self.blocks_of("example") == set()
         assert not copy_path("example").exists()
@@ -390,11 +390,11 @@ class TestAgainstAServer:
         assert self.blocks_of("example-node") == {f"example-node{end}" for end in self.ENDS}
         with prefect_api(timeout=30) as api:
             assert set(self.schedules(api)) == {"example-example-node"}
-        assert cli.main(["remove", "example", "--yes"]) == cli.REFUSED
+        assert cli.main(["remove", "example", "--yes"]) == exits.REFUSED
         assert "example-node" in capsys.readouterr().err
-        assert cli.main(["remove", "example-node", "--yes"]) == cli.DONE
+        assert cli.main(["remove", "example-node", "--yes"]) == exits.DONE
         capsys.readouterr()
-        assert cli.main(["sites"]) == cli.DONE
+        assert cli.main(["sites"]) == exits.DONE
         assert "example" not in capsys.readouterr().out
 
     # This site has no account at a cloud.

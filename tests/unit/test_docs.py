@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from blocks.site_file import inspect_site_file
+from deployments.arguments import make_parser
 from deployments.catalogue import CATALOGUE
-from deployments.cli import _parser
 from lab.services import haproxy_cfg
 from lab.topology import FIRST_SUBNET, Topology
 
@@ -136,7 +136,7 @@ def test_no_page_names_a_path_or_a_host_of_a_developers_machine() -> None:
 
 def test_the_command_lines_help_is_what_the_pages_say() -> None:
     """`--check`, `--site`, `--config` are options of the commands that the pages give them to."""
-    parse = _parser().parse_args
+    parse = make_parser().parse_args
     assert parse(["apply", "site.yml", "--check"]).check
     assert parse(["serve", "--site", "main"]).site == ["main"]
     assert parse(["serve", "--no-watch", "--metrics-port", "9097"]).no_watch

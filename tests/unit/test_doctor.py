@@ -14,7 +14,7 @@ import yaml
 from blocks import HarborSite
 from blocks.prefect_api import prefect_api
 from blocks.store import save_site, write_copy
-from deployments import cli, runs
+from deployments import cli, exits, runs
 from deployments.catalogue import entry
 from deployments.doctor import command, links, looks
 from deployments.doctor.links import Holds
@@ -206,7 +206,7 @@ def test_a_site_that_is_down_and_flows_that_nobody_serves_are_named_link_by_link
 ) -> None:
     save_site(site)
     deploy_where_no_runner_ever_was("failover")
-    assert cli.main(["doctor", "example", "--metrics-port", "9"]) == cli.FAILED
+    assert cli.main(["doctor", "example", "--metrics-port", "9"]) == exits.FAILED
     lines = capsys.readouterr().out.splitlines()
     broken = {line.partition(":")[0].split()[-1] for line in lines if line.startswith("broken")}
     assert {"site", "watcher", "runner", "schedules"} <= broken, lines

@@ -9,7 +9,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks import SiteUnknown
 from blocks.prefect_api import prefect_api
-from deployments import cli, runs
+from deployments import cli, exits, runs
 from deployments.runs import Deployment, FlowRun
 from flows.machinery.ending import NOTHING_TO_DO, Alarming, ends_named
 from tasks.backup.night.lock import LockedByAnother
@@ -104,13 +104,13 @@ def test_a_result_is_given_to_whoever_calls_the_flow_and_what_is_no_success_is_r
 @pytest.mark.parametrize(
     ("state", "ending", "status"),
     [
-        ("COMPLETED", "Healthy", cli.DONE),
-        ("COMPLETED", "Degraded", cli.DEGRADED),
-        ("COMPLETED", NOTHING_TO_DO, cli.DONE),
-        ("FAILED", "Down", cli.FAILED),
-        ("FAILED", "Refused", cli.REFUSED),
-        ("CRASHED", "Crashed", cli.FAILED),
-        ("RUNNING", "Running", cli.NOT_ENDED),
+        ("COMPLETED", "Healthy", exits.DONE),
+        ("COMPLETED", "Degraded", exits.DEGRADED),
+        ("COMPLETED", NOTHING_TO_DO, exits.DONE),
+        ("FAILED", "Down", exits.FAILED),
+        ("FAILED", "Refused", exits.REFUSED),
+        ("CRASHED", "Crashed", exits.FAILED),
+        ("RUNNING", "Running", exits.NOT_ENDED),
     ],
 )
 def test_the_exit_status_says_how_a_watched_run_ended(

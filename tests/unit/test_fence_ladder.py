@@ -30,11 +30,12 @@ from tasks.errors import (
 )
 from tasks.harbor.web import HarborRefused, HarborUnreachable
 from tasks.observation.look import SiteLook
-from tasks.operation.record import OperationKind, OperationRecord, Phase
+from tasks.operation.record import LastPrimary, OperationKind, OperationRecord, Phase
 from tasks.operation.store import LockLost
 from tasks.operation.witnesses import Witnesses
 from tasks.outcome import Outcome
 from tasks.postgres.facts import NodeFacts
+from tasks.postgres.lsn import Lsn, WalPosition
 from tasks.postgres.stop import NotFenced
 from tests.unit.facts_builder import (
     NOW,
@@ -119,7 +120,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
     monkeypatch.setattr(machinery, "publish", lambda run, headline, sections, **_: None)
     time = SimpleNamespace(monotonic=lambda: made.now, sleep=made.sleep, time=lambda: NOW.wall)
-    for module in (ladder, machinery, flow, confirming):
+    for module in (ladder, machinery, confirming):
         monkeypatch.setattr(module, "time", time)
     for module in (ladder, flow, confirming):
         monkeypatch.setattr(module, "clock", SimpleNamespace(now=lambda: Moment(made.now, NOW.wall)))
@@ -335,3 +336,36 @@ def test_no_write_is_tried_while_anybody_sees_more_than_a_handshake(world: World
     with pytest.raises(Refused):
         flow.confirm(begun(world), "node-a")
     assert world.done == []
+
+
+def self_fencing(world: World, monkeypatch: pytest.MonkeyPatch) -> Operation:
+    """A silent primary whose guard goes by 20 s, on a site that cannot switch it off."""
+    monkeypatch.setattr(Operation, "policy", Policy())
+    world.old, world.said = unreached(), witnesses(balancer_drained=True)
+    work = begun(world)
+    work.record = replace(
+        work.held, last_primary=LastPrimary("node-a", WalPosition(2, Lsn(1)), NOW.wall, self_fence_s=20.0)
+    )
+    return work
+
+
+def test_a_silence_that_is_watched_all_the_time_is_long_enough_after_the_self_fence_and_its_margin(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, begun_at = self_fencing(world, monkeypatch), world.now
+    ladder.fence(work, attest_fenced=False)
+    assert world.now - begun_at >= 30.0
+    assert work.held.fence is not None
+    assert work.held.fence.rung == "SELF_FENCE"
+
+
+def test_an_orchestrator_that_stands_still_at_every_wait_is_told_so_and_fences_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = self_fencing(world, monkeypatch)
+    monkeypatch.setattr(ladder, "_MAX_WAITS", 20)
+    monkeypatch.setattr(ladder.time, "sleep", lambda _: world.sleep(12.0))
+    with pytest.raises(Refused, match="not fenced") as refused:
+        ladder.fence(work, attest_fenced=False)
+    assert "too slow" in str(refused.value)
+    assert work.held.fence is None

@@ -13,8 +13,8 @@ import pytest
 from blocks import HarborSite, save_site
 from blocks.prefect_api import client_options, prefect_api
 from blocks.site_file import read_site_file
-from blocks.store import remove_site
-from deployments import cli, runs
+from blocks.store import remove_site, saved_sites
+from deployments import cli, exits, runs
 from deployments.attempts import start_attempt
 from deployments.catalogue import CATALOGUE, entry
 from deployments.choices import CONFIRMATION, not_offered_yet, offer, update_choices, with_choices
@@ -130,6 +130,9 @@ class TestOnAServer:
     ) -> None:
         """A site that is saved while the runner goes on: its form would not offer it, and the API refuse it."""
         save_site(site)
+        # Other tests of the process save sites on the same server.
+        before = sorted(saved_sites())
+        nodes = sorted({node for known in saved_sites().values() for node in known})
         for name in ("check", "switchover", "failover"):
             made = entry(name).deployment()
             offer([made], {site.name: ["node-a"]})
@@ -139,14 +142,15 @@ class TestOnAServer:
         on_disk.data["harbor"] |= fresh_certificate()
         with prefect_api(timeout=30) as api, pytest.raises(runs.RunRefused, match="later"):
             runs.start(api, runs.find_deployment(api, "check"), {"site": "later"})
-        assert cli.main(["apply", str(on_disk.write())]) == cli.DONE
-        assert self.choices("check", "site") == ["example", "later"]
-        assert self.choices("switchover", "to") == ["node-a", "node-b"]
+        assert cli.main(["apply", str(on_disk.write())]) == exits.DONE
+        assert "later" not in before
+        assert self.choices("check", "site") == sorted([*before, "later"])
+        assert self.choices("switchover", "to") == nodes
         with prefect_api(timeout=30) as api:
             assert update_choices(api) == 0, "nothing differs"
             runs.start(api, runs.find_deployment(api, "check"), {"site": "later"})
-        assert cli.main(["remove", "later", "--yes"]) == cli.DONE
-        assert self.choices("check", "site") == ["example"]
+        assert cli.main(["remove", "later", "--yes"]) == exits.DONE
+        assert self.choices("check", "site") == before
         # What is registered anew, as by a runner of an older state, is a form without choices, and takes everything.
         entry("check").deployment().apply()
         assert self.choices("check", "site") is None
@@ -176,7 +180,7 @@ class TestOnAServer:
         self, site: HarborSite, capsys: pytest.CaptureFixture[str]
     ) -> None:
         entry("prune").deployment().apply()
-        assert cli.main(["run", "prune", "--site", "example", "--param", "confirm=true"]) == cli.DONE
+        assert cli.main(["run", "prune", "--site", "example", "--param", "confirm=true"]) == exits.DONE
         run_id = capsys.readouterr().out.rpartition("(")[2].split(")")[0]
         with prefect_api(timeout=30) as api:
             parameters = api.get(f"flow_runs/{run_id}").raise_for_status().json()["parameters"]

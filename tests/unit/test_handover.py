@@ -11,7 +11,7 @@ import pytest
 from blocks.problems import SiteFileInvalid
 from blocks.site_file import read_site_file
 from blocks.store import read_copy, site_as_data
-from deployments import cli
+from deployments import cli, exits
 from deployments.orchestrator import handover
 from tests.unit.site_on_disk import NOW, correct_site, fresh_certificate
 
@@ -52,7 +52,7 @@ def test_a_site_with_secrets_of_roots_environment_is_saved_and_served(
     on_disk.data["harbor"] |= fresh_certificate()
     on_disk.data["oss"]["access_key_secret"] = {"env": "OSS_SECRET"}
     file = on_disk.write()
-    assert cli.main(["apply", str(file)]) == cli.DONE
+    assert cli.main(["apply", str(file)]) == exits.DONE
     saved = read_copy("example")
     assert saved.oss is not None
     assert saved.oss.access_key_secret.get_secret_value() == "of-roots-environment"
@@ -63,7 +63,7 @@ def test_a_site_with_secrets_of_roots_environment_is_saved_and_served(
     told = capfd.readouterr().out
     assert "no runner serves" not in told, "the advice is followed already"
 
-    assert cli.main(["apply", str(file)]) == cli.DONE
+    assert cli.main(["apply", str(file)]) == exits.DONE
     assert (services / "systemctl").read_text() == "restart harbor-ha-runner\n", (
         "a second time nothing is new"
     )
@@ -81,7 +81,7 @@ def test_what_is_not_saved_is_not_served(services: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     on_disk = correct_site(services)
     on_disk.data["harbor"] |= fresh_certificate()
-    assert cli.main(["apply", str(on_disk.write())]) == cli.NO_PREFECT
+    assert cli.main(["apply", str(on_disk.write())]) == exits.NO_PREFECT
     assert 'HARBOR_HA_SITES=""' in (services / "environment").read_text()
 
 

@@ -3,8 +3,6 @@
 import os
 import re
 import shutil
-import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,8 @@ import yaml
 from blocks import SshHost
 from blocks.keys import fingerprint
 from blocks.site_file import inspect_site_file
-from deployments import cli
-from deployments.init import answers, command, trials
+from deployments import arguments, cli, exits
+from deployments.init import command, trials
 from deployments.init.command import run_init
 from deployments.init.draft import Draft
 from deployments.init.given import problems_of, read_given
@@ -100,8 +98,8 @@ class Operator:
         return "\n".join(self.read)
 
     def init(self, *words: str) -> int:
-        arguments = cli._parser().parse_args(["init", *words])
-        return run_init(arguments, ask=self, ask_secret=self, tell=self.read.append)
+        given = arguments.make_parser().parse_args(["init", *words])
+        return run_init(given, ask=self, ask_secret=self, tell=self.read.append)
 
 
 def authorize(directory: Path, authorized: Path) -> Callable[[], str]:
@@ -173,7 +171,7 @@ class TestDialogue:
     ) -> None:
         operator = Operator(script)
         assert operator.init(str(tmp_path / "site")) == 0
-        assert cli.main(["apply", "--check", str(tmp_path / "site" / "site.yml")]) == cli.DONE
+        assert cli.main(["apply", "--check", str(tmp_path / "site" / "site.yml")]) == exits.DONE
         assert "describes site main without a mistake" in capsys.readouterr().out
         shown = fingerprint(node.host_key)
         assert any(shown in prompt for prompt in operator.asked), "the fingerprint is what is confirmed"
@@ -336,7 +334,7 @@ class TestOptions:
         assert {name: after[name] for name in before if name != "site.yml"} == {
             name: before[name] for name in before if name != "site.yml"
         }
-        assert cli.main(["apply", "--check", str(tmp_path / "site" / "site.yml")]) == cli.DONE
+        assert cli.main(["apply", "--check", str(tmp_path / "site" / "site.yml")]) == exits.DONE
 
     def test_a_wrong_password_of_redis_is_told(
         self, tmp_path: Path, node: SshHost, installer: Path, oss: OssServer, redis: int, capsys: Any
@@ -410,87 +408,13 @@ def test_the_pages_command_for_a_script_gives_all_that_is_needed(tmp_path: Path)
     (line,) = [
         words for words in re.findall(r"^harbor-ha (init .*)$", page, re.MULTILINE) if "--yes" in words
     ]
-    arguments = cli._parser().parse_args(line.split())
+    words = arguments.make_parser().parse_args(line.split())
     own = {
         "harbor.installer": tmp_path / "harbor-offline-installer-v2.12.4.tgz",
         "redis.password": tmp_path / "redis",
     }
     for path, file in own.items():
         file.write_text("Redis-secret.1")
-        setattr(arguments, path, str(file))
-    given, unreadable = read_given(arguments)
+        setattr(words, path, str(file))
+    given, unreadable = read_given(words)
     assert [*unreadable, *problems_of(given, Draft(tmp_path / "site"), complete=True)] == []
-
-
-class TestTrials:
-    """Each test has a time limit and says what to do."""
-
-    def test_a_name_service_that_says_nothing_is_not_waited_for(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        import threading
-
-        ended = threading.Event()
-        monkeypatch.setattr(trials, "LIMIT_S", 0.2)
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: ended.wait(30))
-        begun = time.monotonic()
-        found, problems = trials.addresses_of("harbor.example.com")
-        ended.set()
-        assert time.monotonic() - begun < 5
-        assert not found
-        assert "did not answer" in problems[0]
-
-    def test_a_host_name_that_leads_elsewhere_is_told_with_both_addresses(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def resolve(name: str, *_: object) -> list[Any]:
-            return [(0, 0, 0, "", ("10.0.0.9", 0))]
-
-        monkeypatch.setattr(socket, "getaddrinfo", resolve)
-        (problem,) = trials.try_name("harbor.example.com", "10.0.0.10")
-        assert "leads to 10.0.0.9, and the load balancer is 10.0.0.10" in problem
-        assert trials.try_name("harbor.example.com", "10.0.0.9") == []
-
-    def test_a_load_balancer_that_does_not_answer_is_told(self, tmp_path: Path) -> None:
-        draft = Draft(tmp_path)
-        for key, value in (("harbor.hostname", A), ("balancer.address", A), ("balancer.kind", "haproxy")):
-            draft.put(key, value)
-        with socket.create_server(("127.0.0.1", 0)) as closed:
-            port = closed.getsockname()[1]
-        draft.put("balancer.admin_host", A)
-        draft.put("balancer.admin_port", port)
-        (problem,) = trials.try_balancer(draft)
-        assert str(port) in problem
-
-    def test_what_answers_and_is_no_ssh_server_has_no_host_key(self) -> None:
-        from tasks.errors import HostUnreachable
-        from tasks.hosts.ssh import read_host_key
-
-        with (
-            socket.create_server(("127.0.0.1", 0)) as silent,
-            pytest.raises(HostUnreachable, match="No SSH answer"),
-        ):
-            read_host_key("127.0.0.1", silent.getsockname()[1])
-
-
-def test_a_secret_file_is_never_open_to_others_not_even_while_it_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = os.umask(0)
-    try:
-        draft = Draft(tmp_path / "site")
-        assert draft.write_new("secrets/x", "one")
-        assert not draft.write_new("secrets/x", "two"), "what is there stays"
-    finally:
-        os.umask(old)
-    assert (tmp_path / "site" / "secrets" / "x").read_text() == "one"
-    assert (tmp_path / "site" / "secrets" / "x").stat().st_mode & 0o777 == 0o600
-    for directory in (tmp_path / "site", tmp_path / "site" / "secrets"):
-        assert directory.stat().st_mode & 0o777 == 0o700
-    assert [path.name for path in (tmp_path / "site" / "secrets").iterdir()] == ["x"]
-
-
-def test_the_dialogue_and_the_options_answer_the_same_questions() -> None:
-    members = {name for name in vars(answers.Answers) if not name.startswith("_")}
-    for kind in (answers.Dialogue, answers.Options):
-        assert members <= set(dir(kind)) | {"tell"}

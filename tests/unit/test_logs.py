@@ -15,7 +15,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks.prefect_api import prefect_api
 from blocks.store import save_site
-from deployments import cli, kept_runs
+from deployments import cli, exits, kept_runs
 from deployments.catalogue import entry
 from deployments.doctor import looks
 from deployments.doctor.links import Holds
@@ -98,7 +98,7 @@ def test_the_newest_run_of_a_site_or_the_one_that_is_named_is_told_whole_and_in_
     lines = [f"line {number}" for number in range(450)]
     first = begun(api, "main", *lines, "FAILED: Promote the standby")
     begun(api, "other", "of another site")
-    assert cli.main(["logs", "main"]) == cli.DONE
+    assert cli.main(["logs", "main"]) == exits.DONE
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith(f"pause of main ({first['id']}), ")
     assert told[0].endswith(": Running")
@@ -106,13 +106,13 @@ def test_the_newest_run_of_a_site_or_the_one_that_is_named_is_told_whole_and_in_
     assert "ERROR   FAILED: Promote the standby" in told[451]
     second = begun(api, "main", "a newer one")
     for wanted, last in ((["main"], "a newer one"), ([first["id"]], "FAILED: Promote the standby")):
-        assert cli.main(["logs", *wanted]) == cli.DONE
+        assert cli.main(["logs", *wanted]) == exits.DONE
         assert capsys.readouterr().out.rstrip().endswith(last)
-    assert cli.main(["logs", "pause of other"]) == cli.DONE
+    assert cli.main(["logs", "pause of other"]) == exits.DONE
     assert "of another site" in capsys.readouterr().out
-    assert cli.main(["logs"]) == cli.DONE
+    assert cli.main(["logs"]) == exits.DONE
     assert str(second["id"]) in capsys.readouterr().out
-    assert cli.main(["logs", "nain"]) == cli.REFUSED
+    assert cli.main(["logs", "nain"]) == exits.REFUSED
     assert "There is no run of nain" in capsys.readouterr().err
 
 
@@ -122,10 +122,10 @@ def test_of_a_run_in_prefect_and_one_without_it_the_newer_one_is_told(
 ) -> None:
     kept("broken", "an hour before", later_s=-3600)
     begun(api, "broken", "Prefect is back")
-    assert cli.main(["logs", "broken"]) == cli.DONE
+    assert cli.main(["logs", "broken"]) == exits.DONE
     assert "Prefect is back" in capsys.readouterr().out
     kept("broken", "promoted without it", later_s=60)
-    assert cli.main(["logs", "broken"]) == cli.DONE
+    assert cli.main(["logs", "broken"]) == exits.DONE
     told = capsys.readouterr().out
     assert "promoted without it" in told
     assert "Prefect is back" not in told
@@ -133,12 +133,12 @@ def test_of_a_run_in_prefect_and_one_without_it_the_newer_one_is_told(
 
 def test_while_prefect_is_dead_the_run_without_it_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with temporary_settings({PREFECT_API_URL: NOWHERE}):
-        assert cli.main(["logs", "main"]) == cli.NO_PREFECT
+        assert cli.main(["logs", "main"]) == exits.NO_PREFECT
         kept("other", "of another site")
         run = kept("main", "node-b was promoted")
         capsys.readouterr()
         for wanted in ("main", run.name):
-            assert cli.main(["logs", wanted]) == cli.DONE
+            assert cli.main(["logs", wanted]) == exits.DONE
             told = capsys.readouterr()
             assert told.out.splitlines()[0].startswith("failover of main, ")
             assert "without Prefect: Completed: node-b leads" in told.out

@@ -50,7 +50,7 @@ FENCE_VIEWS += [
     for view in FENCE_VIEWS
     if view.server is Server.UNSEEN and view.self_fence is SelfFence.NONE and not view.witnesses_suffice
 ]
-LOOK_VIEWS = [LastLookView(*row) for row in itertools.product(Rung, Server, BOTH, Other, Contact)]
+LOOK_VIEWS = [LastLookView(*row) for row in itertools.product(Rung, Server, BOTH, Other, Contact, BOTH)]
 CONFIRMED, WITNESSES = Policy(), Policy(fencing="witnesses")
 
 
@@ -215,16 +215,25 @@ def test_nothing_is_promoted_while_the_standby_hears_a_primary_that_is_not_seen_
 
 
 def test_a_primary_that_woke_up_after_the_fence_is_fenced_again() -> None:
-    decision = last_look(Rung.WITNESSES, primary(), deaf_standby(), witnesses(), NOW)
+    decision = last_look(Rung.WITNESSES, primary(), deaf_standby(), witnesses(), NOW, fence_age_s=1.0)
     assert decision.kind is LastLook.FENCE_AGAIN
 
 
 def test_a_witness_that_sees_it_again_stops_the_promotion() -> None:
     seen = witnesses(tcp={"node-b": "open"})
-    assert last_look(Rung.COMMANDED, unreached(), deaf_standby(), seen, NOW).kind is LastLook.ABORT
+    assert (
+        last_look(Rung.COMMANDED, unreached(), deaf_standby(), seen, NOW, fence_age_s=1.0).kind
+        is LastLook.ABORT
+    )
+
+
+def test_a_fence_of_before_a_stall_is_not_believed_though_the_machine_is_still_lost_to_all() -> None:
+    ask = (Rung.COMMANDED, unreached(), deaf_standby(), witnesses(), NOW)
+    assert last_look(*ask, fence_age_s=119.0).kind is LastLook.PROMOTE
+    assert last_look(*ask, fence_age_s=121.0).rule == "worn"
 
 
 def test_the_last_look_takes_no_facts_from_before_a_stall() -> None:
     stale = replace(deaf_standby(), observed_at=Moment(NOW.monotonic - 9, NOW.wall - 9))
     with pytest.raises(FactsTooOld, match="node-b"):
-        last_look(Rung.STOPPED, stopped(held=True), stale, witnesses(), NOW)
+        last_look(Rung.STOPPED, stopped(held=True), stale, witnesses(), NOW, fence_age_s=1.0)

@@ -1,4 +1,4 @@
-"""May the standby take over, and what would be lost? And the proof of a planned shutdown."""
+"""May the standby take over, and what would be lost?"""
 
 from dataclasses import replace
 from typing import Any
@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from flows.rules.policy import Policy
 from flows.rules.promotion import CANDIDATE_CHECKS, MayPromote, may_fail_over
-from flows.rules.shutdown_proof import Proof, shutdown_proof
 from flows.rules.table import Decision, FactsTooOld, Weight
 from tasks.clock import Moment
 from tasks.operation.record import LastPrimary
@@ -256,27 +255,3 @@ def test_nothing_is_lost_silently(replayed: int, last: int | None, age: float, a
 def test_the_weights_are_those_of_the_protocol() -> None:
     loss = {check.name for check in CANDIDATE_CHECKS if check.weight is Weight.DATA_LOSS}
     assert loss == {"lag too large", "loss not known", "bound too old", "not synchronous"}
-
-
-def prove(replayed: int, old: NodeFacts | None = None, **server_changes: Any) -> Proof:
-    candidate = deaf_standby(replay_lsn=Lsn(replayed), **server_changes)
-    return shutdown_proof(old or stopped(), candidate, NOW).kind
-
-
-def test_the_shutdown_checkpoint_must_be_replayed_strictly() -> None:
-    assert prove(0x5000028) is Proof.NOT_YET, "equal means that its record has not come"
-    assert prove(0x5000029) is Proof.PROVEN
-
-
-def test_a_crash_proves_nothing() -> None:
-    assert prove(0x6000000, stopped(control=control(state="in production"))) is Proof.NO_SHUTDOWN
-    assert prove(0x6000000, stopped(control=control(state="shut down in recovery"))) is Proof.NO_SHUTDOWN
-
-
-def test_a_server_that_still_runs_may_write_more() -> None:
-    assert prove(0x6000000, stopped(processes=(7,))) is Proof.NO_SHUTDOWN
-
-
-@pytest.mark.parametrize("other", [{"timeline": 3}, {"system_identifier": "1"}, {"in_recovery": False}])
-def test_a_standby_of_another_line_proves_nothing(other: dict[str, Any]) -> None:
-    assert prove(0x6000000, **other) is Proof.IMPOSSIBLE

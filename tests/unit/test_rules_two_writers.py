@@ -199,7 +199,8 @@ def fail_over(world: World, means: Means, heal: bool) -> tuple[World, Rung, bool
             world = replace(world, op=True, os=True, sp=True, lp=True, rp=True)
         if rung not in SUFFICIENT:
             return world, rung, False
-        decision = last_look(rung, seen_primary(world), seen_standby(world), seen_by_witnesses(world), NOW)
+        seen = (seen_primary(world), seen_standby(world), seen_by_witnesses(world))
+        decision = last_look(rung, *seen, NOW, fence_age_s=5.0)
         if decision.kind is not LastLook.FENCE_AGAIN:
             return world, rung, decision.kind is LastLook.PROMOTE
     raise AssertionError(f"fencing does not end: {world} {means}")

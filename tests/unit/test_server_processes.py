@@ -14,7 +14,8 @@ from flows.rules.primary import Server, server_state
 from flows.rules.promotion import stopped
 from tasks.node_program import node_program
 from tasks.on_node import pg_processes
-from tests.unit.test_node_probe import Pair, look, pair
+from tests.unit.probed import look
+from tests.unit.test_probed_pair import Pair, pair
 
 pytestmark = pytest.mark.servers
 

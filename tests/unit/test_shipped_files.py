@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments import cli
+from deployments import arguments
 from deployments.receiver import read_receiver_file
 from tasks.harbor.boot import UNIT
 
@@ -34,7 +34,7 @@ class TestShippedFiles:
         if "/harbor-ha " in parser["Service"]["ExecStart"]:
             words = parser["Service"]["ExecStart"].split()[1:]
             command = ["serve", "--site", "a"] if "$HARBOR_HA_SITES" in words else words
-            cli._parser().parse_args(command)
+            arguments.make_parser().parse_args(command)
 
     @pytest.mark.parametrize("unit", ["harbor-ha-runner", "harbor-ha-watch"])
     def test_what_may_run_a_failover_lets_its_fence_command_become_root(self, unit: str) -> None:

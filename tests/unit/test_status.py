@@ -10,7 +10,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from blocks import HarborSite
 from blocks.site_file import read_site_file
 from blocks.store import forget, write_copy
-from deployments import cli, status
+from deployments import cli, exits, status
 from tasks import clock
 from tasks.backup.format.catalogue import Entry
 from tasks.backup.format.layout import parse_backup_id
@@ -92,7 +92,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HarborSite:
 
 @pytest.mark.parametrize(
     ("second", "verdict", "exit_status"),
-    [(B, "HEALTHY", cli.DONE), (unreached("node-b"), "DEGRADED", cli.DEGRADED)],
+    [(B, "HEALTHY", exits.DONE), (unreached("node-b"), "DEGRADED", exits.DEGRADED)],
 )
 def test_without_prefect_the_command_shows_nodes_verdict_and_what_to_do(
     second: NodeFacts,
@@ -119,7 +119,7 @@ def test_without_prefect_the_command_shows_nodes_verdict_and_what_to_do(
     monkeypatch.setattr(status, "store_of", no_bucket)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         assert cli.main(["status"]) == exit_status
-        assert cli.main(["backups", "example"]) == cli.FAILED
+        assert cli.main(["backups", "example"]) == exits.FAILED
     told = capsys.readouterr()
     assert f"example is {verdict}" in told.out
     assert "node-a  primary" in told.out
@@ -130,5 +130,5 @@ def test_without_prefect_the_command_shows_nodes_verdict_and_what_to_do(
 
 def test_a_site_that_nobody_saved_is_refused(site: HarborSite, capsys: pytest.CaptureFixture[str]) -> None:
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        assert cli.main(["status", "nain"]) == cli.REFUSED
+        assert cli.main(["status", "nain"]) == exits.REFUSED
     assert "nain" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import pytest
 
 from blocks import HarborSite
 from blocks.problems import SiteUnknown
-from deployments import cli
+from deployments import cli, exits
 from deployments.attempts import AlertRefused, PrefectTrouble
 from deployments.watch import service
 from deployments.watch.watcher import Watcher
@@ -21,8 +21,8 @@ from tasks.clock import Moment
 from tasks.observation.beats import Beat
 from tasks.operation.record import last_primary_from
 from tests.unit.harbor_site import make_site
-from tests.unit.test_beacon import until
 from tests.unit.test_rules_watch import T, down, later, silent, up
+from tests.unit.waiting import until
 from tests.unit.watched_site import Scene
 
 
@@ -216,7 +216,7 @@ def test_a_site_that_is_gone_takes_the_watch_of_the_others_along_with_it_no_more
 def test_a_pace_that_is_none_is_refused(pace: str) -> None:
     with pytest.raises(SystemExit) as refused:
         cli.main(["watch", "--site", "main", "--pace", pace])
-    assert refused.value.code == cli.USAGE
+    assert refused.value.code == exits.USAGE
 
 
 def in_thread(work: object) -> None:

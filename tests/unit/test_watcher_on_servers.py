@@ -26,7 +26,8 @@ from tests.unit.harbor_site import make_site
 from tests.unit.local_host import local_host
 from tests.unit.local_pair import Clusters, real_clusters
 from tests.unit.local_sshd import running_sshd
-from tests.unit.test_beacon import listening, request, until
+from tests.unit.test_beacon import listening, request
+from tests.unit.waiting import until
 
 pytestmark = pytest.mark.servers
 # The machines of the tests have other work: what waits for a processor for a second is no trouble there.

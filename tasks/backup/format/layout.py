@@ -42,7 +42,9 @@ class BackupId:
 
     Attributes:
         started: when the backup began, UTC, whole seconds.
-        token: eight hexadecimal digits, so that two orchestrators never share a directory.
+        token: eight hexadecimal digits: three for the millisecond in which it began, so that of two backups
+            of one second the later one sorts last and is taken for the newest, and five drawn ones, so that
+            two orchestrators never share a directory.
     """
 
     started: datetime
@@ -65,7 +67,8 @@ def new_backup_id(started: datetime) -> BackupId:
     """Name a backup that begins at `started` (any time zone; naive times are refused)."""
     if started.tzinfo is None:
         raise ValueError("a backup id needs a time with a time zone")
-    return BackupId(started.astimezone(UTC).replace(microsecond=0), secrets.token_hex(4))
+    millisecond = started.microsecond // 1000
+    return BackupId(started.astimezone(UTC).replace(microsecond=0), f"{millisecond:03x}{secrets.randbits(20):05x}")
 
 
 def parse_backup_id(text: str) -> BackupId:

@@ -219,6 +219,26 @@ def next_act(sight: Sight, self_fence_s: Optional[float]) -> Tuple[str, str]:
     return NONE, ""
 
 
+def must_share(node: str, own: Claim, shared: Claim) -> bool:
+    """Tell whether the NAS lacks this node's acceptance: it was away when that was written.
+
+    A node that was off meanwhile finds nobody else to ask when the new primary's server is down just then, and became
+    a primary on the old timeline.
+
+    Args:
+        node: this node.
+        own, shared: the record that this node holds, and the NAS's.
+    """
+    if own is None or own.get("primary") != node:
+        return False
+    return shared is None or rank(shared) < rank(own)
+
+
+def rank(claim: Dict[str, Any]) -> Tuple[int, int]:
+    """Order acceptances: a later one has a higher timeline, or at least a higher term."""
+    return int(claim.get("timeline") or 0), int(claim.get("term") or 0)
+
+
 def when_settled(act: str, free_s: float) -> str:
     """Start what was held only when every pass for `START_AFTER_S` would have.
 

@@ -41,6 +41,7 @@ from tasks.guard.on_node.guard_rules import (
     Claim,
     Peer,
     Sight,
+    must_share,
     next_act,
     of_this_database,
     when_settled,
@@ -58,6 +59,7 @@ from tasks.on_node.pg_disk import (
     wait_gone,
 )
 from tasks.on_node.pg_run import systemctl
+from tasks.on_node.shared_copy import keep_shared
 
 # A pass in which nothing answers takes 3.5 s, the fast and the immediate stop five: together well within the ten
 # seconds that a failover adds to the limit.
@@ -71,6 +73,9 @@ LOOK_S = 10.0
 PEER_S = 1.0
 PEER_AGE_S = 6.0
 # They write to the shared storage without asking PostgreSQL for each byte.
+# How often it is seen to that the NAS has what this node has: a process each time while it has not.
+SHARE_S = 5.0
+
 CONTAINERS = ["harbor-jobservice", "harbor-core", "registryctl"]
 
 
@@ -144,12 +149,13 @@ class Guard:
         self.touched_at = time.monotonic()
         self.free_since: Optional[float] = None
         self.p: Dict[str, Any] = {}
-        self.looked_at = float("-inf")
+        self.looked_at = self.shared_at = float("-inf")
         self.config = Question(lambda: read_config(config))
         self.signal = Question(lambda: os.path.exists(self.p["data"] + "/standby.signal"))
         self.local = Question(lambda: local(self.p))
         self.own = Question(lambda: accepted(self.p))
         self.shared = Question(lambda: shared_claim(self.p))
+        self.sharing = Question(lambda: keep_shared(self.p, "accepted", json.dumps(self.own.answer) + "\n"))
         self.peers: Dict[str, Question] = {}
         self.said: Set[Tuple[str, str]] = set()
 
@@ -167,6 +173,7 @@ class Guard:
                 self.do(act, why)
                 if sight.silent_s == 0.0:
                     self.touched_at = begun
+                self.share()
             self.well("pass")
         except Exception as error:
             self.tell("pass", error)
@@ -269,6 +276,18 @@ class Guard:
         for _, question in found:
             question.wait(until - time.monotonic())
         return [question.younger_than(PEER_AGE_S) or Peer(name, STARTING) for name, question in found]
+
+    def share(self) -> None:
+        """Have the NAS say that this node was accepted, where it does not; not waited for, as it may hang."""
+        if not self.p.get("nas_path") or time.monotonic() - self.shared_at < SHARE_S:
+            return
+        self.shared_at = time.monotonic()
+        self.own.put(0.0)
+        self.shared.put(0.0)
+        known = self.own.error is None and self.shared.error is None and not self.shared.hangs
+        if known and must_share(self.p["node"], self.own.answer, self.shared.answer):
+            self.sharing.put(0.0)
+            self.heard("accepted.json to the NAS", self.sharing)
 
     def without_looking(self) -> str:
         """Decide when the look itself has failed: nobody was in touch."""

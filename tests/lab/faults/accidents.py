@@ -37,6 +37,33 @@ def thaw(stage: Stage, node: str) -> None:
     stage.shell(node, "pkill -CONT -u postgres", check=False)
 
 
+def stand_still(stage: Stage, node: str, seconds: float) -> None:
+    """Stop a node's PostgreSQL, and whoever talks to it on its machine, for some seconds."""
+    stage.shell(node, f"pkill -STOP -u postgres; sleep {seconds}; pkill -CONT -u postgres", check=False)
+
+
+def lose_packets(stage: Stage, node: str, other: str, seconds: float, part: float = 0.3) -> None:
+    """Lose a part of the packets between a node and another machine, both ways, for some seconds.
+
+    The nodes have no `netem`; the packet filter drops by chance, where a cut of the lab drops all.
+    """
+    address = stage.lab.node_address(other)
+    chance = f"-m statistic --mode random --probability {part} -j DROP"
+    rules = (
+        f"-t raw {{}} PREROUTING -s {address} {chance}",
+        f"-t mangle {{}} POSTROUTING -d {address} {chance}",
+    )
+    begin, end = ("; ".join(f"iptables -w 10 {rule.format(way)}" for rule in rules) for way in ("-I", "-D"))
+    stage.shell(node, f"set -e; trap '{end}' EXIT; {begin}; sleep {seconds}")
+
+
+def terminate_all(stage: Stage, node: str) -> None:
+    """End every connection of a server, those of replication too."""
+    stage.execute(
+        node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    )
+
+
 def freeze_command(stage: Stage, node: str, process: str) -> list[str]:
     """The program that freezes a server process, to be run in the middle of a flow."""
     script = f"kill -STOP $(pgrep -f 'postgres: .*{process}' | head -1)"

@@ -258,7 +258,7 @@ class Stage:
         record = latest_record(seen.nodes)
         if record is not None and record.open:
             found.append(f"open: {record.kind} {record.op_id} {record.phase}")
-        if live_lock(seen.nodes, clock.now().wall) is not None:
+        if live_lock(seen.nodes, clock.now()) is not None:
             found.append("a lock is left")
         if any(node.state.get("paused") for node in seen.nodes):
             found.append("paused")

@@ -10,6 +10,7 @@ from deployments import cli
 from deployments.doctor import looks
 from deployments.doctor.links import Holds
 from tests.alert_chain import AlertChain
+from tests.lab.faults import accidents
 from tests.lab.faults.pace import best_of_two
 from tests.lab.faults.scene import Scene, under_load
 from tests.lab.faults.stage import Stage, wait_for
@@ -28,12 +29,8 @@ STANDSTILLS = 3
 
 
 def stand_still(scene: Scene, watcher: Unattended) -> None:
-    """Stop the primary, and whoever talks to it on its machine, for two seconds."""
-    scene.stage.shell(
-        scene.first_primary,
-        f"pkill -STOP -u postgres; sleep {STANDSTILL_S}; pkill -CONT -u postgres",
-        check=False,
-    )
+    """Stop the primary for two seconds, and wait until it is well again."""
+    accidents.stand_still(scene.stage, scene.first_primary, STANDSTILL_S)
     writes = len(scene.acknowledged())
     wait_for(lambda: len(scene.acknowledged()) > writes, 10.0, "it takes no writes any more")
     wait_for(watcher.calm, 10.0, watcher.told)

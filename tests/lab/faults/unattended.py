@@ -43,6 +43,7 @@ class Unattended:
         except BaseException:
             self.end()
             raise
+        self.begun = time.time()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -65,7 +66,6 @@ class Unattended:
         # A run that comes to its end: the flows are served now, and not by what was here before.
         wait_for(self._registered, 120.0, "the flows are not served")
         self.stage.orchestrator.command("run", "check", "--site", self.stage.name, "--watch", check=False)
-        self.begun = time.time()
         wait_for(self.calm, 60.0, self.told)
 
     def _registered(self) -> bool:
@@ -105,6 +105,14 @@ class Unattended:
             assert process.stdin is not None
             process.stdin.close()
         self._processes = []
+
+    def restart(self) -> None:
+        """Restart the orchestrator: Prefect's server, and both of these; what they did before is still counted."""
+        orchestrator = self.stage.orchestrator
+        self.end()
+        orchestrator.down()
+        orchestrator.up(self.stage.site_file, self.stage.name, serve=False)
+        self._start()
 
     # --- what it makes of the site ---
 

@@ -58,9 +58,11 @@ def look(site: Any, budget_s: float = 0.0) -> SiteLook:
     return SiteLook(shown, databases, SIM_TIME.monotonic() - began)
 
 
-def look_with_witnesses(site: Any, node: str) -> tuple[SiteLook, Witnesses]:
+def look_with_witnesses(site: Any, node: str, budget_s: float = 0.0) -> tuple[SiteLook, Witnesses]:
     """Stand for `tasks.observation.look.look_with_witnesses`."""
     answers = ask_witnesses(site, [node])
+    here, origin = world(), machine().name
+    here.on_look(node, here.ssh(origin, node) or bool(here.ways(origin, node)))
     seen = look(site)
     return seen, witnesses_of(site, node, answers, seen.every)
 

@@ -345,6 +345,7 @@ def run_local(argv: Sequence[str], *, timeout: float, env: Any = None) -> str:
     here = world()
     here.boundary("before the fence command")
     node, how = here.nodes[argv[-1]], here.noise.fence
+    here.on_fence(node.name)
     here.engine.sleep(here.rng.uniform(1.0, 4.0))
     if how == "fails":
         raise LocalCommandFailed("it ended with status 1")

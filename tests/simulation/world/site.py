@@ -61,6 +61,8 @@ class World(Links):
         # Called wherever an orchestrator's process may be killed or stalled, with what it is about to do.
         self.boundary: Callable[[str], None] = lambda what: None
         self.on_report: Callable[[Any], None] = lambda report: None
+        self.on_look: Callable[[str, bool], None] = lambda node, reached: None
+        self.on_fence: Callable[[str], None] = lambda node: None
         self.on_run: Callable[[Any], None] = lambda run: None
         self.changed_at = 0.0
         self._written_at = -1.0
