@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import fastcrc
@@ -54,9 +55,10 @@ class BucketRequests:
         """Return bucket and key for an error."""
         return f"oss://{self.bucket.bucket_name}/{self.base}{key}"
 
-    def call(self, function: Callable[[Any, int], T], key: str = "") -> T:
-        """Return what `function(bucket, attempt)` returns, tried again while that can help."""
-        return persistently(lambda attempt: function(self.bucket, attempt), self.where(key), self.patience)
+    def call(self, function: Callable[[Any, int], T], key: str = "", attempts: int | None = None) -> T:
+        """Return what `function(bucket, attempt)` returns, tried again while that can help, or so many times."""
+        patience = self.patience if attempts is None else replace(self.patience, attempts=attempts)
+        return persistently(lambda attempt: function(self.bucket, attempt), self.where(key), patience)
 
     def put_bytes(
         self,
@@ -66,6 +68,8 @@ class BucketRequests:
         forbid_overwrite: bool = False,
         headers: Mapping[str, str] | None = None,
         sha256: str = "",
+        crc64: int | None = None,
+        attempts: int | None = None,
     ) -> StoredObject:
         """Store a small object in one request.
 
@@ -76,29 +80,31 @@ class BucketRequests:
                 as ours: put something unique into markers and locks.
             headers: further headers, e.g. `x-oss-storage-class`.
             sha256: of the data, hexadecimal, where it is known already.
+            crc64: the same.
+            attempts: fewer than the store's patience has.
 
         Raises:
             ObjectExists: with forbid_overwrite.
             StorageError: anything else that stayed wrong.
         """
-        crc = fastcrc.crc64.xz(data)
+        crc = fastcrc.crc64.xz(data) if crc64 is None else crc64
         sent = {"Content-Type": "application/octet-stream", **(headers or {})}
         if forbid_overwrite:
             sent["x-oss-forbid-overwrite"] = "true"
-        attempts = 0
+        tried = 0
 
         def put(bucket: Any, attempt: int) -> str:
-            nonlocal attempts
-            attempts = attempt
+            nonlocal tried
+            tried = attempt
             self.bandwidth.take(len(data))
             result = bucket.put_object(self.full(key), data, headers=sent)
             require_crc(crc, result.crc, self.where(key), result.request_id)
             return str(result.etag)
 
         try:
-            etag = self.call(put, key)
+            etag = self.call(put, key, attempts)
         except ObjectExists:
-            facts = self.head(key) if attempts > 1 else None
+            facts = self.head(key) if tried > 1 else None
             if facts is None or (facts.size, facts.crc64) != (len(data), crc):
                 raise
             etag = facts.etag

@@ -29,6 +29,9 @@ _READ = _MIB
 # 385 GiB with at most 64 MiB a part, and 500 GiB more for the price of memory.
 _GROWTH = ((8 * _MIB, 1000), (16 * _MIB, 2000), (32 * _MIB, 3000), (64 * _MIB, 3000), (512 * _MIB, 1000))
 
+# A stream of known length is one request up to here: a part is another, 2 ms of CPU, and an upload has two more.
+ONE_REQUEST = 64 * _MIB
+
 # Parts that are held in memory while they are sent; one more is being read.
 _IN_FLIGHT_BYTES = 64 * _MIB
 
@@ -59,12 +62,29 @@ def part_sizes(total: int | None = None) -> Iterator[int]:
         for size, count in _GROWTH:
             yield from (size for _ in range(count))
     else:
-        size = max(8 * _MIB, -(-total // 9000 // _MIB) * _MIB + _MIB if total > 9000 * 8 * _MIB else 0)
+        size = max(16 * _MIB, -(-total // 9000 // _MIB) * _MIB + _MIB if total > 9000 * 16 * _MIB else 0)
         yield from (size for _ in range(10_000))
 
 
-def fill(source: Readable, buffer: bytearray) -> memoryview:
-    """Read into a buffer until it is full or the stream ends; returns what was read, where it lies."""
+class _Held:
+    """Content that is in memory already, as a stream."""
+
+    def __init__(self, content: memoryview) -> None:
+        self._left = content
+
+    def read(self, size: int = -1, /) -> bytes:
+        piece, self._left = self._left[:size], self._left[size:]
+        return bytes(piece)
+
+
+def fill(
+    source: Readable, buffer: bytearray, seen: Callable[[memoryview], None] = lambda block: None
+) -> memoryview:
+    """Read into a buffer until it is full or the stream ends; returns what was read, where it lies.
+
+    Args:
+        seen: called with each block when it was read, and is in the caches.
+    """
     into = getattr(source, "readinto", None)
     read = 0
     view = memoryview(buffer)
@@ -77,6 +97,7 @@ def fill(source: Readable, buffer: bytearray) -> memoryview:
             view[read : read + size] = block
         if not size:
             break
+        seen(view[read : read + size])
         read += size
     return view[:read]
 
@@ -94,6 +115,59 @@ def put_stream(
     expected_sha256: str | None = None,
 ) -> StoredObject:
     """Store a stream as one object; see `ObjectStore.put_stream`."""
+
+    def check(running: _Running) -> None:
+        if confirm is not None:
+            confirm()
+        _require_sha256(store.where(key), running, expected_sha256)
+
+    if total is not None and total <= ONE_REQUEST and not forbid_overwrite:
+        return _put_whole(store, key, source, check, headers or {}, workers, total)
+    return _put_parts(store, key, source, check, headers or {}, forbid_overwrite, workers, total)
+
+
+def _put_whole(
+    store: BucketRequests,
+    key: str,
+    source: Readable,
+    check: Callable[[_Running], None],
+    headers: Mapping[str, str],
+    workers: int,
+    total: int,
+) -> StoredObject:
+    """Send content in one request when all of it is here and right.
+
+    When that request fails, in parts: over a line that breaks again and again not everything has to arrive at once.
+    """
+    running = _Running()
+    # All of one size, or none would fit the next; what is not filled takes no memory.
+    buffer = store.buffers.take(ONE_REQUEST)
+    content = fill(source, buffer, running.add)
+    if len(content) != total or source.read(1):
+        raise ContentMismatch(f"Not the {total} bytes came that were announced.", where=store.where(key))
+    check(running)
+    try:
+        stored = store.put_bytes(
+            key, content, headers=headers, sha256=running.sha256.hexdigest(), crc64=running.crc64, attempts=1
+        )
+    except StorageError as error:
+        _LOG.info("%s is sent again, in parts: %s", key, error)
+        stored = _put_parts(store, key, _Held(content), lambda _: None, headers, False, workers, None)
+    store.buffers.give_back(buffer)
+    return stored
+
+
+def _put_parts(
+    store: BucketRequests,
+    key: str,
+    source: Readable,
+    check: Callable[[_Running], None],
+    headers: Mapping[str, str],
+    forbid_overwrite: bool,
+    workers: int,
+    total: int | None,
+) -> StoredObject:
+    """Send content while it comes; a stream that is no longer than a part is no upload of parts."""
     running = _Running()
     sizes = part_sizes(total)
     size = next(sizes)
@@ -101,14 +175,14 @@ def put_stream(
     first = fill(source, buffer)
     if len(first) < size:
         running.add(first)
-        _check(store.where(key), running, expected_sha256, confirm)
+        check(running)
         sha256 = running.sha256.hexdigest()
         stored = store.put_bytes(
-            key, first, forbid_overwrite=forbid_overwrite, headers=headers, sha256=sha256
+            key, first, forbid_overwrite=forbid_overwrite, headers=headers, sha256=sha256, crc64=running.crc64
         )
         store.buffers.give_back(buffer)
         return stored
-    sent = dict(headers or {})
+    sent = dict(headers)
     if forbid_overwrite:
         sent["x-oss-forbid-overwrite"] = "true"
     upload_id = store.call(
@@ -116,7 +190,7 @@ def put_stream(
     ).upload_id
     try:
         etags = _send_parts(store, key, upload_id, source, buffer, sizes, running, workers)
-        _check(store.where(key), running, expected_sha256, confirm)
+        check(running)
         result = _complete(store, key, upload_id, etags, running, forbid_overwrite)
     except BaseException:
         _abort_quietly(store, key, upload_id)
@@ -124,10 +198,7 @@ def put_stream(
     return result
 
 
-def _check(where: str, running: _Running, expected: str | None, confirm: Callable[[], None] | None) -> None:
-    """Raise unless the producer says that it sent everything and the content is what it should be."""
-    if confirm is not None:
-        confirm()
+def _require_sha256(where: str, running: _Running, expected: str | None) -> None:
     if expected is not None and running.sha256.hexdigest() != expected:
         raise ContentMismatch(f"The content has another sha256 than {expected}.", where=where)
 

@@ -150,8 +150,9 @@ def test_ten_thousand_parts_of_growing_size_hold_any_dump() -> None:
         assert size >= 8 * MIB
 
 
+@pytest.mark.parametrize(("total", "size"), [(None, 8), (1, 64)], ids=["in parts", "in one request"])
 def test_a_second_stream_is_sent_from_the_memory_of_the_first(
-    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, total: int | None, size: int
 ) -> None:
     made: list[int] = []
 
@@ -163,10 +164,9 @@ def test_a_second_stream_is_sent_from_the_memory_of_the_first(
     monkeypatch.setattr(buffers, "bytearray", Counted, raising=False)
     for key in ("first", "second", "third"):
         content = os.urandom(2 * MIB + 5)
-        store.put_stream(key, io.BytesIO(content), total=len(content))
+        store.put_stream(key, io.BytesIO(content), total=total and len(content))
         assert store.get_bytes(key) == content
-    # Parts of 8 MiB: what is not longer than one is one.
-    assert made == [8 * MIB]
+    assert made == [size * MIB]
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -199,10 +199,20 @@ def test_memory_that_is_still_hashed_is_nobody_elses(
 
 def test_spare_memory_is_bounded_and_one_piece_of_any_size_is_kept() -> None:
     spare = buffers.Buffers()
-    large = bytearray(100 * MIB)
+    large = bytearray(200 * MIB)
     spare.give_back(large)
-    spare.give_back(bytearray(MIB))
-    assert spare.take(100 * MIB) is large
+    assert spare.take(200 * MIB) is large
+    spare.give_back(large)
     for _ in range(20):
         spare.give_back(bytearray(8 * MIB))
-    assert sum(map(len, spare._spare)) == 64 * MIB
+    assert sum(map(len, spare._spare)) == 128 * MIB
+    spare.clear()
+    assert spare._spare == []
+
+
+def test_memory_of_another_size_stays_for_who_needs_it() -> None:
+    spare = buffers.Buffers()
+    blob = bytearray(64 * MIB)
+    spare.give_back(blob)
+    spare.give_back(spare.take(8 * MIB))
+    assert spare.take(64 * MIB) is blob
