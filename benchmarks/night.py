@@ -107,11 +107,10 @@ def _publish(site: HarborSite, backup: str, index: dict[str, Any]) -> None:
     """The next night finds this one's index."""
     from tasks.backup.format.catalogue import publish
     from tasks.backup.format.manifest import Artifact, Harbor, Manifest, Source
-    from tasks.backup.settings import store_of
+    from tasks.backup.settings import store_of, trust_of
 
     source = Source("", "primary", 0, "", "", 1, "")
     artifacts = (Artifact(**index),)
     moment = datetime.now(UTC).isoformat()
-    publish(
-        store_of(site), Manifest(backup, "", moment, moment, "", source, Harbor("", "", ""), (), artifacts)
-    )
+    manifest = Manifest(backup, "", moment, moment, "", source, Harbor("", "", ""), (), artifacts)
+    publish(store_of(site), manifest, trust_of(site))
