@@ -68,7 +68,9 @@ def new_backup_id(started: datetime) -> BackupId:
     if started.tzinfo is None:
         raise ValueError("a backup id needs a time with a time zone")
     millisecond = started.microsecond // 1000
-    return BackupId(started.astimezone(UTC).replace(microsecond=0), f"{millisecond:03x}{secrets.randbits(20):05x}")
+    return BackupId(
+        started.astimezone(UTC).replace(microsecond=0), f"{millisecond:03x}{secrets.randbits(20):05x}"
+    )
 
 
 def parse_backup_id(text: str) -> BackupId:
@@ -105,6 +107,11 @@ def split_key(key: str) -> tuple[BackupId, str] | None:
 def dump_name(database: str, suffixes: Sequence[str]) -> str:
     """The name of a database dump, for example `pg/registry.dump.zst.age`."""
     return with_suffixes(f"pg/{database}.dump", suffixes)
+
+
+def is_dump(name: str) -> bool:
+    """Whether an object of a backup is a dump as `dump_name` names it; roles and configuration are none."""
+    return name.startswith("pg/") and ".dump" in name
 
 
 def with_suffixes(name: str, suffixes: Sequence[str]) -> str:
