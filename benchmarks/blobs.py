@@ -10,10 +10,12 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from benchmarks.meter import Spent, measured
+from benchmarks.meter import Spent, mb_a_core, measured
 from benchmarks.site import Oss, oss_process
+from benchmarks.sshd import sshd_process
 from blocks import SshHost
-from tasks.storage.blob_plan import BlobPlan
+from tasks.hosts.connection import Host, connect
+from tasks.storage.blob_plan import BlobPlan, share_of_plan
 from tasks.storage.blob_processes import copy_in_processes
 from tasks.storage.blobs import copy_blobs
 from tasks.storage.store import open_store
@@ -42,9 +44,24 @@ def _lines(root: Path, oss: Oss, count: int, size: int) -> list[str]:
         "ours, one process": measured(lambda: ours(names, root, oss, 1), oss.pid),
         "ours, two": measured(lambda: ours(names, root, oss, 2), oss.pid),
     }
+    with sshd_process() as node:
+        host = connect(node)
+        found["ours, one process, over SSH"] = measured(lambda: alone(names, root, oss, host), oss.pid)
     best = min(spent.wall for name, spent in found.items() if "that hashes" in name)
     told = [_line(name, spent, count, size, best) for name, spent in found.items()]
-    return [f"{count:,} blobs of {size:,} bytes", *told]
+    return [f"{count:,} blobs of {size:,} bytes", *told, *_a_core_moves(found, count * size)]
+
+
+def _a_core_moves(found: dict[str, Spent], size: int) -> list[str]:
+    """What a terabyte costs: bytes by the CPU that they took, where one process was one party."""
+    bare, plain = found["the same that hashes, one process"], found["ours, one process"]
+    ssh = found["ours, one process, over SSH"]
+    here, node, over = (mb_a_core(size, seconds) for seconds in (plain.here, plain.node, ssh.here))
+    ratio = bare.node / (plain.here + plain.node)
+    return [
+        f"    a core moves: of ours {here}, over SSH {over}; of the node's {node}, without its sshd",
+        f"    bytes by the CPU of orchestrator and node, by those of the bare client that hashes: {ratio:.2f}",
+    ]
 
 
 def _line(name: str, spent: Spent, count: int, size: int, best: float) -> str:
@@ -97,18 +114,33 @@ def _bare(names: list[str], root: str, endpoint: str, hashed: bool) -> None:
 
 def ours(names: list[str], root: Path, oss: Oss, processes: int) -> str:
     """Copy them as a backup does: read on the node, hashed, verified. Returns the site that they are of."""
-    packed = b"".join(bytes.fromhex(name) for name in names)
-    plan = BlobPlan(packed, 0, len(names), (), 0)
-    site = f"ours-{processes}-{time.monotonic_ns()}"
     if processes == 1:
-        store = open_store(oss.settings, site, threads=24)
-        result = copy_blobs(local_host(), str(root), store, plan)
-    else:
-        node = SshHost(
-            name="node-a", address="192.0.2.1", private_key=SecretStr("none"), host_key="ssh-ed25519 AAAA"
-        )
-        result = copy_in_processes(
-            node, oss.settings, site, str(root), plan, processes=processes, command=LOCAL_WORKER
-        )
+        return alone(names, root, oss, local_host())
+    site = f"ours-{processes}-{time.monotonic_ns()}"
+    node = SshHost(
+        name="node-a", address="192.0.2.1", private_key=SecretStr("none"), host_key="ssh-ed25519 AAAA"
+    )
+    result = copy_in_processes(
+        local_host(),
+        node,
+        oss.settings,
+        site,
+        str(root),
+        _plan(names),
+        processes=processes,
+        command=LOCAL_WORKER,
+    )
     assert result.copied == len(names), result
     return site
+
+
+def alone(names: list[str], root: Path, oss: Oss, host: Host) -> str:
+    """The same in this process, from a node that is reached in this way."""
+    site = f"ours-{time.monotonic_ns()}"
+    result = copy_blobs(host, str(root), open_store(oss.settings, site, threads=24), _plan(names))
+    assert result.copied == len(names), result
+    return site
+
+
+def _plan(names: list[str]) -> BlobPlan:
+    return share_of_plan(b"".join(bytes.fromhex(name) for name in names))

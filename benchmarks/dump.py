@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pyrage
 
-from benchmarks.meter import Spent, measured, on_cores, peak_mb, prefect_alone_mb
+from benchmarks.meter import Spent, mb_a_core, measured, on_cores, peak_mb, prefect_alone_mb
 from benchmarks.site import Oss, in_child, oss_process
 from tasks.backup.server import Server, query
 from tasks.hosts.connection import Host
@@ -83,6 +83,8 @@ def _lines(rows: int, baseline: float, told: dict[str, Any]) -> list[str]:
         f"(bound {BOUND})",
         f"    CPU: ours {spent['here']:.1f} s, OSS {spent['oss']:.1f} s, both on the cores that are not the node's; "
         f"node {baseline:.1f} s",
+        f"    a core moves of the compressed dump: of ours {mb_a_core(told['plain'], spent['here'])}, "
+        f"of the node's {mb_a_core(told['plain'], baseline)}",
         f"    memory above Prefect itself: {more:.0f} MB, {more / BOUND_MB:.2f} of the bound of {BOUND_MB:.0f} MB",
     ]
 

@@ -44,6 +44,11 @@ def measured(work: Callable[[], object], oss_pid: int = 0) -> Spent:
     return Spent(*(late - early for early, late in zip(before, after, strict=True)))
 
 
+def mb_a_core(size: int, cpu: float) -> str:
+    """Say how much a core moves in a second; so many bytes took so many seconds of CPU."""
+    return f"{size / cpu / 1e6:.0f} MB/s" if cpu >= 0.1 else "too little CPU to say"
+
+
 def _now(oss_pid: int) -> tuple[float, float, float, float]:
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     node = children.ru_utime + children.ru_stime

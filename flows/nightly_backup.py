@@ -58,7 +58,11 @@ class ImagesElsewhere(HarborHaError):
 
 @dataclass
 class Parts:
-    """What the steps of one backup gave, on its way into the manifest."""
+    """What the steps of one backup gave, on its way into the manifest.
+
+    Attributes:
+        dumps_size: bytes of the last dump of all databases, of an earlier backup at first; 0 where there is none.
+    """
 
     backup: BackupId
     work: str
@@ -70,6 +74,7 @@ class Parts:
     blobs: Blobs | None = None
     warnings: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    dumps_size: int = 0
 
     def add(self, plain: dict[str, Any]) -> None:
         """Keep an artifact; one of the same name replaces it."""
@@ -122,6 +127,7 @@ def _run(run: Protocol, images: bool) -> tuple[Manifest | None, dict[str, Any]]:
         run.on(steps.image_storage, harbor_node(run.site, chosen.node))
     with held(store, LOCK, f"nightly backup of {run.site.name}") as lock, _begun(store) as parts:
         previous = _previous(store)
+        parts.dumps_size = previous.dumps_size if previous else 0
         _databases(run, parts, chosen)
         _configuration(run, parts, chosen)
         if images:
@@ -134,7 +140,7 @@ def _run(run: Protocol, images: bool) -> tuple[Manifest | None, dict[str, Any]]:
             parts.warnings.append(
                 "the backup is not signed: no restore believes it without being told to; `harbor-ha apply` makes a key"
             )
-        manifest = _manifest(run, parts, previous)
+        manifest = _manifest(run, parts, str(previous.backup) if previous else None)
         # A run that was silent for too long must not publish what another run's clean-up took the parts of.
         lock.renew()
         catalogue.publish(store, manifest, trust)
@@ -178,7 +184,7 @@ def _begun(store: ObjectStore) -> Iterator[Parts]:
 
 def _databases(run: Protocol, parts: Parts, chosen: DumpNode) -> None:
     node, reason = chosen.node, chosen.reason
-    plain = {"backup": str(parts.backup), "work": parts.work}
+    plain = {"backup": str(parts.backup), "work": parts.work, "expected": parts.dumps_size}
     try:
         dumped = run.on(steps.dump, node, reason=reason, **plain)
     except RemoteCommandFailed as error:
@@ -191,6 +197,7 @@ def _databases(run: Protocol, parts: Parts, chosen: DumpNode) -> None:
     for artifact in dumped.data["artifacts"]:
         parts.add(artifact)
     parts.left_out = list(dumped.data["left_out"])
+    parts.dumps_size = sum(one.size for one in parts.artifacts.values() if one.role == "database")
 
 
 def _configuration(run: Protocol, parts: Parts, chosen: DumpNode) -> None:
@@ -310,8 +317,8 @@ def _tool() -> str:
         return "harbor-ha"
 
 
-def _previous(store: ObjectStore) -> str | None:
-    complete = [str(entry.backup) for entry in catalogue.list_backups(store) if entry.complete]
+def _previous(store: ObjectStore) -> catalogue.Entry | None:
+    complete = [entry for entry in catalogue.list_backups(store) if entry.complete]
     return complete[-1] if complete else None
 
 

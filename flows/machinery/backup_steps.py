@@ -3,6 +3,7 @@
 from flows.machinery.closure_check import check_closure
 from flows.machinery.progress import (
     copy_images_with_progress,
+    dump_with_progress,
     restore_images_with_progress,
     restore_needed_images_with_progress,
 )
@@ -15,7 +16,7 @@ from tasks.step import step
 
 await_no_collection = step(gc.await_no_collection, "Wait for garbage collection to end", again=WAIT)
 image_storage = step(require_filesystem, "Look where Harbor keeps its images", again=WAIT)
-dump = step(nightly.dump, "Dump the databases", again=TRANSFER)
+dump = step(dump_with_progress, "Dump the databases", again=TRANSFER)
 configuration = step(nightly.configuration, "Save the configuration", again=TRANSFER)
 links = step(nightly.links, "Save the links", again=TRANSFER)
 copy_images = step(copy_images_with_progress, "Copy images", again=TRANSFER)

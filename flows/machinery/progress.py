@@ -10,6 +10,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from blocks import HarborSite
 from flows.machinery.around import run_logger, with_prefect
 from tasks.backup.night.images import copy_images
+from tasks.backup.night.nightly import dump
 from tasks.backup.restore.recovery import restore_images
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome
@@ -49,6 +50,11 @@ class Progress:
         """Say how far it is: blobs and bytes, done and to be done; cheap."""
         self._share = share(done, total, size, of)
         self._text = f"{self._what}: {how_far(done, total, size, of, time.monotonic() - self._begun)}"
+
+    def stream(self, size: int, expected: int) -> None:
+        """Say how much of a stream has come, whose length is only guessed, 0 where even that cannot be; cheap."""
+        self._share = min(99.0, 100.0 * size / expected) if expected else 0.0
+        self._text = f"{self._what}: {how_far_in_stream(size, expected, time.monotonic() - self._begun)}"
 
     def _run(self) -> None:
         if not with_prefect():
@@ -92,6 +98,24 @@ def how_far(done: int, total: int, size: int, of: int, seconds: float) -> str:
     return f"{text}, {_duration(left * seconds)} left at this pace" if done < total else text
 
 
+def how_far_in_stream(size: int, expected: int, seconds: float) -> str:
+    """Say how much came and how long the rest takes at this pace, if it becomes as long as was expected.
+
+    Args:
+        size, expected: bytes; zero where nothing is expected.
+        seconds: that it took so far.
+    """
+    text = _bytes(size)
+    if expected > size:
+        text += f" of about {_bytes(expected)}, as much as the last time"
+    if seconds < 1 or not size:
+        return text
+    text += f", {_bytes(size / seconds)}/s"
+    if expected > size:
+        return f"{text}, {_duration((expected - size) / size * seconds)} left at this pace"
+    return f"{text}; {f'the last one had {_bytes(expected)}' if expected else 'there is no earlier one to go by'}"
+
+
 def _bytes(size: float) -> str:
     units = ["bytes", "kB", "MB", "GB", "TB"]
     while size >= 1000 and len(units) > 1:
@@ -105,6 +129,25 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def dump_with_progress(
+    site: HarborSite, host: Host, *, backup: str, work: str, reason: str, expected: int = 0
+) -> Outcome:
+    """Dump the databases, with a bar in the UI; see `tasks.backup.night.nightly.dump`.
+
+    Args:
+        expected: bytes, those of the last backup; 0 when there is none.
+    """
+    with Progress(f"dump-{site.name}", f"Databases of {site.name} into the bucket") as bar:
+        return dump(
+            site,
+            host,
+            backup=backup,
+            work=work,
+            reason=reason,
+            progress=lambda size: bar.stream(size, expected),
+        )
 
 
 def copy_images_with_progress(

@@ -18,8 +18,11 @@ from pydantic import SecretStr
 from blocks import OssBucket, SshHost
 from tasks.backup.format.blobs import KnownBlob
 from tasks.errors import HarborHaError
-from tasks.storage.blob_plan import BlobPlan
-from tasks.storage.blobs import CopyResult, Lanes
+from tasks.hosts.connection import Host
+from tasks.storage.bandwidth import Bandwidth
+from tasks.storage.blob_plan import BlobPlan, share_of_plan
+from tasks.storage.blobs import THREADS, CopyResult, Lanes, copy_blobs
+from tasks.storage.store import open_store
 
 # Shares are dealt out in turns of so many, so that what comes first in the plan is copied first by all.
 _TURN = 64
@@ -52,6 +55,7 @@ class WorkerLost(HarborHaError):
 
 
 def copy_in_processes(
+    host: Host,
     node: SshHost,
     settings: OssBucket,
     site: str,
@@ -67,12 +71,15 @@ def copy_in_processes(
 ) -> CopyResult:
     """Copy the planned blobs as `copy_blobs` does, in several processes with a connection each.
 
+    This process is one of them: another costs 1.7 s of CPU until it has imported everything.
+
     Args:
-        node: a node that sees the storage.
+        host: a node that sees the storage.
+        node: the same, for the other processes.
         settings: the bucket; with `site`, where the keys begin.
         blob_root: the directory of the blobs on the node.
         plan: what, in which order.
-        processes: how many; the bandwidth is shared out evenly.
+        processes: how many with this one; the bandwidth is shared out evenly.
         bytes_per_s: limit of all of them together.
         on_stored: called for every blob that arrived, by one thread at a time.
         deadline: `time.monotonic()` after which no further blob is begun.
@@ -88,19 +95,23 @@ def copy_in_processes(
         with guard:
             on_stored(blob)
 
+    limit = bytes_per_s / processes if bytes_per_s else None
     order = {
         "node": _plain(node),
         "oss": _plain(settings),
         "site": site,
         "blob_root": blob_root,
-        "bytes_per_s": bytes_per_s / processes if bytes_per_s else None,
+        "bytes_per_s": limit,
         "lanes": asdict(lanes or Lanes()),
     }
+    mine, *others = _shares(plan, processes) or [b""]
+    store = open_store(settings, site, threads=THREADS, bandwidth=Bandwidth(limit))
     with ThreadPoolExecutor(processes, thread_name_prefix="blob-process") as pool:
-        running = [
-            pool.submit(_run, command, order, share, deadline, stored) for share in _shares(plan, processes)
-        ]
-    return _together([one.result() for one in running])
+        running = [pool.submit(_run, command, order, share, deadline, stored) for share in others]
+        here = copy_blobs(
+            host, blob_root, store, share_of_plan(mine), on_stored=stored, deadline=deadline, lanes=lanes
+        )
+    return _together([here, *(one.result() for one in running)])
 
 
 def _plain(block: SshHost | OssBucket) -> dict[str, Any]:

@@ -17,12 +17,9 @@ from blocks import OssBucket, SshHost
 from tasks.backup.format.blobs import KnownBlob
 from tasks.hosts.connection import Host, connect
 from tasks.storage.bandwidth import Bandwidth
-from tasks.storage.blob_plan import BlobPlan
-from tasks.storage.blobs import Lanes, copy_blobs
-from tasks.storage.digests import SIZE
+from tasks.storage.blob_plan import share_of_plan
+from tasks.storage.blobs import THREADS, Lanes, copy_blobs
 from tasks.storage.store import open_store
-
-_THREADS = 24
 
 
 def serve(source: BinaryIO, target: BinaryIO, reach: Callable[[SshHost], Host] = connect) -> None:
@@ -46,10 +43,10 @@ def serve(source: BinaryIO, target: BinaryIO, reach: Callable[[SshHost], Host] =
             open_store(
                 OssBucket(**order["oss"]),
                 order["site"],
-                threads=_THREADS,
+                threads=THREADS,
                 bandwidth=Bandwidth(order["bytes_per_s"]),
             ),
-            BlobPlan(packed, 0, len(packed) // SIZE, (), 0),
+            share_of_plan(packed),
             on_stored=stored,
             deadline=None if budget is None else time.monotonic() + budget,
             lanes=Lanes(**order["lanes"]),

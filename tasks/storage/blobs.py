@@ -26,14 +26,19 @@ from tasks.storage.frames import FrameReader, Memory
 from tasks.storage.objects import StoredObject
 from tasks.storage.on_node import blob_producer
 from tasks.storage.store import ObjectStore
+from tasks.storage.upload import ONE_REQUEST
 
 _BLOB_PRODUCER = node_program(blob_producer)
 
 # One put up to here; above, parts. Larger would let a few blobs fill the memory that many share.
 _SMALL = 4 << 20
 _MEMORY = 32 << 20
+# What large blobs may take beside that: those that are one request are in memory as a whole.
+_LARGE_MEMORY = 128 << 20
 # What a waiting blob costs beside its content: manifests are so small that a million could wait otherwise.
 _OVERHEAD = 8 << 10
+# Calls to the bucket at a time, of a process that does nothing but copy: its uploaders and the parts of its readers.
+THREADS = 24
 # So many blobs a program on the node: its start costs 50 ms, and it reads the whole list before it begins.
 _BATCH = 2000
 
@@ -133,13 +138,14 @@ def copy_blobs(
     lanes = lanes or Lanes()
     tally = _Tally(on_stored)
     batches = _Batches(plan.batches(min(_BATCH, max(16, -(-len(plan) // lanes.readers)))))
-    memory = Memory(_MEMORY)
+    memory, large = Memory(_MEMORY), Memory(_LARGE_MEMORY)
     with (
         ThreadPoolExecutor(lanes.uploaders, thread_name_prefix="blob-put") as uploaders,
         ThreadPoolExecutor(lanes.readers, thread_name_prefix="blob-read") as readers,
     ):
-        run = _Run(host, blob_root, store, tally, batches, memory, uploaders, deadline, lanes, timeout)
+        run = _Run(host, blob_root, store, tally, batches, memory, large, uploaders, deadline, lanes, timeout)
         wait([readers.submit(run.lane) for _ in range(lanes.readers)])
+    store.buffers.clear()
     if tally.failure is not None:
         raise tally.failure
     return CopyResult(
@@ -173,6 +179,7 @@ class _Run:
     tally: _Tally
     batches: _Batches
     memory: Memory
+    large: Memory
     uploaders: ThreadPoolExecutor
     deadline: float | None
     lanes: Lanes
@@ -192,7 +199,8 @@ class _Run:
             self.tally.fail(error)
 
     def _copy_batch(self, batch: bytes) -> None:
-        argv = ["python3", "-c", _BLOB_PRODUCER]
+        # It needs nothing but Python's own library; looking for what else is installed is most of its start.
+        argv = ["python3", "-IS", "-c", _BLOB_PRODUCER]
         with self.host.stream(argv, timeout=self.timeout) as process:
             process.stdin.write(json.dumps({"blobs": self.blob_root}).encode() + b"\n" + batch)
             process.close_stdin()
@@ -249,6 +257,8 @@ class _Run:
             self.memory.give_back(cost)
 
     def _send_large(self, digest: bytes, size: int, frames: FrameReader) -> None:
+        cost = min(size, ONE_REQUEST)
+        self.large.take(cost)
         try:
             stored = self.store.put_stream(
                 blob_key(name_of(digest)),
@@ -261,3 +271,5 @@ class _Run:
             self.tally.note(self.tally.corrupt, digest)
         else:
             self.tally.stored(digest, stored)
+        finally:
+            self.large.give_back(cost)

@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import fastcrc
 
 from tasks.storage import wire
 from tasks.storage.bandwidth import UNLIMITED, Bandwidth
+from tasks.storage.buffers import Buffers
 from tasks.storage.errors import (
     ObjectExists,
     ObjectImmutable,
@@ -43,6 +45,7 @@ class BucketRequests:
         self.base = base
         self.patience = patience or Patience()
         self.bandwidth = bandwidth
+        self.buffers = Buffers()
 
     def full(self, key: str) -> str:
         """Return the key as it is in the bucket."""
@@ -52,18 +55,21 @@ class BucketRequests:
         """Return bucket and key for an error."""
         return f"oss://{self.bucket.bucket_name}/{self.base}{key}"
 
-    def call(self, function: Callable[[Any, int], T], key: str = "") -> T:
-        """Return what `function(bucket, attempt)` returns, tried again while that can help."""
-        return persistently(lambda attempt: function(self.bucket, attempt), self.where(key), self.patience)
+    def call(self, function: Callable[[Any, int], T], key: str = "", attempts: int | None = None) -> T:
+        """Return what `function(bucket, attempt)` returns, tried again while that can help, or so many times."""
+        patience = self.patience if attempts is None else replace(self.patience, attempts=attempts)
+        return persistently(lambda attempt: function(self.bucket, attempt), self.where(key), patience)
 
     def put_bytes(
         self,
         key: str,
-        data: bytes | bytearray,
+        data: bytes | bytearray | memoryview,
         *,
         forbid_overwrite: bool = False,
         headers: Mapping[str, str] | None = None,
         sha256: str = "",
+        crc64: int | None = None,
+        attempts: int | None = None,
     ) -> StoredObject:
         """Store a small object in one request.
 
@@ -74,29 +80,31 @@ class BucketRequests:
                 as ours: put something unique into markers and locks.
             headers: further headers, e.g. `x-oss-storage-class`.
             sha256: of the data, hexadecimal, where it is known already.
+            crc64: the same.
+            attempts: fewer than the store's patience has.
 
         Raises:
             ObjectExists: with forbid_overwrite.
             StorageError: anything else that stayed wrong.
         """
-        crc = fastcrc.crc64.xz(data)
+        crc = fastcrc.crc64.xz(data) if crc64 is None else crc64
         sent = {"Content-Type": "application/octet-stream", **(headers or {})}
         if forbid_overwrite:
             sent["x-oss-forbid-overwrite"] = "true"
-        attempts = 0
+        tried = 0
 
         def put(bucket: Any, attempt: int) -> str:
-            nonlocal attempts
-            attempts = attempt
+            nonlocal tried
+            tried = attempt
             self.bandwidth.take(len(data))
             result = bucket.put_object(self.full(key), data, headers=sent)
             require_crc(crc, result.crc, self.where(key), result.request_id)
             return str(result.etag)
 
         try:
-            etag = self.call(put, key)
+            etag = self.call(put, key, attempts)
         except ObjectExists:
-            facts = self.head(key) if attempts > 1 else None
+            facts = self.head(key) if tried > 1 else None
             if facts is None or (facts.size, facts.crc64) != (len(data), crc):
                 raise
             etag = facts.etag

@@ -48,7 +48,8 @@ class ObjectStore(BucketRequests):
             headers: further headers of the object.
             forbid_overwrite: create or fail.
             workers: parts that are sent at a time, at most 64 MiB together (and one part being read).
-            total: the length where it is known, up to 48 TB; else at most 885 GiB can come.
+            total: the length where it is known, up to 48 TB; else at most 885 GiB can come. Up to 64 MiB are held in
+                memory, and sent when all of it is there and right.
             expected_sha256: compared before the object becomes visible.
 
         Raises:

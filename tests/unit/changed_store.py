@@ -27,7 +27,9 @@ def store_for(server: OssServer, **changes: Any) -> ObjectStore:
         "access_key_id": ACCESS_KEY_ID,
         "access_key_secret": ACCESS_KEY_SECRET,
     }
-    options = {name: changes.pop(name) for name in ("patience", "bandwidth", "threads") if name in changes}
+    options: dict[str, Any] = {
+        name: changes.pop(name) for name in ("patience", "bandwidth", "threads") if name in changes
+    }
     return open_store(OssBucket(**(settings | changes)), "site", **({"patience": QUICK} | options))
 
 

@@ -84,6 +84,18 @@ def test_a_night_holds_everything_and_the_next_copies_nothing(night: Night, oss:
     assert unfinished(oss) == 0
 
 
+def test_how_long_a_dump_still_takes_is_told_by_the_size_of_the_last_one(night: Night) -> None:
+    told: list[tuple[int, int]] = []
+    with patch("flows.machinery.progress.Progress.stream", lambda _, size, of: told.append((size, of))):
+        first, _ = back_up(night)
+        at_first = told[:]
+        told.clear()
+        back_up(night)
+    (dump,) = (artifact for artifact in first.artifacts if artifact.role == "database")
+    assert at_first[-1] == (dump.plain_size, 0)
+    assert {of for _, of in told} == {dump.size}
+
+
 def test_a_night_in_which_nothing_changed_asks_oss_for_no_single_blob(night: Night, oss: OssServer) -> None:
     """What makes a million blobs a minute: the bucket is listed, a thousand names a page, and nothing else."""
     for number in range(60):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.machinery.progress import how_far, share
+from flows.machinery.progress import Progress, how_far, how_far_in_stream, share
 from tasks.backup.restore.restore_blobs import BlobsRestored
 
 GB = 10**9
@@ -36,6 +36,47 @@ def test_the_rest_is_told_by_bytes_and_by_blobs_where_bytes_are_not_known(
     done: int, total: int, size: int, of: int, seconds: float, said: str
 ) -> None:
     assert how_far(done, total, size, of, seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("size", "expected", "seconds", "said"),
+    [
+        (0, 2 * GB, 0.5, "0 bytes of about 2.0 GB, as much as the last time"),
+        (
+            GB // 2,
+            2 * GB,
+            50,
+            "500 MB of about 2.0 GB, as much as the last time, 10.0 MB/s, 2 min left at this pace",
+        ),
+        (
+            3 * GB,
+            2 * GB,
+            300,
+            "3.0 GB, 10.0 MB/s; the last one had 2.0 GB",
+        ),
+        (
+            GB,
+            0,
+            100,
+            "1.0 GB, 10.0 MB/s; there is no earlier one to go by",
+        ),
+    ],
+)
+def test_the_rest_of_a_dump_is_a_guess_by_the_last_one_and_says_so(
+    size: int, expected: int, seconds: float, said: str
+) -> None:
+    assert how_far_in_stream(size, expected, seconds) == said
+
+
+def test_the_bar_of_a_dump_is_never_full_before_its_end() -> None:
+    bar = Progress("dump-main", "Databases")
+    shares = []
+    for size in (0, GB // 2, GB, 3 * GB):
+        bar.stream(size, GB)
+        shares.append(bar._share)
+    assert shares == [0, 50, 99, 99]
+    bar.stream(GB, 0)
+    assert bar._share == 0
 
 
 def test_the_share_is_of_the_bytes() -> None:

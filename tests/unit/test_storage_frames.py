@@ -33,9 +33,7 @@ def test_a_frame_is_read_to_where_it_is_needed_and_the_next_one_begins_behind_it
     content = os.urandom(3 * MIB + 7)
     frames = FrameReader(kind(content + b"the next frame"))
     assert frames.read(3) == content[:3]
-    part = bytearray(4 * MIB)
-    fill(frames.limited(len(content) - 3), part)
-    assert part == content[3:]
+    assert fill(frames.limited(len(content) - 3), bytearray(4 * MIB)) == content[3:]
     assert frames.read(14) == b"the next frame"
 
 

@@ -15,6 +15,7 @@ from tasks.storage.blob_plan import BlobPlan
 from tasks.storage.blob_processes import WorkerLost, copy_in_processes, processes_for
 from tasks.storage.blobs import CopyResult
 from tasks.storage.inventory import blob_root, bucket_inventory
+from tests.unit.local_host import local_host
 from tests.unit.local_oss import ACCESS_KEY_ID, ACCESS_KEY_SECRET, BUCKET, REGION, running_oss
 from tests.unit.test_storage import store_for
 from tests.unit.test_storage_blobs import plan_for, put_blob
@@ -67,7 +68,14 @@ def copy(
         access_key_secret=ACCESS_KEY_SECRET,
     )
     return copy_in_processes(
-        node, settings, "site", blob_root(str(nas)), plan, on_stored=known.append, command=command
+        local_host(),
+        node,
+        settings,
+        "site",
+        blob_root(str(nas)),
+        plan,
+        on_stored=known.append,
+        command=command,
     )
 
 
@@ -96,11 +104,19 @@ def test_what_stops_one_process_is_told_as_if_there_was_only_one(nas: Path, serv
 
 
 def test_a_process_that_dies_is_noticed(nas: Path, server: OssServer) -> None:
-    put_blob(nas, b"content")
+    for number in range(65):  # the first 64 are copied by this process
+        put_blob(nas, os.urandom(500 + number))
     plan = plan_for(nas, store_for(server))
     dying = (sys.executable, "-c", "import os, sys; sys.stdin.buffer.read(); os.kill(os.getpid(), 9)")
     with pytest.raises(WorkerLost, match="-9"):
         copy(nas, server, plan, [], dying)
+    assert server.faults.counts()["PutObject"] == {"200": 64}
+
+
+def test_a_share_for_one_process_starts_no_other(nas: Path, server: OssServer) -> None:
+    put_blob(nas, b"content")
+    none = (sys.executable, "-c", "raise SystemExit(3)")
+    assert copy(nas, server, plan_for(nas, store_for(server)), [], none).copied == 1
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,17 @@
 import hashlib
 import io
 import os
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import fastcrc
 import pytest
 
 from lab.oss.server import OssServer
-from tasks.storage import errors, upload
+from tasks.storage import buffers, errors, upload
 from tasks.storage.store import ObjectStore
 from tests.unit.changed_store import leftovers, outlasting, store_for
 from tests.unit.local_oss import running_oss
@@ -147,3 +148,71 @@ def test_ten_thousand_parts_of_growing_size_hold_any_dump() -> None:
         size = next(upload.part_sizes(total))
         assert -(-total // size) <= 10_000
         assert size >= 8 * MIB
+
+
+@pytest.mark.parametrize(("total", "size"), [(None, 8), (1, 64)], ids=["in parts", "in one request"])
+def test_a_second_stream_is_sent_from_the_memory_of_the_first(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, total: int | None, size: int
+) -> None:
+    made: list[int] = []
+
+    class Counted(bytearray):
+        def __init__(self, size: int) -> None:
+            made.append(size)
+            super().__init__(size)
+
+    monkeypatch.setattr(buffers, "bytearray", Counted, raising=False)
+    for key in ("first", "second", "third"):
+        content = os.urandom(2 * MIB + 5)
+        store.put_stream(key, io.BytesIO(content), total=total and len(content))
+        assert store.get_bytes(key) == content
+    assert made == [size * MIB]
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_memory_that_is_still_hashed_is_nobody_elses(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The part is sent before it is hashed, and another stream begins in between."""
+    slow, fast = os.urandom(MIB), os.urandom(MIB)
+    real, send = upload._Running.add, upload._send_part
+    sent, begun = threading.Event(), threading.Event()
+
+    def hash_late(self: upload._Running, data: memoryview) -> None:
+        if not begun.is_set():
+            begun.set()
+            assert sent.wait(30)
+            store.put_stream("fast", io.BytesIO(fast), expected_sha256=hashlib.sha256(fast).hexdigest())
+        real(self, data)
+
+    def sending(*given: Any) -> str:
+        try:
+            return send(*given)
+        finally:
+            sent.set()
+
+    monkeypatch.setattr(upload._Running, "add", hash_late)
+    monkeypatch.setattr(upload, "_send_part", sending)
+    store.put_stream("slow", io.BytesIO(slow), expected_sha256=hashlib.sha256(slow).hexdigest())
+    assert (store.get_bytes("slow"), store.get_bytes("fast")) == (slow, fast)
+
+
+def test_spare_memory_is_bounded_and_one_piece_of_any_size_is_kept() -> None:
+    spare = buffers.Buffers()
+    large = bytearray(200 * MIB)
+    spare.give_back(large)
+    assert spare.take(200 * MIB) is large
+    spare.give_back(large)
+    for _ in range(20):
+        spare.give_back(bytearray(8 * MIB))
+    assert sum(map(len, spare._spare)) == 128 * MIB
+    spare.clear()
+    assert spare._spare == []
+
+
+def test_memory_of_another_size_stays_for_who_needs_it() -> None:
+    spare = buffers.Buffers()
+    blob = bytearray(64 * MIB)
+    spare.give_back(blob)
+    spare.give_back(spare.take(8 * MIB))
+    assert spare.take(64 * MIB) is blob

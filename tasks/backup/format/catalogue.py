@@ -11,6 +11,7 @@ from tasks.backup.format.layout import (
     SIGNATURE,
     VERIFIED,
     BackupId,
+    is_dump,
     parse_backup_id,
     split_key,
 )
@@ -36,6 +37,7 @@ class Entry:
         verified: names of the drills' results, oldest first.
         size: bytes of all its objects.
         names: of all its objects.
+        dumps_size: bytes of the dumps of its databases.
     """
 
     backup: BackupId
@@ -44,6 +46,7 @@ class Entry:
     verified: tuple[str, ...]
     size: int
     names: tuple[str, ...] = field(repr=False)
+    dumps_size: int = 0
 
 
 def list_backups(store: ObjectStore) -> list[Entry]:
@@ -68,6 +71,7 @@ def _entry(backup: BackupId, sizes: dict[str, int]) -> Entry:
         verified=tuple(sorted(name for name in sizes if name.startswith(VERIFIED))),
         size=sum(sizes.values()),
         names=tuple(sorted(sizes)),
+        dumps_size=sum(size for name, size in sizes.items() if is_dump(name)),
     )
 
 

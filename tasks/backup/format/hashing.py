@@ -1,6 +1,7 @@
 """Count and hash a stream while somebody else reads it."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Protocol
 
 _BLOCK = 1 << 20
@@ -20,13 +21,18 @@ class HashingReader:
     It reads ahead in large blocks: age asks for 8 KiB at a time, and an SSH channel's file copies its whole
     buffer for every read. Size and hash are those of the whole stream once it was read to its end.
 
+    Args:
+        source: what is read.
+        seen: called with each block's size, a million bytes as a rule.
+
     Attributes:
         size: bytes read from the source.
         error: what the source raised, kept because age's library reports only its text.
     """
 
-    def __init__(self, source: Readable) -> None:
+    def __init__(self, source: Readable, seen: Callable[[int], None] = lambda size: None) -> None:
         self._source = source
+        self._seen = seen
         self._sha256 = hashlib.sha256()
         self._block = memoryview(b"")
         self.size = 0
@@ -49,6 +55,7 @@ class HashingReader:
             raise
         self._sha256.update(block)
         self.size += len(block)
+        self._seen(len(block))
         self._block = memoryview(block)
 
     @property

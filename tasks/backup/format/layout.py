@@ -109,6 +109,11 @@ def dump_name(database: str, suffixes: Sequence[str]) -> str:
     return with_suffixes(f"pg/{database}.dump", suffixes)
 
 
+def is_dump(name: str) -> bool:
+    """Whether an object of a backup is a dump as `dump_name` names it; roles and configuration are none."""
+    return name.startswith("pg/") and ".dump" in name
+
+
 def with_suffixes(name: str, suffixes: Sequence[str]) -> str:
     """Append `.zst`, `.age`… in the order in which they were applied."""
     return name + "".join(f".{suffix}" for suffix in suffixes)

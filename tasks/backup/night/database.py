@@ -1,6 +1,6 @@
 """Databases into the bucket: dumps from one snapshot, and the roles."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tasks.backup.format.blobs import BlobFile, needed_line
@@ -69,6 +69,7 @@ def dump_database(
     *,
     blobs: BlobFile | None = None,
     timeout: float,
+    seen: Callable[[int], None] = lambda size: None,
 ) -> DumpedDatabase:
     """Dump one database, and list the blobs that it needs, as of the same instant.
 
@@ -79,6 +80,7 @@ def dump_database(
         to: the backup.
         blobs: where the list goes, sorted by digest; nowhere when empty.
         timeout: seconds for all of it.
+        seen: called with the size of each block of the compressed dump.
 
     Raises:
         RemoteCommandFailed: PostgreSQL refused, or a standby cancelled us (`is_recovery_conflict`).
@@ -99,6 +101,7 @@ def dump_database(
             subject=database,
             user=server.user,
             timeout=timeout,
+            seen=seen,
         )
         foretold = foretell(host, server, facts)
     return DumpedDatabase(facts, produced.artifact, foretold)

@@ -92,6 +92,7 @@ def _copy(
         return copy_blobs(host, root, store, plan, on_stored=stored, deadline=deadline)
     limit = site.backup.traffic_limit_bytes_s
     return copy_in_processes(
+        host,
         node,
         site.oss,
         site.name,

@@ -1,5 +1,6 @@
 """The steps of a backup, each on one node: dump, roles, configuration, links."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,15 @@ from tasks.postgres.layout import layout_of
 DUMP_TIMEOUT_S = 6 * 3600.0
 
 
-def dump(site: HarborSite, host: Host, *, backup: str, work: str, reason: str) -> Outcome:
+def dump(
+    site: HarborSite,
+    host: Host,
+    *,
+    backup: str,
+    work: str,
+    reason: str,
+    progress: Callable[[int], None] = lambda size: None,
+) -> Outcome:
     """Dump all databases of Harbor and the roles from one node, and list the blobs that they need.
 
     Args:
@@ -31,12 +40,20 @@ def dump(site: HarborSite, host: Host, *, backup: str, work: str, reason: str) -
         backup: id of the backup.
         work: directory on the orchestrator for the list of blobs.
         reason: why this node, for the manifest.
+        progress: called with the bytes that came so far, compressed, of all databases.
 
     Returns:
         data: `source`, `databases` and `artifacts`, as in the manifest; `left_out`, what a restore will not bring back.
     """
     server, to = server_of(layout_of(site)), destination_of(site, parse_backup_id(backup))
     registry = site.postgres.database
+    so_far = 0
+
+    def seen(size: int) -> None:
+        nonlocal so_far
+        so_far += size
+        progress(so_far)
+
     dumped = [
         dump_database(
             host,
@@ -45,6 +62,7 @@ def dump(site: HarborSite, host: Host, *, backup: str, work: str, reason: str) -
             to,
             blobs=BlobFile(Path(work) / NEEDED) if name == registry else None,
             timeout=DUMP_TIMEOUT_S,
+            seen=seen,
         )
         for name in databases_to_dump(host, server, registry)
     ]

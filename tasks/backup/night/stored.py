@@ -1,7 +1,7 @@
 """The output of a program on a node, encrypted, as one object in the bucket; nothing touches a disk."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,6 +53,7 @@ def store_output(
     user: str | None = None,
     stdin: bytes = b"",
     timeout: float,
+    seen: Callable[[int], None] = lambda size: None,
 ) -> Produced:
     """Run a program on a node and store what it writes.
 
@@ -69,6 +70,7 @@ def store_output(
         user: whom it runs as; root when empty.
         stdin: what it reads, small.
         timeout: seconds for all of it.
+        seen: called with the size of each block that came, before it is encrypted.
 
     Raises:
         RemoteCommandFailed: the program failed, or the connection to it broke.
@@ -81,7 +83,7 @@ def store_output(
         with contextlib.suppress(OSError):  # a program that ended already says why at `wait`
             process.stdin.write(stdin)
             process.close_stdin()
-        source = HashingReader(process.stdout)
+        source = HashingReader(process.stdout, seen)
         with encrypted(source, to.recipients) as pump:
 
             def confirm() -> None:
