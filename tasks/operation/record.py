@@ -96,6 +96,8 @@ class OperationRecord:
         promoted_timeline: the timeline after the promotion; None before.
         last_failover: wall time at which the last finished failover before this operation began; None: none.
         notes: what else the report needs, without secrets.
+        revision: how often it was changed since it began. A node that was away has an older copy of the same phase,
+            and whoever went on by that did not know whom the run had drained.
     """
 
     op_id: str
@@ -117,6 +119,7 @@ class OperationRecord:
     staged: bool = False
     drained: tuple[str, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
+    revision: int = 0
 
     @property
     def open(self) -> bool:
@@ -129,9 +132,9 @@ class OperationRecord:
         return self.phase in PAST_RETURN and self.kind is not OperationKind.REJOIN
 
     @property
-    def progress(self) -> tuple[int, float, int]:
-        """Order copies of records: the later operation, then the one that is further on."""
-        return self.term, self.started_at, _ORDER.index(self.phase)
+    def progress(self) -> tuple[int, float, int, int]:
+        """Order copies of records: the later operation, then what was written last."""
+        return self.term, self.started_at, self.revision, _ORDER.index(self.phase)
 
     @property
     def failover_at(self) -> float | None:
@@ -141,7 +144,7 @@ class OperationRecord:
 
     def at(self, phase: Phase, **changes: Any) -> "OperationRecord":
         """Return the record in another phase, with other values where given."""
-        return replace(self, phase=phase, **changes)
+        return replace(self, phase=phase, revision=self.revision + 1, **changes)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,9 @@
 """Cures against a run that stands still, or is killed, between what it knows and what it does."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
+from tests.simulation.history import Plan, Setting
 from tests.simulation.mutant import (
     CONFIRMED,
     KILL,
@@ -12,7 +16,21 @@ from tests.simulation.mutant import (
     failover,
 )
 from tests.simulation.mutation import Edit
-from tests.simulation.schedules import A, B
+from tests.simulation.schedules import A, B, plan
+
+
+def _older_copy() -> Iterator[Plan]:
+    """The old primary keeps the record of before its power cut; the run is killed when it has drained it."""
+    setting = Setting(nodes=3, fence_command=False, self_fence_s=20)
+    events = [
+        event(5, "disk", A, "disk", "hang"),
+        failover(156, accept_data_loss=True),
+        event(180, "power_off", A),
+    ]
+    base = plan(1, setting, events, quiet_s=120.0)
+    for number in range(49, 56):
+        yield replace(base, fates=((27, "stall", 45.0), (number, "kill", 45.0)))
+
 
 STALLED: tuple[Mutant, ...] = (
     Mutant(
@@ -98,5 +116,12 @@ STALLED: tuple[Mutant, ...] = (
             failover(20),
         ),
         ("only a primary is opened",),
+    ),
+    Mutant(
+        "S26",
+        "of two copies of one phase the first is the newest, which does not know whom the run has drained",
+        (Edit("tasks.operation.record:OperationRecord.progress", "self.revision, ", "0, "),),
+        _older_copy,
+        ("it becomes healthy",),
     ),
 )

@@ -204,8 +204,14 @@ def test_a_name_that_the_site_does_not_know_is_refused() -> None:
     assert ask([stopped(), deaf_standby()], "db-1").kind is Admission.REFUSE
 
 
-def test_of_two_copies_of_a_record_the_one_further_on_counts() -> None:
-    nodes = [noted(stopped(), operation=RECORD.at(Phase.STARTED)), noted(deaf_standby(), operation=RECORD)]
-    found = latest_record(nodes)
-    assert found is not None
-    assert found.phase is Phase.FENCED
+def test_of_two_copies_of_a_record_the_one_that_was_written_last_counts() -> None:
+    """The older copy is of the same phase, on a node that was away since; whoever went on by it drained for good."""
+    drained = RECORD.at(RECORD.phase, drained=("node-a",))
+    for copies in ((RECORD, drained), (drained, RECORD)):
+        nodes = [
+            noted(node, operation=copy)
+            for node, copy in zip((stopped(), deaf_standby()), copies, strict=True)
+        ]
+        found = latest_record(nodes)
+        assert found is not None
+        assert found.drained == ("node-a",)
