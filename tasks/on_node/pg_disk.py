@@ -116,6 +116,13 @@ def postmaster_in(data: str) -> Optional[int]:
     return None
 
 
+def single_user(data: str) -> bool:
+    """Tell whether a server works in the directory, and only one that recovers it and lets nobody in."""
+    pids = servers_in(data)
+    words = [(text_of("/proc/%d/cmdline" % pid) or "").split("\0") for pid in pids]
+    return bool(pids) and all("--single" in each for each in words)
+
+
 def up_s() -> float:
     """Return the seconds since the machine started; no setting of a clock moves them."""
     return float((text_of("/proc/uptime") or "").split()[0])

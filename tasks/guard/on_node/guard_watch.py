@@ -54,6 +54,7 @@ from tasks.on_node.pg_disk import (
     set_standby_signal,
     set_start_conf,
     signal_all,
+    single_user,
     text_of,
     up_s,
     wait_gone,
@@ -206,6 +207,9 @@ class Guard:
         standby, why_not = self.signal.answer, SELF_FENCED if self.fenced else held(p)
         if standby and running:
             return Sight(True, True, held=why_not)
+        if running and single_user(p["data"]):
+            # Rejoin recovers a crashed primary before it rewinds it, and the guard ended that: it was cloned instead.
+            return Sight(True, True)
         if not running and why_not is None and p["self_fence_s"] is None:
             return Sight(False, standby)
         silent_s = self.silence()
