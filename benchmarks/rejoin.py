@@ -68,7 +68,7 @@ def grow(stage: Stage, gigabytes: float) -> str:
 
 def megabytes(stage: Stage, node: str) -> int:
     """The size of all databases of a node."""
-    return int(stage.value(node, "SELECT sum(pg_database_size(oid)) >> 20 FROM pg_database"))
+    return int(stage.value(node, "SELECT (sum(pg_database_size(oid)) / 1048576)::bigint FROM pg_database"))
 
 
 def clear(stage: Stage) -> None:
