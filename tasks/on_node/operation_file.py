@@ -9,6 +9,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, Optional
 
+from tasks.on_node.acceptance import newer
 from tasks.on_node.authority import Busy, alive, known_term, moment, state_lock
 from tasks.on_node.pg_disk import remove_durably, text_of, write_durably
 from tasks.on_node.shared_copy import keep_shared, read_shared
@@ -137,18 +138,6 @@ def accept(p: Dict[str, Any]) -> Answer:
     if shared is None or not newer(shared, given):
         keep_shared(p, "accepted", p["accepted"])
     return {"state": "written", "changed": changed}
-
-
-def newer(known: Dict[str, Any], given: Dict[str, Any]) -> bool:
-    """Tell whether an acceptance is of a later promotion of the same database."""
-    if known.get("system_identifier") != given["system_identifier"]:
-        return False
-    if known.get("primary") == given["primary"] and known.get("timeline") == given["timeline"]:
-        return False
-    return (int(known.get("timeline") or 0), int(known.get("term") or 0)) > (
-        int(given["timeline"]),
-        int(given.get("term") or 0),
-    )
 
 
 def renew(p: Dict[str, Any]) -> Answer:

@@ -218,8 +218,8 @@ NODES: tuple[Mutant, ...] = (
         (
             Edit(
                 "tasks.guard.on_node.guard_share:must_share",
-                "    if shared is None:\n        return True\n    return shared.get",
-                "    return False and shared.get",
+                "return own is not None and",
+                "return False and",
             ),
         ),
         once(

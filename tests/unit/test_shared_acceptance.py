@@ -26,6 +26,8 @@ OWN = {"primary": "node-a", "timeline": 3, "term": 7, "system_identifier": "7301
         (OWN, {**OWN, "timeline": 2, "primary": "node-b"}, True),
         (OWN, {**OWN, "term": 6, "primary": "node-b"}, True),
         (OWN, OWN, False),
+        # Of a bootstrap that was run again, which has no term.
+        ({**OWN, "timeline": 2}, {**OWN, "term": 0, "primary": "node-b"}, False),
         (OWN, {**OWN, "timeline": 4, "primary": "node-b"}, False),
         (OWN, {**OWN, "timeline": 1, "term": 8, "primary": "node-b", "system_identifier": "9155"}, False),
         ({**OWN, "primary": "node-b"}, None, True),

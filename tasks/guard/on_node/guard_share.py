@@ -1,10 +1,11 @@
 """Part of the guard: an acceptance that was written while the NAS was away comes there when it is back."""
 
 import json
-from typing import Any, Dict, Tuple
+from typing import Any, Dict
 
 from tasks.guard.on_node.guard_look import accepted, shared_claim
 from tasks.guard.on_node.guard_rules import Claim
+from tasks.on_node.acceptance import newer
 from tasks.on_node.shared_copy import keep_shared
 
 
@@ -30,13 +31,4 @@ def must_share(own: Claim, shared: Claim) -> bool:
     Args:
         own, shared: the record that this node holds, and the NAS's.
     """
-    if own is None:
-        return False
-    if shared is None:
-        return True
-    return shared.get("system_identifier") == own.get("system_identifier") and rank(shared) < rank(own)
-
-
-def rank(claim: Dict[str, Any]) -> Tuple[int, int]:
-    """Order acceptances: a later one has a higher timeline, or at least a higher term."""
-    return int(claim.get("timeline") or 0), int(claim.get("term") or 0)
+    return own is not None and (shared is None or newer(own, shared))

@@ -17,6 +17,7 @@ from tasks.harbor.on_node.containers import (
     require_log,
     require_nas,
 )
+from tasks.on_node.jobservice import older_than_core
 from tasks.on_node.lib import (
     compose_command,
     fingerprint,
@@ -92,14 +93,14 @@ def find_core_again(seen: Dict[str, Found], port: int) -> List[str]:
 
 
 def restart_behind(seen: Dict[str, Found]) -> List[str]:
-    """Restart jobservice if it has run since before core was made: it asks core for the database at its start only.
+    """Restart jobservice if it has run since before core was made.
 
     Compose leaves it alone when core's environment changes, and its jobs went on in the database of before.
     """
     core, jobs = [
         inspect(seen[service].name) if service in seen else None for service in ("core", "jobservice")
     ]
-    if not (core and jobs and jobs["State"]["Running"] and jobs["State"]["StartedAt"] < core["Created"]):
+    if not older_than_core(core, jobs):
         return []
     name = seen["jobservice"].name
     run(["docker", "restart", "-t", "1", name], 60)

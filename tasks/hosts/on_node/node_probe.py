@@ -22,6 +22,7 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from tasks.hosts.on_node.probe_reading import STATE_FILE_LIMIT, output_of, text_of
+from tasks.on_node.jobservice import older_than_core
 from tasks.on_node.pg_processes import server_processes
 from tasks.on_node.registry_rights import denied_paths, rights_command
 
@@ -254,10 +255,7 @@ def harbor_containers(want: Dict[str, Any]) -> Dict[str, Any]:
     return {
         "containers": containers,
         "running_database": database_host(core["Config"]["Env"]) if core else None,
-        # It asks core for the database at its start only: of a core that was replaced since, it has another answer.
-        "jobs_behind": bool(
-            core and jobs and jobs["State"]["Running"] and jobs["State"]["StartedAt"] < core["Created"]
-        ),
+        "jobs_behind": older_than_core(core, jobs),
     }
 
 

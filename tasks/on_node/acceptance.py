@@ -1,0 +1,15 @@
+"""Part of node programs: which of two records of an accepted primary is the later one."""
+
+from typing import Any, Dict
+
+
+def newer(known: Dict[str, Any], given: Dict[str, Any]) -> bool:
+    """Tell whether an acceptance is of a later promotion of the same database."""
+    if known.get("system_identifier") != given["system_identifier"]:
+        return False
+    if known.get("primary") == given["primary"] and known.get("timeline") == given["timeline"]:
+        return False
+    return (int(known.get("timeline") or 0), int(known.get("term") or 0)) > (
+        int(given["timeline"]),
+        int(given.get("term") or 0),
+    )
