@@ -1,6 +1,7 @@
 """Labs that outlive the clone that made them, and labs of other clones under the same name."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from lab.shell import LabError, docker
 from lab.site_lab import Lab
 from lab.topology import LABEL, OWNER, STATE
 
-_NAME = "stray"
+# Named after the lab of this run: a clone that was killed amid these tests must not be in the way of the next.
+_NAME = f"{os.environ.get('HARBOR_HA_TEST_LAB', 'test')[:15]}-stray"
 
 
 @pytest.fixture
