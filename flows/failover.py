@@ -44,7 +44,7 @@ _JUST_SEEN_S = 3.0
 # A call that waited this long in a queue tells of another night; while its alert lasts there is a newer one.
 ALERT_LIMIT = timedelta(minutes=10)
 
-_CALM = (Admission.NOOP, Admission.PAUSED, Admission.IN_PROGRESS, Admission.COOLDOWN)
+_CALM = (Admission.NOOP, Admission.PAUSED, Admission.IN_PROGRESS)
 
 
 @flow(
@@ -85,7 +85,7 @@ def failover(
         return publish(run, headline_of_old, state=NOTHING_TO_DO)
     with Operation.begin_with(run, expected_primary) as work:
         work.way_back = put_back
-        calm = admit(work, expected_primary, reason, by_operator=accept_data_loss or attest_fenced)
+        calm, held_back = admit(work, expected_primary, reason, by_operator=accept_data_loss or attest_fenced)
         if calm:
             return publish(run, calm, work.sections, state=NOTHING_TO_DO)
         if work.record is not None:
@@ -95,7 +95,7 @@ def failover(
         if entry is Entry.CLOSE:
             return end_early(work, f"Nothing was done: {work.held.target} is the primary and was before.")
         if entry is Entry.OBSERVE:
-            calm = confirm(work, expected_primary) or restart_first(work, expected_primary)
+            calm = confirm(work, expected_primary) or restart_first(work, expected_primary) or held_back
             if calm:
                 return end_early(work, calm)
             approve(work, expected_primary, accept_data_loss=accept_data_loss)
@@ -114,11 +114,11 @@ def failover(
         return publish(run, headline(work), work.sections)
 
 
-def admit(work: Operation, expected_primary: str, reason: str, *, by_operator: bool) -> str:
+def admit(work: Operation, expected_primary: str, reason: str, *, by_operator: bool) -> tuple[str, str]:
     """Compare the call with what is known; take the lock for it.
 
     Returns:
-        why nothing is to be done, or nothing.
+        why nothing is to be done, or nothing; and why nothing but a restart of the primary may be done, or nothing.
 
     Raises:
         Refused: the call makes no sense, or another's record cannot be read.
@@ -130,13 +130,16 @@ def admit(work: Operation, expected_primary: str, reason: str, *, by_operator: b
     work.note("Admission", admission)
     if admission.kind is Admission.NOOP:
         say_accepted()
-    if admission.kind in _CALM:
-        return f"Nothing was done: {admission.reasons[0]}"
+    told = f"Nothing was done: {admission.reasons[0]}" if admission.kind is not Admission.ADMIT else ""
+    cooling = admission.kind is Admission.COOLDOWN
+    if admission.kind in _CALM or (cooling and not can_restart(work, expected_primary)):
+        return told, ""
     if admission.kind is Admission.REFUSE:
         work.refuse("No failover.", admission)
     record = open_record(work.seen) if admission.kind is Admission.RESUME else None
     if work.run.dry_run:
-        return f"Would go on: {admission.reasons[0]}" if record is not None and record.past_return else ""
+        goes_on = record is not None and record.past_return
+        return (f"Would go on: {admission.reasons[0]}" if goes_on else ""), told if cooling else ""
     if record is not None:
         work.resume(record)
     else:
@@ -146,7 +149,7 @@ def admit(work: Operation, expected_primary: str, reason: str, *, by_operator: b
             choose_target(work, expected_primary),
             {"reason": reason},
         )
-    return ""
+    return "", told if cooling else ""
 
 
 def choose_target(work: Operation, expected_primary: str) -> str:
@@ -177,6 +180,13 @@ def point_of_entry(work: Operation) -> Entry:
     return decision.kind
 
 
+def can_restart(work: Operation, expected_primary: str) -> bool:
+    """Tell whether the primary's machine lives and its server does not: a restart costs nothing, at any time."""
+    primary = work.seen.node(expected_primary)
+    down = primary.reachable and primary.server is None and primary.cluster is not None
+    return work.policy.restart_first and down
+
+
 def restart_first(work: Operation, expected_primary: str) -> str:
     """Start a primary whose machine lives and whose server died or hangs: nothing is lost, no new timeline.
 
@@ -184,9 +194,8 @@ def restart_first(work: Operation, expected_primary: str) -> str:
         that it worked, or nothing.
     """
     primary = work.seen.node(expected_primary)
-    down = primary.reachable and primary.server is None and primary.cluster is not None
     begun = work.record is not None and work.held.phase is not Phase.STARTED
-    if not (work.policy.restart_first and down) or begun or work.run.dry_run:
+    if not can_restart(work, expected_primary) or begun or work.run.dry_run:
         return ""
     path = work.path(primary)
     budget = float(work.run.site.failover.restart_budget_s)

@@ -173,8 +173,8 @@ WATCH_RULES: tuple[Rule[WatchView, Watch], ...] = (
     ),
     Rule(
         "cooldown",
-        "the last failover is too recent, and none is open",
-        lambda v: v.cooling,
+        "the last failover is too recent, none is open, and the primary's machine is silent: it cannot be restarted",
+        lambda v: v.cooling and not v.speaks,
         Watch.HELD,
         "{trouble}, less than the cooldown after the last failover.",
         "Find out why; an operator may call failover and vouch.",

@@ -263,6 +263,9 @@ def test_the_cooldown_holds_it_back_and_no_longer() -> None:
     now = later(60)
     assert seen(now, silent(), down(now, notes=notes), policy=Policy(cooldown_s=600))[0].kind is Watch.HELD
     assert seen(now, silent(), down(now, notes=notes), policy=Policy(cooldown_s=100))[0].kind is Watch.CALL
+    # A machine that speaks can have its server restarted, which costs nothing.
+    lives = [hung(now, notes=notes), down(now, notes=notes)]
+    assert seen(now, *lives, policy=Policy(cooldown_s=600))[0].kind is Watch.CALL
 
 
 def test_another_primary_on_a_newer_timeline_ends_the_trouble() -> None:
