@@ -23,6 +23,7 @@ NODE = "node-c"
 HOME = "/opt/harbor"
 PASSWORD = "Harbor12345"
 PACKAGES = "docker.io docker-compose postgresql"
+FORGET = "TRUNCATE artifact, blob CASCADE"
 _WHERE = "/data/harbor/registry/docker/registry/v2/blobs/sha256"
 
 
@@ -278,6 +279,18 @@ def test_a_delete_takes_rows_and_only_garbage_collection_takes_blobs(healthy: Ma
     _until(lambda: healthy.status(f"test -f {path}") == 1)
     _until(lambda: '"job_status":"Success"' in healthy.sh(_gc_history()))
     assert healthy.pull("library/moved", "v1")
+
+
+def test_a_blob_that_the_database_does_not_know_is_sent_again_although_its_storage_holds_it(
+    healthy: Machine,
+) -> None:
+    """After the second adoption of one Harbor the storage was ahead of the database, and no push got through."""
+    image = make_image(b"older database")
+    with Registry(healthy.endpoint) as registry:
+        registry.push("library/ahead", "v1", image)
+        healthy.sh("cd /; runuser -u postgres -- psql -q -v ON_ERROR_STOP=1 registry", stdin=FORGET)
+        registry.push("library/ahead", "v1", image)
+        assert registry.pull("library/ahead", "v1") == image
 
 
 def _gc_history() -> str:

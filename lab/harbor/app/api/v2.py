@@ -162,15 +162,21 @@ def _blob_arrived(core: Core, request: Request, name: str, project: Row, digest:
 
 
 def blob(core: Core, request: Request, name: str, digest: str) -> Response:
-    """GET or HEAD of a blob. HEAD writes: it touches the row so that GC leaves the blob alone."""
+    """GET or HEAD of a blob. HEAD asks the database first, and writes: it touches the row, so that GC leaves it alone.
+
+    A blob without a row is not there, whatever the storage holds: a client that is told so sends it again, and has a
+    row. As Harbor does; without it nobody could push into a database that is younger than its storage.
+    """
     _, project = _admit(core, request, name, "pull")
     if request.method == "HEAD":
         with core.database.session() as session:
-            session.run(
+            touched = session.run(
                 "UPDATE blob SET update_time = now(), version = version + 1 WHERE digest = %s AND EXISTS"
                 " (SELECT 1 FROM project_blob p WHERE p.blob_id = blob.id AND p.project_id = %s)",
                 (digest, project["project_id"]),
             )
+        if not touched:
+            raise Refused(404, "BLOB_UNKNOWN", f"blob {digest} not found")
     return _pass_on(_upstream(core, request, _target(request)))
 
 
