@@ -5,7 +5,7 @@ import time
 from flows.machinery.operation import Operation
 from flows.machinery.service import unresponsive
 from flows.rules.primary import Primary, classify_primary
-from flows.rules.silence import PACE_S, Round, at_the_end, conclusive
+from flows.rules.silence import PACE_S, Round, at_the_end, conclusive, quiet
 from tasks import clock
 
 # A standby's receiver is fresh for 4 s after its primary's last word, for 8 s where it still has the time of before;
@@ -33,7 +33,7 @@ def confirm(work: Operation, expected_primary: str) -> str:
         seen, hangs = work.seen, unresponsive(work, expected_primary)
         primary, others = seen.node(expected_primary), seen.others(expected_primary)
         found = classify_primary(primary, others, work.witnesses, clock.now(), unresponsive=hangs)
-        rounds.append(Round(found, work.witnesses.observed_at))
+        rounds.append(Round(found, work.witnesses.observed_at, quiet(primary, work.witnesses)))
         decision = conclusive(rounds)
         if decision is None and time.monotonic() > deadline:
             decision = at_the_end(rounds)

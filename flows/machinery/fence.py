@@ -117,7 +117,8 @@ class Climb:
             work.run.on(fencing.drain, self._node, by=work.in_time())
         else:
             time.sleep(_WAIT_S)
-        work.look_at(self._node)
+        # Its silence was seen twice before, and its end is the command's word: now it would have to answer.
+        work.look_at(self._node, said_off=rung is Rung.COMMAND and self._command is Command.CONFIRMED)
 
     def held_since(self, rung: Rung) -> float:
         """Say from when on it is known that the fence held, by the monotonic clock; before anything was waited for.
@@ -168,15 +169,12 @@ class Climb:
 def record_fence(work: Operation, rung: Decision[Rung], since: float) -> None:
     """Record the rung that was reached, and from when on it counts (monotonic).
 
-    A machine that is seen stopped and held says so itself to whoever comes next; that record is written with the
-    next one, and clients wait for one write less.
+    Whoever comes next climbs again, whatever the record says. So it is written with the next one, and clients wait for
+    one write less.
     """
     fence = Fence(rung.kind.value, rung.reasons[0], time.time())
     work.fenced_at = since
-    if rung.kind is Rung.STOPPED:
-        work.record = work.held.at(Phase.FENCED, fence=fence)
-    else:
-        work.advance(Phase.FENCED, fence=fence)
+    work.record = work.held.at(Phase.FENCED, fence=fence)
 
 
 class Silence:

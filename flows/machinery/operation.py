@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -110,10 +111,11 @@ class Operation:
         self.leave_ahead()
         self.seen = self.run.watch("Look again", lambda: look(self.run.site, CALM_BUDGET_S), describe_look)
 
-    def look_at(self, node: str) -> None:
-        """Look at all nodes and ask everybody about one of them."""
+    def look_at(self, node: str, *, said_off: bool = False) -> None:
+        """Look at all nodes and ask everybody about one; said_off: it was just confirmed to be off."""
         self.leave_ahead()
-        self._have_seen(node, *watched(self.run, node, lambda: look_with_witnesses(self.run.site, node)))
+        look_now = partial(look_with_witnesses, self.run.site, node, said_off=said_off)
+        self._have_seen(node, *watched(self.run, node, look_now))
 
     def look_taken_ahead(self, node: str) -> bool:
         """Take the look at the suspect that is under way since the first one; False when there is none.

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from flows.rules.primary import Primary, agreed
 from flows.rules.table import Decision
 from tasks.clock import Moment
+from tasks.operation.witnesses import OPEN, Witnesses
+from tasks.postgres.facts import NodeFacts
 
-# Two looks that say the same, of which the second began this much later: one lost packet is sent again after a second,
-# so whatever swallows a first look's packets in one moment does not swallow the second's as well. When a look ended
-# says nothing of silence: each of its questions has had its own time.
+# Two looks of which the second began this much later: one lost packet is sent again after a second, so whatever
+# swallows a first look's packets in one moment does not swallow the second's as well. When a look ended says nothing of
+# silence: each of its questions has had its own time.
 SILENCE_LOOKS = 2
 SILENCE_APART_S = 1.0
 # When a second look begins after the first one, at the earliest: then what a machine without power does not answer in
@@ -38,10 +40,12 @@ class Round:
     Attributes:
         decision: what it was taken for.
         began: when the look began; none of its facts is older.
+        quiet: the machine has answered nothing that it was asked, over any path and by anybody.
     """
 
     decision: Decision[Primary]
     began: Moment
+    quiet: bool = False
 
 
 def conclusive(rounds: Sequence[Round]) -> Decision[Primary] | None:
@@ -54,7 +58,7 @@ def conclusive(rounds: Sequence[Round]) -> Decision[Primary] | None:
     if last.kind in FROM_THE_MACHINE:
         return last
     if last.kind in FROM_SILENCE and _silent(rounds):
-        return agreed([each.decision for each in rounds[-SILENCE_LOOKS:]])
+        return last
     return None
 
 
@@ -71,9 +75,22 @@ def at_the_end(rounds: Sequence[Round]) -> Decision[Primary] | None:
     return None if decision.kind in FROM_SILENCE and not _silent(rounds) else decision
 
 
+def quiet(primary: NodeFacts, witnesses: Witnesses) -> bool:
+    """Whether a machine has answered nothing that it was asked: no path by SSH, and nobody's call of its port."""
+    return not primary.reachable and not witnesses.mute and OPEN not in witnesses.tcp.values()
+
+
 def _silent(rounds: Sequence[Round]) -> bool:
-    """Whether the last looks say the same and began far enough apart."""
-    last = rounds[-SILENCE_LOOKS:]
-    if len(last) < SILENCE_LOOKS or len({each.decision.kind for each in last}) > 1:
-        return False
-    return all(before.began.age(after.began) >= SILENCE_APART_S for before, after in itertools.pairwise(last))
+    """Whether the machine was silent in two looks that began far enough apart, and the last one says what it means.
+
+    A machine that is gone is first quiet. Who is not asked but tells of before, the standby's receiver, the load
+    balancer's check and Redis's clients, loses it some seconds later, each after several beats that did not come. So
+    they count when they have lost it, and a look that only they have not is one of the two.
+    """
+    last = rounds[-1]
+    if last.decision.kind is Primary.GONE:
+        since = list(itertools.takewhile(lambda each: each.quiet, reversed(rounds)))
+    else:
+        kind = last.decision.kind
+        since = list(itertools.takewhile(lambda each: each.decision.kind is kind, reversed(rounds)))
+    return bool(since) and since[-1].began.age(last.began) >= SILENCE_APART_S

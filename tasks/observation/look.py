@@ -1,7 +1,7 @@
 """One look at the whole site: all nodes at once, over every path that there is, and all witnesses."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -9,8 +9,9 @@ from blocks import HarborSite, SshHost
 from tasks import clock
 from tasks.clock import Moment
 from tasks.hosts.connection import connect
+from tasks.hosts.on_node.node_probe import PORT_TIMEOUT_S
 from tasks.observation.budget import LOOK_BUDGET_S, answer_or, ask, wait_until
-from tasks.observation.witnesses import Answers, ask_witnesses, witnesses_of
+from tasks.observation.witnesses import PORT_LIMIT_S, Answers, ask_witnesses, witnesses_of
 from tasks.operation.files import LOCK, PAUSED
 from tasks.operation.holder import known_dead
 from tasks.operation.witnesses import Witnesses
@@ -21,6 +22,9 @@ from tasks.postgres.probe import HARBOR_LIMIT_S, HURRIED_HARBOR_S, probe
 # A machine that lives takes a connection within milliseconds, and answers the look in 0.2 s.
 _HANDSHAKE_S = 0.4
 _PATIENCE_S = 1.0
+# For a machine that a fence command has just confirmed to be off: if that is not true it answers within this, over a
+# network where a healthy answer takes milliseconds. Its silence proves nothing more then, so no packet is sent twice.
+OFF_PATIENCE_S = 0.5
 # Both have the same time and begin at the same moment; the one that is added up last gets a moment to do so.
 _WITNESSES_LATER_S = 0.3
 
@@ -59,7 +63,12 @@ class SiteLook:
 
 
 def look(
-    site: HarborSite, budget_s: float = LOOK_BUDGET_S, *, harbor_s: float = HARBOR_LIMIT_S, suspect: str = ""
+    site: HarborSite,
+    budget_s: float = LOOK_BUDGET_S,
+    *,
+    harbor_s: float = HARBOR_LIMIT_S,
+    suspect: str = "",
+    said_off: bool = False,
 ) -> SiteLook:
     """Look at all nodes at once, and go on when the time is over: who is late was not reached.
 
@@ -73,9 +82,10 @@ def look(
         budget_s: seconds for all of it.
         harbor_s: of these for each Harbor to say how it is.
         suspect: a node that may be gone; it is asked over every path from the beginning.
+        said_off: the suspect was confirmed to be off, and has half a second to prove the contrary.
     """
     started = clock.now()
-    tries = _ask_all(site, time.monotonic() + budget_s, harbor_s, suspect)
+    tries = _ask_all(site, time.monotonic() + budget_s, harbor_s, suspect, said_off)
     seen = [_best(name, started, attempts) for name, attempts in tries.items()]
     databases = frozenset(node.name for node in database_nodes(site))
     alive = [_without_dead_lock(facts) for facts in seen]
@@ -83,16 +93,18 @@ def look(
 
 
 def look_with_witnesses(
-    site: HarborSite, node: str, budget_s: float = LOOK_BUDGET_S
+    site: HarborSite, node: str, budget_s: float = LOOK_BUDGET_S, *, said_off: bool = False
 ) -> tuple[SiteLook, Witnesses]:
     """Look at the site and ask everybody about one node, at the same time.
 
     Args:
         budget_s: seconds for the nodes.
+        said_off: the node was confirmed to be off; see `look`.
     """
-    asked = ask(("witnesses", site.name, node), lambda: ask_witnesses(site, [node]))
+    port_s = OFF_PATIENCE_S if said_off else PORT_LIMIT_S
+    asked = ask(("witnesses", site.name, node), lambda: ask_witnesses(site, [node], port_s=port_s))
     begun = clock.now()
-    seen = look(site, budget_s, harbor_s=HURRIED_HARBOR_S, suspect=node)
+    seen = look(site, budget_s, harbor_s=HURRIED_HARBOR_S, suspect=node, said_off=said_off)
     wait_until(asked.done, lambda: [asked], time.monotonic() + _WITNESSES_LATER_S)
     answers = answer_or(asked, lambda _: Answers(begun))
     return seen, witnesses_of(site, node, answers, seen.every)
@@ -122,16 +134,20 @@ def _without_dead_lock(facts: NodeFacts) -> NodeFacts:
 
 
 def _ask_all(
-    site: HarborSite, deadline: float, harbor_s: float, suspect: str
+    site: HarborSite, deadline: float, harbor_s: float, suspect: str, said_off: bool
 ) -> "dict[str, list[Future[NodeFacts]]]":
     """Ask every node, and who does not answer at once over every other path; return what was asked of whom."""
     nodes = site.nodes
     silent = {node.name for node in nodes if connect(node).silent}
+    port_s = OFF_PATIENCE_S if said_off else PORT_TIMEOUT_S
 
     def question(node: SshHost, via: SshHost | None = None) -> "Future[NodeFacts]":
         path = "direct" if via is None else f"via {via.name}"
         host = connect(node, via=via)
-        return ask((site.name, node.name, path), lambda: probe(site, host, path=path, harbor_s=harbor_s))
+        return ask(
+            (site.name, node.name, path),
+            lambda: probe(site, host, path=path, harbor_s=harbor_s, port_s=port_s),
+        )
 
     def ask_around(wanted: Callable[[SshHost], bool]) -> None:
         for node in nodes:
@@ -143,17 +159,27 @@ def _ask_all(
     tries = {node.name: [question(node)] for node in nodes}
     # Nobody is waited for who was silent the last time, or is said to be gone: a second of each failover.
     ask_around(lambda node: node.name in silent or node.name == suspect)
-    quick = [tries[node.name][0] for node in nodes if node.name not in silent]
+    given_up = {*silent, suspect} if said_off else silent
+    quick = [tries[node.name][0] for node in nodes if node.name not in given_up]
     wait_until(lambda: all(attempt.done() for attempt in quick), lambda: quick, begun + _HANDSHAKE_S)
     ask_around(lambda node: not connect(node).heard)
     wait_until(lambda: all(attempt.done() for attempt in quick), lambda: quick, begun + _PATIENCE_S)
     ask_around(lambda _: True)
+    if said_off:
+        rest = {name: attempts for name, attempts in tries.items() if name != suspect}
+        _wait_for_one_of_each(rest, deadline)
+        _wait_for_one_of_each(tries, min(deadline, begun + OFF_PATIENCE_S))
+    else:
+        _wait_for_one_of_each(tries, deadline)
+    return tries
+
+
+def _wait_for_one_of_each(tries: "Mapping[str, list[Future[NodeFacts]]]", deadline: float) -> None:
     wait_until(
         lambda: all(any(map(_answered, attempts)) for attempts in tries.values()),
         lambda: [attempt for attempts in tries.values() for attempt in attempts],
         deadline,
     )
-    return tries
 
 
 def _answered(attempt: "Future[NodeFacts]") -> bool:

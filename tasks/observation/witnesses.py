@@ -20,7 +20,7 @@ from tasks.operation.witnesses import OPEN, ORCHESTRATOR, Witnesses
 from tasks.postgres.facts import NodeFacts
 
 # Time for one lost packet, which is sent again after a second, and for the answer.
-_TCP_TIMEOUT_S = 1.25
+PORT_LIMIT_S = 1.25
 
 
 @dataclass(frozen=True)
@@ -44,19 +44,22 @@ class Answers:
     problems: Mapping[str, str] = field(default_factory=dict)
 
 
-def ask_witnesses(site: HarborSite, nodes: Sequence[str], limit_s: float = LOOK_BUDGET_S) -> Answers:
+def ask_witnesses(
+    site: HarborSite, nodes: Sequence[str], limit_s: float = LOOK_BUDGET_S, port_s: float = PORT_LIMIT_S
+) -> Answers:
     """Ask about nodes, everybody at once, and go on when the time is over.
 
     Args:
         site: the site.
         nodes: their names; those without PostgreSQL are asked about at the load balancer and Redis alone.
         limit_s: seconds for all of it.
+        port_s: of these for PostgreSQL's port to answer.
     """
     observed, deadline = clock.now(), time.monotonic() + limit_s
     addresses = {name: site.node(name).address for name in nodes}
     port = site.postgres.port
     ports = {
-        name: ask(("port", address, port), functools.partial(tcp_state, address, port))
+        name: ask(("port", address, port), functools.partial(tcp_state, address, port, port_s))
         for name, address in addresses.items()
         if site.node(name).runs_postgres
     }
@@ -130,10 +133,10 @@ def addresses_of(node: str, nodes: Iterable[NodeFacts], note: Sightings | None) 
     return frozenset(told.get(node, set()) - foreign)
 
 
-def tcp_state(address: str, port: int) -> str:
+def tcp_state(address: str, port: int, limit_s: float = PORT_LIMIT_S) -> str:
     """Try a TCP connection: `open`, `refused` or `silent`."""
     try:
-        socket.create_connection((address, port), timeout=_TCP_TIMEOUT_S).close()
+        socket.create_connection((address, port), timeout=limit_s).close()
     except ConnectionRefusedError:
         return "refused"
     except (OSError, UnicodeError):

@@ -9,6 +9,7 @@ from tasks.errors import HarborHaError
 from tasks.guard.on_node.guard_note import heartbeat_path
 from tasks.hosts.connection import Host
 from tasks.hosts.on_node import node_probe
+from tasks.hosts.on_node.node_probe import PORT_TIMEOUT_S
 from tasks.node_program import node_program
 from tasks.operation.files import PAUSED, TERM, shared_path
 from tasks.postgres.facts import NOISE, NodeFacts
@@ -26,16 +27,20 @@ HARBOR_LIMIT_S = 2.0
 HURRIED_HARBOR_S = 1.0
 
 
-def probe_request(site: HarborSite, node_name: str, harbor_s: float = HARBOR_LIMIT_S) -> dict[str, Any]:
+def probe_request(
+    site: HarborSite, node_name: str, harbor_s: float = HARBOR_LIMIT_S, port_s: float = PORT_TIMEOUT_S
+) -> dict[str, Any]:
     """Say what the probe is to look at on a node; plain data without secrets.
 
     Args:
         harbor_s: seconds for its Harbor to say how it is.
+        port_s: seconds for another node's PostgreSQL port to answer.
     """
     node, layout = site.node(node_name), layout_of(site)
     return {
         "limit_s": PROBE_LIMIT_S,
         "harbor_s": harbor_s,
+        "port_s": port_s,
         # No failover asks for it, and each of its looks would start processes on every node for it.
         "images": harbor_s > HURRIED_HARBOR_S,
         "runs_postgres": node.runs_postgres,
@@ -60,7 +65,12 @@ def probe_request(site: HarborSite, node_name: str, harbor_s: float = HARBOR_LIM
 
 
 def probe(
-    site: HarborSite, host: Host, *, path: str = "direct", harbor_s: float = HARBOR_LIMIT_S
+    site: HarborSite,
+    host: Host,
+    *,
+    path: str = "direct",
+    harbor_s: float = HARBOR_LIMIT_S,
+    port_s: float = PORT_TIMEOUT_S,
 ) -> NodeFacts:
     """Look at one node in one round trip; changes nothing there.
 
@@ -69,6 +79,7 @@ def probe(
         host: the node, as reached over `path`.
         path: the name of that path, for the evidence.
         harbor_s: seconds for its Harbor to say how it is.
+        port_s: seconds for another node's PostgreSQL port to answer.
 
     Returns:
         The facts. A node that cannot be reached, or whose answer cannot be read, is a result too: its
@@ -76,7 +87,9 @@ def probe(
     """
     started = clock.now()
     try:
-        answer = host.python(NODE_PROBE, probe_request(site, host.name, harbor_s), timeout=PROBE_LIMIT_S + 1)
+        answer = host.python(
+            NODE_PROBE, probe_request(site, host.name, harbor_s, port_s), timeout=PROBE_LIMIT_S + 1
+        )
         facts = parse_answer(host.name, answer, started, clock.now(), path)
     except HarborHaError as error:
         return NodeFacts(host.name, started, error=f"{path}: {error}")

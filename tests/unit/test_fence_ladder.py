@@ -68,6 +68,7 @@ class World:
     def __init__(self) -> None:
         self.now = NOW.monotonic
         self.done: list[str] = []
+        self.looks: list[bool] = []
         self.dry_run = False
         self.site = SimpleNamespace(
             failover=SimpleNamespace(repoint="edit"),
@@ -103,7 +104,8 @@ class World:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 
-    def look(self, work: Operation) -> None:
+    def look(self, work: Operation, *, said_off: bool = False) -> None:
+        self.looks.append(said_off)
         if self.off_at is not None:
             self.after_off(self.now - self.off_at)
         at = Moment(self.now, NOW.wall)
@@ -134,7 +136,7 @@ def begun(world: World, *, locked: tuple[str, ...] = ("node-a", "node-b")) -> Op
     seen = SiteLook((world.old, world.other), frozenset({"node-a", "node-b"}), 0.1)
     work = Operation(cast(Protocol, world), seen, world.said, locked=set(locked))
     work.record = RECORD.at(Phase.FENCING)
-    work.look_at = lambda node: world.look(work)  # type: ignore[method-assign]
+    work.look_at = lambda node, **how: world.look(work, **how)  # type: ignore[method-assign]
     work.way_back = put_back
     return work
 
@@ -216,6 +218,19 @@ def test_a_command_that_fails_after_ssh_is_refused(world: World) -> None:
     world.confirms = False
     with pytest.raises(Refused, match="could not be fenced over SSH"):
         fence(begun(world), attest_fenced=False)
+
+
+def test_only_the_look_after_the_commands_word_is_short(world: World) -> None:
+    world.old = unreached()
+    fence(begun(world), attest_fenced=False)
+    assert world.looks == [True]
+
+
+def test_after_a_command_that_failed_a_silent_machine_is_given_all_its_time(world: World) -> None:
+    world.old, world.confirms = unreached(), False
+    with pytest.raises(Refused):
+        fence(begun(world), attest_fenced=False)
+    assert True not in world.looks
 
 
 def test_a_command_that_says_off_of_a_machine_that_is_reached_is_not_believed(world: World) -> None:

@@ -47,21 +47,27 @@ class Site:
             self.facts["node-b"], tcp={"node-a": "silent"}, state={WITNESSED: note}
         )
         self.hanging: set[str] = set()
+        self.port_s: set[float] = set()
         self.over = threading.Event()
         self.balancer: dict[str, NodeState] = {"node-a": NodeState(Served.DOWN, None, "down", False)}
         monkeypatch.setattr(look, "probe", self.probe)
         monkeypatch.setattr(look, "connect", self.connect)
-        monkeypatch.setattr(witnesses, "tcp_state", lambda *_: "silent")
+        monkeypatch.setattr(witnesses, "tcp_state", self.tcp_state)
         monkeypatch.setattr(witnesses, "list_clients", lambda *_: ())
         monkeypatch.setattr(witnesses, "balancer_of", lambda _: self)
 
     def connect(self, node: Any, via: Any = None) -> Any:
         return type("Host", (), {"name": node.name, "silent": False, "heard": True})()
 
-    def probe(self, site: HarborSite, host: Any, *, path: str = "direct", harbor_s: float = 2.0) -> NodeFacts:
+    def probe(self, site: HarborSite, host: Any, *, port_s: float, **_: Any) -> NodeFacts:
+        self.port_s.add(port_s)
         if host.name in self.hanging:
             self.over.wait(20)
         return replace(self.facts[host.name], observed_at=clock.now())
+
+    def tcp_state(self, address: str, port: int, limit_s: float) -> str:
+        self.port_s.add(limit_s)
+        return "silent"
 
     def status(self, nodes: Any, limit_s: Any) -> dict[str, NodeState]:
         if "balancer" in self.hanging:
@@ -81,9 +87,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     made.over.set()
 
 
-def timed(site: Site) -> tuple[look.SiteLook, Any, float]:
+def timed(site: Site, **how: bool) -> tuple[look.SiteLook, Any, float]:
     begin = time.monotonic()
-    seen, said = look.look_with_witnesses(site.site, "node-a")
+    seen, said = look.look_with_witnesses(site.site, "node-a", **how)
     return seen, said, time.monotonic() - begin
 
 
@@ -96,6 +102,29 @@ def test_a_third_machine_that_hangs_makes_nobody_elses_facts_old(site: Site) -> 
     assert seen.node("node-b").observed_at.age(clock.now()) < AT_MOST_S
     assert "node-c does not answer" in said.unknown, "what is late is not known; it is no vote"
     classify_primary(seen.node("node-a"), seen.others("node-a"), said, clock.now())
+
+
+def test_a_machine_that_was_switched_off_is_given_half_a_second_to_prove_the_contrary(site: Site) -> None:
+    """Its silence was waited for once more, a whole second of each failover, after the fence command's word."""
+    site.hanging = {"node-a"}
+    seen, said, seconds = timed(site, said_off=True)
+    assert look.OFF_PATIENCE_S <= seconds < 1.0
+    assert site.port_s == {look.OFF_PATIENCE_S}, "nobody else waits longer for its port either"
+    assert seen.reached == ["node-b", "node-c"]
+    assert said.unknown == ()
+
+
+def test_a_machine_that_was_switched_off_and_lives_is_seen(site: Site) -> None:
+    seen, _, _ = timed(site, said_off=True)
+    assert seen.node("node-a").is_primary
+
+
+def test_a_standby_that_is_slow_after_the_fence_is_waited_for(site: Site) -> None:
+    site.hanging, slow = {"node-a", "node-b"}, threading.Timer(0.9, site.over.set)
+    slow.start()
+    seen, _, seconds = timed(site, said_off=True)
+    assert seconds >= 0.9
+    assert "node-b" in seen.reached
 
 
 def test_a_hung_primary_is_not_reached_and_all_others_are_heard(site: Site) -> None:
@@ -114,9 +143,9 @@ def test_a_suspect_is_asked_over_every_path_at_once_and_not_after_the_direct_one
 ) -> None:
     asked: dict[tuple[str, str], float] = {}
 
-    def probe(loaded: HarborSite, host: Any, *, path: str = "direct", harbor_s: float = 2.0) -> NodeFacts:
+    def probe(loaded: HarborSite, host: Any, *, path: str, **how: Any) -> NodeFacts:
         asked[host.name, path] = time.monotonic()
-        return site.probe(loaded, host, path=path, harbor_s=harbor_s)
+        return site.probe(loaded, host, **how)
 
     monkeypatch.setattr(look, "probe", probe)
     site.hanging = {"node-a"}

@@ -17,7 +17,7 @@ from flows.machinery.confirm import confirm
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.rules.primary import Primary
-from flows.rules.silence import PACE_S, SILENCE_APART_S, Round, at_the_end, conclusive
+from flows.rules.silence import PACE_S, SILENCE_APART_S, Round, at_the_end, conclusive, quiet
 from flows.rules.table import Decision
 from tasks import clock
 from tasks.clock import Moment
@@ -31,8 +31,9 @@ from tests.unit.harbor_site import make_site
 Looked = tuple[SiteLook, Witnesses]
 
 
-def at(began: float, kind: Primary = Primary.GONE) -> Round:
-    return Round(Decision(kind, kind), Moment(began, 0.0))
+def at(began: float, kind: Primary = Primary.GONE, *, quiet: bool | None = None) -> Round:
+    silent = kind is Primary.GONE if quiet is None else quiet
+    return Round(Decision(kind, kind), Moment(began, 0.0), silent)
 
 
 def test_one_look_proves_no_silence() -> None:
@@ -62,6 +63,43 @@ def test_a_silence_that_was_broken_begins_anew() -> None:
     broken = [at(0.0), at(2.0, Primary.CONTROL_PARTITION), at(4.0)]
     assert conclusive(broken) is None
     assert conclusive([*broken, at(6.0)]) is not None
+
+
+@pytest.mark.parametrize("late", [Primary.CONTROL_PARTITION, Primary.WRITERS_ATTACHED, Primary.AMBIGUOUS])
+def test_a_look_that_only_who_tells_of_before_had_not_lost_is_one_of_the_two(late: Primary) -> None:
+    """Receiver, balancer and Redis lose a machine seconds after its power cut, and a third look waited for that."""
+    found = conclusive([at(0.0, late, quiet=True), at(SILENCE_APART_S, Primary.GONE)])
+    assert found is not None
+    assert found.kind is Primary.GONE
+    assert conclusive([at(0.0, late, quiet=True), at(SILENCE_APART_S - 0.1, Primary.GONE)]) is None
+
+
+def test_as_long_as_anybody_has_not_lost_it_no_number_of_quiet_looks_is_enough() -> None:
+    quiet_ones = [at(float(began), Primary.CONTROL_PARTITION, quiet=True) for began in range(9)]
+    assert conclusive(quiet_ones) is None
+
+
+def test_a_hung_server_is_seen_hanging_twice_whatever_the_machine_said_before() -> None:
+    assert conclusive([at(0.0, Primary.CONTROL_PARTITION, quiet=True), at(2.0, Primary.HUNG)]) is None
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (primary(), witnesses()),
+        (unreached(), witnesses(tcp={"node-b": "open"})),
+        (unreached(), witnesses(tcp={}, mute=("node-b",))),
+    ],
+    ids=["reached over some path", "its port is open to somebody", "the other node was not asked"],
+)
+def test_a_look_is_not_quiet_when_the_machine_answers_or_nobody_else_asked_it(
+    facts: NodeFacts, said: Witnesses
+) -> None:
+    assert not quiet(facts, said)
+
+
+def test_a_look_is_quiet_whatever_is_told_of_before() -> None:
+    assert quiet(unreached(), witnesses(balancer_up=True, redis_connected=True))
 
 
 def test_what_the_machine_itself_tells_needs_one_look() -> None:
@@ -100,7 +138,7 @@ class Looks:
         self.old: list[NodeFacts] = [unreached(), unreached()]
         self.first_ends = threading.Event()
 
-    def __call__(self, site: HarborSite, node: str, *_: float) -> Looked:
+    def __call__(self, site: HarborSite, node: str, *_: float, **__: bool) -> Looked:
         number = len(self.began)
         now = clock.now()
         self.began.append(now.monotonic)

@@ -399,7 +399,7 @@ def test_a_node_that_this_operation_has_drained_is_no_gap_in_what_is_known(
     """After the drain the load balancer does not look any more; the ladder must not stop at its own rung."""
     said = asked(site, note({"node-a": ALL}), balancer=MAINTENANCE)
     nodes = SiteLook(tuple(lost(None)), frozenset({"node-a", "node-b"}), 0.1)
-    monkeypatch.setattr(machinery, "look_with_witnesses", lambda *_: (nodes, said))
+    monkeypatch.setattr(machinery, "look_with_witnesses", lambda *_, **__: (nodes, said))
     work = Operation(cast(Any, Check(site)), nodes)
     for drained, contact in (((), Contact.UNKNOWN), (("node-a",), Contact.LOST)):
         work.record = cast(Any, SimpleNamespace(drained=drained))

@@ -285,10 +285,10 @@ def harbor_health(want: Dict[str, Any]) -> Dict[str, Any]:
         connection.close()
 
 
-def reaches(address: str, port: int) -> str:
+def reaches(address: str, port: int, limit_s: float = PORT_TIMEOUT_S) -> str:
     """Try a TCP connection: `open`, `refused` (the machine lives, the service does not) or `silent`."""
     try:
-        socket.create_connection((address, port), timeout=PORT_TIMEOUT_S).close()
+        socket.create_connection((address, port), timeout=limit_s).close()
         return "open"
     except ConnectionRefusedError:
         return "refused"
@@ -347,7 +347,7 @@ def parts(want: Dict[str, Any]) -> List[Part]:
             ("harbor_health", lambda: harbor_health(want)),
         ]
     for name, address, port in want["peers"]:
-        found.append(("tcp:" + name, functools.partial(reaches, address, port)))
+        found.append(("tcp:" + name, functools.partial(reaches, address, port, want["port_s"])))
     return found
 
 

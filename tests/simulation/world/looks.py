@@ -6,7 +6,7 @@ from typing import Any
 from tasks.balancer.states import NodeState, Served
 from tasks.clock import Moment
 from tasks.guard.on_node.heard import SILENT_S
-from tasks.observation.look import SiteLook, with_pause
+from tasks.observation.look import OFF_PATIENCE_S, SiteLook, with_pause
 from tasks.observation.redis import Client, address_of
 from tasks.observation.witnesses import Answers, witnesses_of
 from tasks.operation.files import HEARD, LOCK, PAUSED, shared_path
@@ -42,8 +42,8 @@ GB = 1 << 30
 RECEIVER_TIMEOUT_S = 5.0
 
 
-def look(site: Any, budget_s: float = 0.0) -> SiteLook:
-    """Stand for `tasks.observation.look.look`."""
+def look(site: Any, budget_s: float = 0.0, *, slow_s: float = SSH_LIMIT_S) -> SiteLook:
+    """Stand for `tasks.observation.look.look`; slow_s: seconds until who does not answer is given up."""
     here = world()
     origin, began = machine().name, SIM_TIME.monotonic()
     moment = Moment(began, SIM_TIME.time())
@@ -52,18 +52,20 @@ def look(site: Any, budget_s: float = 0.0) -> SiteLook:
         facts, late = _reach(origin, node, moment)
         slow = slow or late
         seen.append(facts)
-    here.engine.sleep(SSH_LIMIT_S if slow else here.rng.uniform(0.15, 0.4))
+    here.engine.sleep(slow_s if slow else here.rng.uniform(0.15, 0.4))
     databases = frozenset(here.databases)
     shown = with_pause([_without_dead_lock(facts) for facts in seen], databases)
     return SiteLook(shown, databases, SIM_TIME.monotonic() - began)
 
 
-def look_with_witnesses(site: Any, node: str, budget_s: float = 0.0) -> tuple[SiteLook, Witnesses]:
+def look_with_witnesses(
+    site: Any, node: str, budget_s: float = 0.0, *, said_off: bool = False
+) -> tuple[SiteLook, Witnesses]:
     """Stand for `tasks.observation.look.look_with_witnesses`."""
     answers = ask_witnesses(site, [node])
     here, origin = world(), machine().name
     here.on_look(node, here.ssh(origin, node) or bool(here.ways(origin, node)))
-    seen = look(site)
+    seen = look(site, slow_s=OFF_PATIENCE_S if said_off else SSH_LIMIT_S)
     return seen, witnesses_of(site, node, answers, seen.every)
 
 
