@@ -23,6 +23,10 @@ class Figures:
         default_factory=lambda: Figure("power cut, fence command: from the call to the first push", 7.0)
     )
     cut_commit: Figure = field(default_factory=lambda: Figure("    to the first commit"))
+    at_once_push: Figure = field(
+        default_factory=lambda: Figure("    the same, called in the moment of the cut", 7.0)
+    )
+    at_once_commit: Figure = field(default_factory=lambda: Figure("    to the first commit"))
     rejoin: Figure = field(default_factory=lambda: Figure("rejoin, until served again", 8.0))
     killed_push: Figure = field(
         default_factory=lambda: Figure("PostgreSQL killed for good: from the call to the first push", 5.0)
@@ -48,6 +52,7 @@ def run(lab: str, rounds: int = ROUNDS) -> list[str]:
 
     def once() -> None:
         power_cut(stage, figures)
+        power_cut(stage, figures, at_once=True)
         killed(stage, figures)
         switched(stage, figures)
 
@@ -70,12 +75,25 @@ def untouched(lab: str, rounds: int = ROUNDS) -> list[str]:
     return [*table([push, commit]), *stopped]
 
 
-def power_cut(stage: Stage, figures: Figures) -> None:
-    """Cut the primary's power, call failover, and bring the node back."""
+def power_cut(stage: Stage, figures: Figures, *, at_once: bool = False) -> None:
+    """Cut the primary's power, call failover, and bring the node back.
+
+    Args:
+        stage: the site.
+        figures: where the times are kept.
+        at_once: call in the moment of the cut; else when the watcher does, who has to see trouble for a while.
+    """
     old, new = _begin(stage)
+    rows = (
+        (figures.at_once_push, figures.at_once_commit) if at_once else (figures.cut_push, figures.cut_commit)
+    )
+    noticed_s = 0.0 if at_once else float(stage.site.failover.call_after_s)
     with clients(stage, "power-cut") as seen:
+        cut = time.monotonic()
         stage.lab.stop(old)
-        called(seen, (old, new), figures.cut_push, figures.cut_commit)
+        # Not a wait for something to happen: this is how long nobody has noticed yet.
+        time.sleep(max(0.0, cut + noticed_s - time.monotonic()))
+        called(seen, (old, new), *rows)
     stage.lab.start(old)
     back = stage.flow("rejoin", node=old)
     seconds = until_served(stage, old, back)
