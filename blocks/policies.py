@@ -54,6 +54,14 @@ class FailoverPolicy(Block):
         title="Call after",
         description="Seconds of trouble with the primary after which the watcher calls for a failover",
     )
+    silence_s: float = Field(
+        default=1.0,
+        ge=1.0,
+        le=10.0,
+        title="Silence",
+        description="Seconds between the beginnings of two looks that a primary must not have answered to be taken for "
+        "gone or hung",
+    )
     check_every_s: int = Field(
         default=900,
         ge=60,

@@ -34,9 +34,9 @@ def confirm(work: Operation, expected_primary: str) -> str:
         primary, others = seen.node(expected_primary), seen.others(expected_primary)
         found = classify_primary(primary, others, work.witnesses, clock.now(), unresponsive=hangs)
         rounds.append(Round(found, work.witnesses.observed_at, quiet(primary, work.witnesses)))
-        decision = conclusive(rounds)
+        decision = conclusive(rounds, work.policy.silence_s)
         if decision is None and time.monotonic() > deadline:
-            decision = at_the_end(rounds)
+            decision = at_the_end(rounds, work.policy.silence_s)
         if decision is not None:
             break
     work.leave_ahead()

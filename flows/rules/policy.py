@@ -22,6 +22,7 @@ class Policy:
             guard really goes by is a fact, `NodeFacts.guard`, and fencing counts on that alone.
         max_lag_bytes: WAL that an automatic failover may lose.
         last_position_limit_s: how old the last known position of the primary may be.
+        silence_s: seconds between the beginnings of two looks that a primary must not have answered.
     """
 
     fencing: Literal["confirmed", "witnesses"] = "confirmed"
@@ -33,6 +34,7 @@ class Policy:
     cooldown_s: int = 600
     durability: Literal["async", "preferred", "required"] = "async"
     last_position_limit_s: float = 180.0
+    silence_s: float = 1.0
 
     @property
     def rests_on_witnesses(self) -> bool:
@@ -52,4 +54,5 @@ def policy_of(site: "HarborSite") -> Policy:
         max_lag_bytes=failover.max_lag_bytes,
         cooldown_s=failover.cooldown_s,
         durability=site.postgres.durability,
+        silence_s=failover.silence_s,
     )

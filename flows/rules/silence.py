@@ -12,7 +12,7 @@ from tasks.postgres.facts import NodeFacts
 
 # Two looks of which the second began this much later: one lost packet is sent again after a second, so whatever
 # swallows a first look's packets in one moment does not swallow the second's as well. When a look ended says nothing of
-# silence: each of its questions has had its own time.
+# silence: each of its questions has had its own time. More than this is the site's choice (`failover.silence_s`).
 SILENCE_LOOKS = 2
 SILENCE_APART_S = 1.0
 # When a second look begins after the first one, at the earliest: then what a machine without power does not answer in
@@ -48,22 +48,27 @@ class Round:
     quiet: bool = False
 
 
-def conclusive(rounds: Sequence[Round]) -> Decision[Primary] | None:
+def conclusive(rounds: Sequence[Round], apart_s: float = SILENCE_APART_S) -> Decision[Primary] | None:
     """Say what the looks so far prove; None while they prove nothing.
 
     Args:
         rounds: in the order in which they began; at least one.
+        apart_s: seconds between the beginnings of two looks that prove a silence.
     """
     last = rounds[-1].decision
     if last.kind in FROM_THE_MACHINE:
         return last
-    if last.kind in FROM_SILENCE and _silent(rounds):
+    if last.kind in FROM_SILENCE and _silent(rounds, apart_s):
         return last
     return None
 
 
-def at_the_end(rounds: Sequence[Round]) -> Decision[Primary] | None:
+def at_the_end(rounds: Sequence[Round], apart_s: float = SILENCE_APART_S) -> Decision[Primary] | None:
     """Say what is to be said of looks that have proven nothing when the time for them is over.
+
+    Args:
+        rounds: as of `conclusive`.
+        apart_s: as of `conclusive`.
 
     Returns:
         nothing while the last ones are of one moment of silence; the next look ends that, one way or the other.
@@ -72,7 +77,7 @@ def at_the_end(rounds: Sequence[Round]) -> Decision[Primary] | None:
         ValueError: without any look.
     """
     decision = agreed([each.decision for each in rounds[-SILENCE_LOOKS:]])
-    return None if decision.kind in FROM_SILENCE and not _silent(rounds) else decision
+    return None if decision.kind in FROM_SILENCE and not _silent(rounds, apart_s) else decision
 
 
 def quiet(primary: NodeFacts, witnesses: Witnesses) -> bool:
@@ -80,7 +85,7 @@ def quiet(primary: NodeFacts, witnesses: Witnesses) -> bool:
     return not primary.reachable and not witnesses.mute and OPEN not in witnesses.tcp.values()
 
 
-def _silent(rounds: Sequence[Round]) -> bool:
+def _silent(rounds: Sequence[Round], apart_s: float) -> bool:
     """Whether the machine was silent in two looks that began far enough apart, and the last one says what it means.
 
     A machine that is gone is first quiet. Who is not asked but tells of before, the standby's receiver, the load
@@ -93,4 +98,4 @@ def _silent(rounds: Sequence[Round]) -> bool:
     else:
         kind = last.decision.kind
         since = list(itertools.takewhile(lambda each: each.decision.kind is kind, reversed(rounds)))
-    return bool(since) and since[-1].began.age(last.began) >= SILENCE_APART_S
+    return bool(since) and since[-1].began.age(last.began) >= apart_s

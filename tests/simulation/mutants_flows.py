@@ -352,7 +352,7 @@ FLOWS: tuple[Mutant, ...] = (
         "a second look begins with the first one, and counts",
         (
             Edit("flows.machinery.operation:Operation.begin_with", "budget_s), PACE_S)", "budget_s), 0.0)"),
-            Edit("flows.rules.silence:_silent", ">= SILENCE_APART_S", ">= 0.0"),
+            Edit("flows.rules.silence:_silent", ">= apart_s", ">= 0.0"),
         ),
         once(CONFIRMED, event(3, "power_off", A), failover(20)),
         ("silence is seen twice",),

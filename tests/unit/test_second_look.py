@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 import flows.machinery.operation as machinery
 import flows.machinery.protocol as protocol
-from blocks import HarborSite
+from blocks import FailoverPolicy, HarborSite
 from flows.machinery.ahead import Ahead
 from flows.machinery.confirm import confirm
 from flows.machinery.operation import Operation
@@ -49,6 +50,16 @@ def test_two_looks_prove_a_silence_by_when_they_began(kind: Primary) -> None:
     found = conclusive([at(0.0, kind), at(SILENCE_APART_S, kind)])
     assert found is not None
     assert found.kind is kind
+
+
+def test_a_site_may_ask_for_a_longer_silence_and_not_for_a_shorter_one() -> None:
+    rounds = [at(0.0), at(2.5), at(4.9)]
+    assert conclusive(rounds, 5.0) is None
+    assert conclusive([*rounds, at(5.0)], 5.0) is not None
+    field = FailoverPolicy.model_fields["silence_s"]
+    assert field.default == SILENCE_APART_S
+    with pytest.raises(ValidationError):
+        FailoverPolicy(silence_s=SILENCE_APART_S / 2)
 
 
 def test_when_the_time_is_over_one_moment_of_silence_is_looked_at_once_more() -> None:
