@@ -1,6 +1,7 @@
 """What Prometheus gets to see at `/metrics`. What is not known is left out: an old number is no fact."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -236,13 +237,35 @@ def _family(name: str) -> GaugeMetricFamily | CounterMetricFamily:
     return kind(f"harbor_ha_{name}", text, labels=["site", *labels])
 
 
-def serve_metrics(watcher: Watcher, address: str, port: int) -> bool:
-    """Answer at `/metrics`; tell whether the port could be had. A watcher without metrics still watches."""
+def serve_metrics(watcher: Watcher, address: str, port: int, again_s: float = 2.0) -> None:
+    """Answer at `/metrics`. A watcher without metrics still watches, and tries again until the port can be had.
+
+    The watcher of before may hold it for as long as it ends: a service of its own, started before the runner was told
+    to run none, never had metrics, and no rule of Prometheus a series.
+
+    Args:
+        watcher: whose sites are told.
+        address: where to listen.
+        port: likewise.
+        again_s: seconds between two attempts.
+    """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(SiteCollector(watcher.sites))
-    try:
-        start_http_server(port, address, registry)
-    except OSError as error:
-        logger.error("no metrics at %s:%d: %s", address, port, error.strerror)
-        return False
-    return True
+
+    def listens() -> OSError | None:
+        try:
+            start_http_server(port, address, registry)
+        except OSError as error:
+            return error
+        return None
+
+    def try_again() -> None:
+        while not watcher.ended.wait(again_s):
+            if listens() is None:
+                logger.warning("metrics at %s:%d", address, port)
+                return
+
+    error = listens()
+    if error is not None:
+        logger.error("no metrics at %s:%d yet: %s", address, port, error.strerror)
+        threading.Thread(target=try_again, daemon=True, name="metrics").start()

@@ -133,7 +133,9 @@ class Newcomer:
             told = self.type(f"{line} || true", timeout=300)
             return bool(re.search(r"^ok +watcher: ", told, re.M)) and not re.search(r"^broken ", told, re.M)
 
-        wait_for(whole, 300.0, lambda: told)
+        wait_for(
+            whole, 300.0, lambda: told + self.type("journalctl --no-pager -n 40 -u 'harbor-ha-*' || true")
+        )
         return told
 
     def calls(self) -> bool:

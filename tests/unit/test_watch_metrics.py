@@ -1,15 +1,19 @@
 """What Prometheus gets to see: each metric that is promised, and nothing that is not known."""
 
+import socket
+import time
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from deployments.watch.metrics import METRICS, SiteCollector
+from deployments.watch.metrics import METRICS, SiteCollector, serve_metrics
 from deployments.watch.rounds import Backups, Round
+from deployments.watch.watcher import Watcher
 from flows.rules.table import Decision
 from flows.rules.verdict import Verdict
 from tasks.balancer.states import NodeState, Served
@@ -137,3 +141,24 @@ def test_a_standby_that_lags_is_told_by_bytes_and_seconds(scene: Scene) -> None:
     assert found["synchronous"] == {("node-b",): 0}
     scene.live(T, 0, lambda now: well(sender=replace(behind, lag_s=None)))
     assert "lag_seconds" not in told(scene, 0.5), "behind, and for how long is not known"
+
+
+@pytest.mark.servers
+def test_a_port_that_the_watcher_of_before_still_holds_is_had_when_it_lets_go() -> None:
+    """The watcher as a service was started before the runner's own had ended, and never had metrics."""
+    watcher = Watcher([], rounds=False)
+    with socket.create_server(("127.0.0.1", 0)) as before:
+        port = before.getsockname()[1]
+        serve_metrics(watcher, "127.0.0.1", port, again_s=0.05)
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            held, _ = before.accept()
+            held.close()
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            answer = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=2)
+            break
+        except httpx.HTTPError:
+            assert time.monotonic() < deadline, "it has not tried again"
+    watcher.stop()
+    assert answer.status_code == 200
