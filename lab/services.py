@@ -3,14 +3,13 @@
 from pathlib import Path
 
 from lab.topology import HOSTNAME, NODES, Topology
+from tasks.harbor.api import NEEDED_BY_CLIENTS
 
 ADMIN_PORT = 9999
 BACKEND = "harbor"
 
 # The pair takes clients; the third node is for the disaster and is enabled through the admin socket.
 _IN_SERVICE = ("node-a", "node-b")
-# Without one of these no push or pull works.
-_NEEDED = ("core", "database", "redis", "registry")
 
 
 def redis_conf(password: str) -> str:
@@ -31,7 +30,7 @@ def haproxy_cfg(lab: Topology) -> str:
         f"{'' if node in _IN_SERVICE else ' disabled'}\n"
         for node in NODES
     )
-    checks = "".join(f"    http-check expect rstring '{is_healthy(name)}'\n" for name in _NEEDED)
+    checks = "".join(f"    http-check expect rstring '{is_healthy(name)}'\n" for name in NEEDED_BY_CLIENTS)
     return f"""global
     log stdout format raw local0 info
     stats socket ipv4@0.0.0.0:{ADMIN_PORT} level admin

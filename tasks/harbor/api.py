@@ -4,7 +4,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +17,8 @@ from tasks.outcome import Outcome, changed, unchanged
 
 _API = "/api/v2.0"
 PROBE_PREFIX = "harbor-ha-probe-"
+# What pushes and pulls need; the load balancer's check asks for these by name (docs/load-balancer.md).
+NEEDED_BY_CLIENTS = ("core", "database", "redis", "registry")
 
 
 class NotHealthy(HarborHaError):
@@ -39,6 +41,11 @@ class Health:
     def unhealthy(self) -> dict[str, str]:
         """The components that are not healthy."""
         return {name: status for name, status in self.components.items() if status != "healthy"}
+
+    @property
+    def serves(self) -> bool:
+        """Whether all is healthy that pushes and pulls need; one that is not named is not."""
+        return all(self.components.get(name) == "healthy" for name in NEEDED_BY_CLIENTS)
 
 
 class HarborApi:
@@ -210,20 +217,40 @@ def wait_healthy(site: HarborSite, host: Host, *, timeout: float = 180.0) -> Out
     Raises:
         NotHealthy: not in time, with what was wrong at the end.
     """
+    return _wait(site, host, timeout, lambda health: health.healthy, "healthy")
+
+
+def wait_serving(site: HarborSite, host: Host, *, timeout: float = 180.0) -> Outcome:
+    """Wait until a node's Harbor can serve clients, whatever else of it is not healthy yet. Changes nothing.
+
+    Args:
+        site: its certificate and name.
+        host: the node.
+        timeout: seconds.
+
+    Raises:
+        NotHealthy: not in time, with what was wrong at the end.
+    """
+    return _wait(site, host, timeout, lambda health: health.serves, "serving")
+
+
+def _wait(
+    site: HarborSite, host: Host, timeout: float, good: Callable[[Health], bool], wanted: str
+) -> Outcome:
     deadline, start = time.monotonic() + timeout, time.monotonic()
     last = "no answer"
     with HarborApi(through_node(site, host.name), timeout=5.0) as api:
         while time.monotonic() < deadline:
             try:
                 health = api.health()
-                if health.healthy:
-                    return unchanged(f"healthy after {time.monotonic() - start:.1f} s")
+                if good(health):
+                    return unchanged(f"{wanted} after {time.monotonic() - start:.1f} s")
                 last = ", ".join(f"{name}: {status}" for name, status in health.unhealthy.items())
             except (HarborUnreachable, HarborRefused, ValueError) as error:
                 last = str(error)
             time.sleep(0.2)
     raise NotHealthy(
-        f"Harbor is not healthy after {timeout:.0f} s ({last}).",
+        f"Harbor is not {wanted} after {timeout:.0f} s ({last}).",
         where=host.name,
         remedy=f"Look at /var/log/harbor and `docker ps` on {host.name}; then run the flow again.",
     )

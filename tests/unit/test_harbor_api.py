@@ -10,7 +10,7 @@ from typing import cast
 import pytest
 
 from tasks.harbor import api, web
-from tasks.harbor.api import HarborApi, NotHealthy, parsed_health, wait_healthy
+from tasks.harbor.api import HarborApi, NotHealthy, parsed_health, wait_healthy, wait_serving
 from tasks.harbor.oci import Registry, WrongContent, digest_of, make_image, prove
 from tasks.harbor.web import Endpoint, HarborRefused, HarborUnreachable
 from tasks.hosts.connection import Host
@@ -112,6 +112,25 @@ def test_a_harbor_that_stays_unhealthy_is_named_with_its_sick_component(
 
     with pytest.raises(NotHealthy, match="redis: unhealthy"):
         wait_healthy(make_site(tmp_path), cast(Host, Node()), timeout=0.5)
+
+
+@pytest.mark.parametrize("sick", ["core", "database", "redis", "registry", "jobservice"])
+def test_a_harbor_serves_when_only_what_no_client_needs_is_sick(
+    sick: str, harbor: LoopbackHarbor, endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("core", "database", "redis", "registry", "registryctl", "portal", "jobservice")
+    parts = [{"name": name, "status": "unhealthy" if name == sick else "healthy"} for name in names]
+    harbor.health = {"status": "unhealthy", "components": parts}
+    monkeypatch.setattr(api, "through_node", lambda site, name: endpoint)
+
+    class Node:
+        name = "node-a"
+
+    if sick == "jobservice":
+        assert not wait_serving(make_site(tmp_path), cast(Host, Node()), timeout=5.0).changed
+        return
+    with pytest.raises(NotHealthy, match=f"not serving.*{sick}: unhealthy"):
+        wait_serving(make_site(tmp_path), cast(Host, Node()), timeout=0.5)
 
 
 def test_a_server_that_accepts_and_says_nothing_is_given_up_in_time() -> None:

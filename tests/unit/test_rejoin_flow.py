@@ -11,6 +11,7 @@ from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.rules.rejoin import Rejoin
 from tasks.clock import Moment
+from tasks.harbor.api import NotHealthy
 from tasks.observation.look import SiteLook
 from tasks.operation.record import OperationKind, OperationRecord, Phase
 from tasks.outcome import Outcome
@@ -172,3 +173,19 @@ def test_what_was_lost_is_told_before_the_rejoin_is_recorded_as_ended(
     monkeypatch.setattr(flow, "publish", lambda *_: steps.done.append("the report") or {"report": ""})
     flow.rejoin.fn("demo", "node-a")
     assert steps.done[-2:] == ["the report", "Close the operation: done"]
+
+
+def test_a_node_whose_jobservice_stays_ill_takes_clients_and_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps = Steps({"Wait for Harbor to be healthy": [NotHealthy("jobservice: unhealthy")]})
+    work = work_at(Phase.SETTLING, steps)
+    machine = SimpleNamespace(runs_harbor=True, address="10.0.0.2")
+    steps.site = SimpleNamespace(node=lambda name: machine, failover=SimpleNamespace(repoint="edit"))  # type: ignore[assignment]
+    monkeypatch.setattr(Operation, "in_time", lambda self: None)
+    flow.serve_again(work, "node-a", "node-b")
+    assert steps.done[-3] == "Wait for Harbor to serve"
+    assert steps.done[-1] == "Wait for Harbor to be healthy"
+    (said,) = work.sections["Left behind"]
+    assert "node-a serves" in said
+    assert "jobservice: unhealthy" in said

@@ -173,5 +173,7 @@ EFFECTS: dict[str, Callable[..., Outcome]] = {
     "harbor.repoint.restart_jobservice": restart_jobservice,
     "harbor.compose.up": up,
     "harbor.api.wait_healthy": wait_healthy,
+    # The world knows no component that clients do not need.
+    "harbor.api.wait_serving": wait_healthy,
     "harbor.proof.write_through_balancer": write_through_balancer,
 }
