@@ -1,5 +1,6 @@
 """A former primary comes back as a standby: the cheapest safe way, nothing removed, losses listed."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 from prefect import flow
@@ -62,8 +63,9 @@ def rejoin(site: str, node: str, dry_run: bool = False) -> dict[str, Any]:
         resumed = begin(work, node, primary)
         if resumed or decision.kind is Rejoin.STOP_FIRST:
             decision = classify_anew(work, node, primary, decision)
-        way = return_of_the_data(work, node, primary, decision.kind)
-        way = follow(work, node, primary, way)
+        with harbor_before_core(work, node):
+            way = return_of_the_data(work, node, primary, decision.kind)
+            way = follow(work, node, primary, way)
         serve_again(work, node, primary)
         # Told before the end is recorded: killed between the two it is run again, and tells again what was lost.
         told = publish(run, headline(work, node, primary, way), work.sections)
@@ -276,6 +278,12 @@ def list_losses(work: Operation, node: str, primary: str, *, kept_only: bool = F
         *lines[:_COMMITS_SHOWN],
         *more,
     ]
+
+
+def harbor_before_core(work: Operation, node: str) -> AbstractContextManager[None]:
+    """Have the node's registry run before its core looks at it; what fails is made up for by starting all of it."""
+    nodes = [node] if work.run.site.node(node).runs_harbor else []
+    return work.run.beside(harbor.up_before_core, nodes, required=False)
 
 
 def serve_again(work: Operation, node: str, primary: str) -> None:

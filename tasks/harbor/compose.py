@@ -41,10 +41,25 @@ def up(site: HarborSite, host: Host) -> Outcome:
     return changed(", ".join(did) or "started what was stopped")
 
 
+def up_before_core(site: HarborSite, host: Host) -> Outcome:
+    """Start what core looks at and what has no database, where it stands still; beside the work on the database.
+
+    Raises:
+        RemoteCommandFailed: the NAS is not mounted, or a container does not start.
+    """
+    given = {
+        "part": "before_core",
+        "install_dir": site.harbor.install_dir.rstrip("/"),
+        "nas": site.nas.path.rstrip("/"),
+    }
+    started = host.python(_source(), given, timeout=180)["started"]
+    return changed(f"started {', '.join(started)}") if started else unchanged("it runs, or is not made yet")
+
+
 def stop(site: HarborSite, host: Host) -> Outcome:
     """Stop Harbor's containers. Since Harbor says `restart: always`, the engine's next start brings them back."""
     given = {
-        "stop": True,
+        "part": "stop",
         "install_dir": site.harbor.install_dir.rstrip("/"),
         "grace": STOP_GRACE_S,
         "timeout": 120,

@@ -1,6 +1,7 @@
 """The rejoin flow over scripted steps: what it does after the attempt before it, and what it says of losses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -29,7 +30,8 @@ class Steps:
         self.done: list[str] = []
         self.fails = fails or {}
         self.known = known
-        self.site = None
+        self.site: Any = None
+        self.dry_run = False
 
     def on(self, step: Any, *nodes: str, **plain: Any) -> Outcome:
         title = f"{step.name}{': ' + plain['record'].phase if 'record' in plain else ''}"
@@ -40,6 +42,12 @@ class Steps:
         if step.name.startswith("List what"):
             return Outcome(False, "", {"known": self.known, "why": "WAL is gone", "total": 0, "commits": []})
         return Outcome(True, "", {"locked": list(nodes)})
+
+    @contextmanager
+    def beside(self, step: Any, nodes: list[str], **plain: Any) -> Iterator[None]:
+        self.done += [f"{step.name} begins"]
+        yield
+        self.done += [f"{step.name} is waited for"]
 
     def try_each(
         self, step: Any, nodes: list[str], **plain: Any
@@ -163,16 +171,20 @@ def test_what_was_lost_is_told_before_the_rejoin_is_recorded_as_ended(
 ) -> None:
     # Killed between the record's end and the report, it was never told: the next rejoin found nothing to do.
     steps = Steps()
+    steps.site = SimpleNamespace(node=lambda name: SimpleNamespace(runs_harbor=True))
     work = work_at(Phase.SETTLING, steps)
     monkeypatch.setattr(flow.Protocol, "begin", lambda *_: steps)
     monkeypatch.setattr(flow.Operation, "begin", lambda run: work)
     monkeypatch.setattr(flow, "find_primary", lambda *_: "node-b")
     monkeypatch.setattr(flow, "classify", lambda *_: SimpleNamespace(kind=Rejoin.NOTHING))
     monkeypatch.setattr(flow, "begin", lambda *_: False)
-    monkeypatch.setattr(flow, "serve_again", lambda *_: None)
+    monkeypatch.setattr(flow, "serve_again", lambda *_: steps.done.append("Harbor serves again"))
     monkeypatch.setattr(flow, "publish", lambda *_: steps.done.append("the report") or {"report": ""})
     flow.rejoin.fn("demo", "node-a")
     assert steps.done[-2:] == ["the report", "Close the operation: done"]
+    needs = "Start what Harbor's core needs"
+    order = [f"{needs} begins", "Start as a standby", f"{needs} is waited for", "Harbor serves again"]
+    assert [title for title in steps.done if title in order] == order
 
 
 def test_a_node_whose_jobservice_stays_ill_takes_clients_and_is_reported(
@@ -181,7 +193,7 @@ def test_a_node_whose_jobservice_stays_ill_takes_clients_and_is_reported(
     steps = Steps({"Wait for Harbor to be healthy": [NotHealthy("jobservice: unhealthy")]})
     work = work_at(Phase.SETTLING, steps)
     machine = SimpleNamespace(runs_harbor=True, address="10.0.0.2")
-    steps.site = SimpleNamespace(node=lambda name: machine, failover=SimpleNamespace(repoint="edit"))  # type: ignore[assignment]
+    steps.site = SimpleNamespace(node=lambda name: machine, failover=SimpleNamespace(repoint="edit"))
     monkeypatch.setattr(Operation, "in_time", lambda self: None)
     flow.serve_again(work, "node-a", "node-b")
     assert steps.done[-3] == "Wait for Harbor to serve"

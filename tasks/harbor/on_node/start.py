@@ -29,6 +29,9 @@ from tasks.on_node.lib import (
     state,
 )
 
+# Of Harbor's own, what core looks at for its health, and what serves files; the rest has a database, or clients.
+BEFORE_CORE = ("registry", "registryctl", "portal")
+
 
 def start_inputs(home: str, instead: Optional[Dict[str, str]] = None) -> Dict[str, str]:
     """Hash what containers are made from: `compose`, which compose compares, and `files`, which it does not.
@@ -139,6 +142,26 @@ def start(given: Dict[str, Any]) -> Dict[str, Any]:
     return {"changed": True, "services": sorted(after), "created": sorted(created), "restarted": restarted}
 
 
+def start_before_core(given: Dict[str, Any]) -> Dict[str, Any]:
+    """Start what core looks at and what has no database, where it is there and stopped; make nothing anew.
+
+    Core looks at its components when it starts and every ten seconds, and tells what it saw last: a registry that came
+    up a second after it kept a node from its clients for ten.
+    """
+    require_nas(given["nas"])
+    seen = containers(given["install_dir"])
+    names = [seen[service].name for service in BEFORE_CORE if service in seen and not seen[service].running]
+    if names and "log" in seen:
+        if not seen["log"].running:
+            run(["docker", "start", seen["log"].name], 60)
+        require_log()
+    if names:
+        status, _, told = run(["docker", "start", *names], 60)
+        if status:
+            sys.exit("These containers do not start: " + ", ".join(names) + ": " + told.strip()[-300:])
+    return {"changed": bool(names), "started": names}
+
+
 def stop(given: Dict[str, Any]) -> Dict[str, Any]:
     """Stop all containers; core first, so that nothing is accepted that the others could not finish."""
     running = [found for found in containers(given["install_dir"]).values() if found.running]
@@ -154,4 +177,4 @@ def stop(given: Dict[str, Any]) -> Dict[str, Any]:
 
 if __name__ == "__main__":
     given_now = payload()
-    reply(stop(given_now) if given_now.get("stop") else start(given_now))
+    reply({"stop": stop, "before_core": start_before_core}.get(given_now.get("part"), start)(given_now))

@@ -89,6 +89,11 @@ def up(site: Any, host: SimHost, **_: Any) -> Outcome:
     return Outcome(host.do("up", work, 90.0), "runs")
 
 
+def up_before_core(site: Any, host: SimHost, **_: Any) -> Outcome:
+    """Start what has no database; the world has no part of Harbor that neither writes nor serves."""
+    return Outcome(host.do("up before core", lambda: False, 30.0), "it runs")
+
+
 def wait_healthy(site: Any, host: SimHost, **_: Any) -> Outcome:
     """Wait until it is healthy."""
 
@@ -172,6 +177,7 @@ EFFECTS: dict[str, Callable[..., Outcome]] = {
     "harbor.repoint.by_prepare": repoint_core,
     "harbor.repoint.restart_jobservice": restart_jobservice,
     "harbor.compose.up": up,
+    "harbor.compose.up_before_core": up_before_core,
     "harbor.api.wait_healthy": wait_healthy,
     # The world knows no component that clients do not need.
     "harbor.api.wait_serving": wait_healthy,
