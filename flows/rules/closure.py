@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from tasks.backup.format.blobs import KnownBlob, NeededBlob, StoredBlob
 
@@ -32,8 +32,7 @@ class State(StrEnum):
     CHANGED = "changed"
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(NamedTuple):
     """One needed blob and what the bucket has of it."""
 
     blob: NeededBlob
@@ -178,20 +177,28 @@ def _sorted(items: Iterable[B], what: str) -> Iterator[B]:
     last = ""
     for item in items:
         if item.digest <= last:
-            raise OutOfOrder(f"{what} is not sorted: {item.digest} after {last}")
+            raise _out_of_order(what, item.digest, last)
         last = item.digest
         yield item
+
+
+def _out_of_order(what: str, digest: str, last: str) -> OutOfOrder:
+    return OutOfOrder(f"{what} is not sorted: {digest} after {last}")
 
 
 class _Cursor(Generic[B]):
     """A sorted stream that is only ever read forwards."""
 
     def __init__(self, items: Iterable[B], what: str) -> None:
-        self._items = _sorted(items, what)
+        self._items, self._what = iter(items), what
         self._head: B | None = next(self._items, None)
 
     def seek(self, digest: str) -> B | None:
         """The item with this digest, or None; everything before it is passed over."""
-        while self._head is not None and self._head.digest < digest:
-            self._head = next(self._items, None)
-        return self._head if self._head is not None and self._head.digest == digest else None
+        head = self._head
+        while head is not None and head.digest < digest:
+            last, head = head.digest, next(self._items, None)
+            if head is not None and head.digest <= last:
+                raise _out_of_order(self._what, head.digest, last)
+        self._head = head
+        return head if head is not None and head.digest == digest else None

@@ -33,7 +33,7 @@ def serve(source: BinaryIO, target: BinaryIO, reach: Callable[[SshHost], Host] =
         target.flush()
 
     def stored(blob: KnownBlob) -> None:
-        say({"blob": asdict(blob)})
+        say({"blob": blob._asdict()})
 
     budget = order["budget_s"]
     try:

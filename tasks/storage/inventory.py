@@ -3,10 +3,12 @@
 import json
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import BinaryIO
+from itertools import groupby
+from operator import itemgetter
+from typing import BinaryIO, TypeVar
 
 from tasks.backup.format.blobs import StoredBlob
 from tasks.backup.format.layout import BLOBS, digest_of
@@ -14,11 +16,12 @@ from tasks.errors import HarborHaError
 from tasks.hosts.connection import Host
 from tasks.node_program import node_program
 from tasks.storage.digests import SIZE, Digests
-from tasks.storage.objects import ListedObject
 from tasks.storage.on_node import blob_inventory
 from tasks.storage.store import ObjectStore
 
 _BLOB_INVENTORY = node_program(blob_inventory)
+
+T = TypeVar("T")
 
 # Below this many blobs 16 listings are enough; 256 would be mostly empty pages.
 _MANY = 50_000
@@ -91,23 +94,43 @@ def bucket_inventory(store: ObjectStore, *, expected: int = 0, threads: int = 8)
         expected: about how many there may be, e.g. the number at the source; decides on 16 or 256 listings.
         threads: listings at a time; at most twice as many are held in memory.
     """
+    for listed in _listings(store, _stored, expected, threads):
+        yield from listed
+
+
+def bucket_digests(store: ObjectStore, *, expected: int = 0, threads: int = 8) -> Digests:
+    """Return the digests of the bucket's blobs and nothing else of them; see `bucket_inventory`."""
+    digests = Digests()
+    for listed in _listings(store, _packed, expected, threads):
+        for shard, packed in listed:
+            digests.add_sorted(shard, packed)
+    return digests
+
+
+def _listings(
+    store: ObjectStore, read: Callable[[ObjectStore, str], T], expected: int, threads: int
+) -> Iterator[T]:
+    """Yield what `read` makes of each listing; it does so in its thread, so that no line is held until its turn."""
     prefixes = [f"{number:02x}/" for number in range(256)] if expected > _MANY else list("0123456789abcdef")
     with ThreadPoolExecutor(threads, thread_name_prefix="oss-list") as pool:
-        waiting: deque[Future[list[ListedObject]]] = deque()
+        waiting: deque[Future[T]] = deque()
         for prefix in prefixes:
-            waiting.append(pool.submit(_list_shard, store, prefix))
+            waiting.append(pool.submit(read, store, BLOBS + prefix))
             if len(waiting) >= 2 * threads:
-                yield from _blobs(waiting.popleft().result())
+                yield waiting.popleft().result()
         while waiting:
-            yield from _blobs(waiting.popleft().result())
+            yield waiting.popleft().result()
 
 
-def _list_shard(store: ObjectStore, prefix: str) -> list[ListedObject]:
-    return list(store.list(BLOBS + prefix))
+def _stored(store: ObjectStore, prefix: str) -> list[StoredBlob]:
+    return [
+        StoredBlob(digest, item.size, item.etag)
+        for item in store.list(prefix)
+        if (digest := digest_of(item.key)) is not None
+    ]
 
 
-def _blobs(listed: list[ListedObject]) -> Iterator[StoredBlob]:
-    for item in listed:
-        digest = digest_of(item.key)
-        if digest is not None:
-            yield StoredBlob(digest, item.size, item.etag)
+def _packed(store: ObjectStore, prefix: str) -> list[tuple[int, bytes]]:
+    names = (digest_of(item.key) for item in store.list(prefix))
+    raw = (bytes.fromhex(name.removeprefix("sha256:")) for name in names if name is not None)
+    return [(shard, b"".join(digests)) for shard, digests in groupby(raw, key=itemgetter(0))]

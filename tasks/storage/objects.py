@@ -1,6 +1,7 @@
 """What is known about objects: frozen facts."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,11 @@ class ObjectFacts:
     modified: int
 
 
-@dataclass(frozen=True, slots=True)
-class ListedObject:
-    """One line of a listing; `is_prefix` for a directory of a listing with a delimiter."""
+class ListedObject(NamedTuple):
+    """One line of a listing; `is_prefix` for a directory of a listing with a delimiter.
+
+    A tuple, because a listing has millions, and a frozen dataclass takes 2.5 times as long to make.
+    """
 
     key: str
     size: int = 0

@@ -93,15 +93,13 @@ class ObjectStore(BucketRequests):
         token = ""
         while True:
             page, token = self._page(prefix, delimiter, token)
-            for item in page:
-                key = item.key.removeprefix(self.base)
-                yield ListedObject(key, item.size, item.etag, item.modified, item.is_prefix)
+            yield from page
             if not token:
                 return
 
     def _page(self, prefix: str, delimiter: str, token: str) -> wire.Page:
         return self.call(
-            lambda bucket, _: wire.list_page(bucket, self.full(prefix), delimiter, token), prefix
+            lambda bucket, _: wire.list_page(bucket, self.full(prefix), delimiter, token, self.base), prefix
         )
 
     def abort_stale_uploads(

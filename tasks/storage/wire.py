@@ -20,11 +20,13 @@ _CONNECT_S = 10.0
 _IDLE_S = 90.0
 
 PAGE = 1000
+_BLOCK = 1 << 20
 
-# As OSS writes it. The parser needs 17 ms for a page where this needs 3.
+# As OSS writes it. The parser needs 17 ms for a page where this needs 2.
 _LINE = re.compile(
-    r"<Contents>\s*<Key>([^<&]*)</Key>\s*<LastModified>([^<&]*)</LastModified>\s*<ETag>([^<]*)</ETag>\s*"
-    r"(?:<Type>[^<]*</Type>\s*)?<Size>(\d+)</Size>\s*(?:<StorageClass>[^<]*</StorageClass>\s*)?</Contents>"
+    r"<Contents>\s*<Key>([^<]*)</Key>\s*<LastModified>([^<]*)</LastModified>\s*"
+    r"<ETag>(?:&quot;|\")?([^<&\"]*)(?:&quot;|\")?</ETag>\s*(?:<Type>[^<]*</Type>\s*)?<Size>(\d+)</Size>\s*"
+    r"(?:<StorageClass>[^<]*</StorageClass>\s*)?</Contents>"
 )
 
 # The lines of one page of a listing, and the token of the next page, empty at the end.
@@ -84,8 +86,8 @@ def finish(result: Any) -> Any:
     return result
 
 
-def list_page(bucket: Any, prefix: str, delimiter: str, token: str) -> Page:
-    """Return one page of a listing and the token of the next, empty at the end.
+def list_page(bucket: Any, prefix: str, delimiter: str, token: str, base: str = "") -> Page:
+    """Return one page of a listing, its keys relative to the base, and the token of the next, empty at the end.
 
     Not `bucket.list_objects_v2`: that needs 20 to 50 ms of CPU a page where this needs 5, which is most of
     the time of an inventory of a million blobs.
@@ -98,29 +100,30 @@ def list_page(bucket: Any, prefix: str, delimiter: str, token: str) -> Page:
         "max-keys": str(PAGE),
         "encoding-type": "url",
     }
-    return parse_page(bucket._do("GET", bucket.bucket_name, "", params=params).read())
+    answer = bucket._do("GET", bucket.bucket_name, "", params=params)
+    # The SDK's own `read` does so in pieces of 8 KiB, some forty for a page.
+    return parse_page(b"".join(answer.response.iter_content(_BLOCK)), base)
 
 
-def parse_page(document: bytes) -> Page:
+def parse_page(document: bytes, base: str = "") -> Page:
     """Read the XML of a listing: lines of the usual shape by one expression, all others by a parser."""
     text = document.decode("utf-8", "replace")
     first, last = text.find("<Contents>"), text.rfind("</Contents>") + len("</Contents>")
     if first < 0:
         first = last = 0
-    lines = [
-        ListedObject(_unquoted(key), int(size), etag.replace("&quot;", "").strip('"'), modified)
-        for key, modified, etag, size in _LINE.findall(text, first, last)
-    ]
-    if len(lines) == text.count("<Contents>"):
+    lines: list[ListedObject] = []
+    found = _LINE.findall(text, first, last)
+    if len(found) == text.count("<Contents>") and not any("&" in line[0] for line in found):
+        lines = [
+            ListedObject(_key(key, base), int(size), etag, modified) for key, modified, etag, size in found
+        ]
         text = text[:first] + text[last:]
-    else:
-        lines = []
     root = _root(text)
     truncated = root.findtext("{*}IsTruncated") == "true"
     following = unquote(root.findtext("{*}NextContinuationToken") or "") if truncated else ""
     if truncated and not following:
         raise AnswerUnreadable("A page of the listing has no successor and is not the last.")
-    return lines + list(_lines(root)), following
+    return lines + list(_lines(root, base)), following
 
 
 def _root(text: str) -> ElementTree.Element:
@@ -146,23 +149,23 @@ def _local(node: ElementTree.Element) -> str:
     return str(node.tag).rpartition("}")[2]
 
 
-def _unquoted(key: str) -> str:
-    plain = key.replace("%2F", "/")
-    return unquote(plain) if "%" in plain else plain
-
-
-def _lines(root: ElementTree.Element) -> Iterator[ListedObject]:
+def _lines(root: ElementTree.Element, base: str) -> Iterator[ListedObject]:
     for node in root:
         if _local(node) == "Contents":
-            yield _line(node)
+            yield _line(node, base)
         elif _local(node) == "CommonPrefixes":
-            yield ListedObject(unquote(node.findtext("{*}Prefix") or ""), is_prefix=True)
+            yield ListedObject(_key(node.findtext("{*}Prefix") or "", base), is_prefix=True)
 
 
-def _line(node: ElementTree.Element) -> ListedObject:
+def _key(quoted: str, base: str) -> str:
+    plain = quoted.replace("%2F", "/")
+    return (unquote(plain) if "%" in plain else plain).removeprefix(base)
+
+
+def _line(node: ElementTree.Element, base: str) -> ListedObject:
     fields = {_local(child): child.text or "" for child in node}
     try:
         size, etag = int(fields["Size"]), fields["ETag"].strip('"')
-        return ListedObject(unquote(fields["Key"]), size, etag, fields["LastModified"])
+        return ListedObject(_key(fields["Key"], base), size, etag, fields["LastModified"])
     except (KeyError, ValueError):
         raise AnswerUnreadable("A line of the listing lacks a key, a size, an ETag or a date.") from None

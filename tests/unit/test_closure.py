@@ -15,6 +15,7 @@ from flows.rules.closure import (
     conclude,
 )
 from tasks.backup.format.blobs import KnownBlob, NeededBlob, StoredBlob
+from tasks.backup.night.known import newest_of
 
 
 def digest(number: int) -> str:
@@ -121,3 +122,10 @@ def test_more_blobs_in_the_bucket_never_make_a_backup_worse(needed: dict[str, in
     result = conclude(compare(blobs, [StoredBlob(d, s) for d, s in sorted(stored.items())]), lambda _: True)
     assert result.ok
     assert result.present == len(needed)
+
+
+def test_of_a_blob_that_two_nights_know_what_the_newer_one_hashed_counts() -> None:
+    newer, older = [KnownBlob(B, 2, 9)], [KnownBlob(A, 1, 1), KnownBlob(B, 1, 1), KnownBlob(C, 1, 1)]
+    assert list(newest_of(newer, older)) == [older[0], newer[0], older[2]]
+    assert list(newest_of([], older)) == older
+    assert list(newest_of(older, newer)) == older

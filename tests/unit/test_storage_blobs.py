@@ -27,7 +27,7 @@ from tasks.storage.bandwidth import Bandwidth
 from tasks.storage.blob_plan import BlobPlan, plan_blobs
 from tasks.storage.blobs import Lanes, copy_blobs
 from tasks.storage.digests import Digests, digests_of, name_of
-from tasks.storage.inventory import blob_root, bucket_inventory, node_inventory
+from tasks.storage.inventory import blob_root, bucket_digests, bucket_inventory, node_inventory
 from tasks.storage.objects import ListedObject
 from tasks.storage.store import ObjectStore
 from tests.unit.changed_store import leftovers, outlasting, store_for
@@ -292,6 +292,15 @@ def test_of_a_large_bucket_a_sixteenth_is_held_at_a_time() -> None:
         listings.live -= 1
     assert listings.live == 0
     assert listings.most < 60_000 / 8
+
+
+@pytest.mark.parametrize("expected", [0, 60_000], ids=["16 listings", "256 listings"])
+def test_the_digests_in_the_bucket_are_those_of_its_inventory_in_order(expected: int) -> None:
+    listings = _Listings(3000)
+    store = cast(ObjectStore, listings)
+    digests = bucket_digests(store, expected=expected)
+    assert [digest.hex() for digest in digests] == listings.names
+    assert list(map(name_of, digests)) == [blob.digest for blob in bucket_inventory(store, expected=expected)]
 
 
 def test_closure_says_how_many_blobs_it_expects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

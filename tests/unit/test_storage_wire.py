@@ -43,6 +43,17 @@ def test_one_unusual_line_does_not_hide_the_others(pair: tuple[str, str]) -> Non
     assert parse_page(page(*pair)) == ([FOUND, FOUND], "")
 
 
+def test_an_entity_in_a_key_is_no_part_of_it() -> None:
+    plain = USUAL.replace("a%2Fb%20c", "a&amp;b")
+    found = parse_page(page(USUAL, plain))
+    assert [line.key for line in found[0]] == ["a/b c", "a&b"]
+
+
+def test_keys_are_told_without_their_base_whatever_the_shape_of_a_line() -> None:
+    for contents in (USUAL, OTHER_ORDER):
+        assert parse_page(page(contents), "a/") == ([FOUND._replace(key="b c")], "")
+
+
 def test_directories_and_the_next_page_are_read_beside_lines() -> None:
     more = "<IsTruncated>true</IsTruncated><NextContinuationToken>a%2Fb</NextContinuationToken>"
     found = parse_page(page(USUAL, "<CommonPrefixes><Prefix>a%2Fz%2F</Prefix></CommonPrefixes>", end=more))

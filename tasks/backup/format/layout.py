@@ -26,6 +26,7 @@ BLOB_INDEX = "registry/blobs.tsv.zst"
 _TIME = "%Y%m%dT%H%M%SZ"
 _ID = re.compile(r"(?P<time>\d{8}T\d{6}Z)-(?P<token>[0-9a-f]{8})")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_BLOB_KEY = re.compile(re.escape(BLOBS) + r"([0-9a-f]{2})/(\1[0-9a-f]{62})/data")
 
 
 class NotABackupId(HarborHaError):
@@ -133,8 +134,5 @@ def blob_key(digest: str) -> str:
 
 def digest_of(key: str) -> str | None:
     """The digest of a blob's key; None when the key is not one of a blob."""
-    parts = key.removeprefix(BLOBS).split("/")
-    if not key.startswith(BLOBS) or len(parts) != 3:
-        return None
-    digest = f"sha256:{parts[1]}"
-    return digest if _DIGEST.fullmatch(digest) and blob_key(digest) == key else None
+    found = _BLOB_KEY.fullmatch(key)
+    return f"sha256:{found[2]}" if found is not None else None

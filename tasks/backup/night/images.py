@@ -13,8 +13,7 @@ from tasks.outcome import Outcome, changed, unchanged
 from tasks.storage.blob_plan import BlobPlan, plan_blobs
 from tasks.storage.blob_processes import copy_in_processes, processes_for
 from tasks.storage.blobs import CopyResult, copy_blobs
-from tasks.storage.digests import digests_of
-from tasks.storage.inventory import blob_root, bucket_inventory, node_inventory
+from tasks.storage.inventory import blob_root, bucket_digests, node_inventory
 from tasks.storage.store import ObjectStore
 
 NEEDED, UPLOADED, PREVIOUS, INDEX = "needed.zst", "uploaded.zst", "previous.zst", "index.zst"
@@ -44,7 +43,7 @@ def copy_images(
     """
     needed, store = BlobFile(Path(work) / NEEDED), store_of(site)
     local = node_inventory(host, site.nas.path)
-    remote = digests_of(b.digest for b in bucket_inventory(store, expected=len(local.digests)))
+    remote = bucket_digests(store, expected=len(local.digests))
     plan = plan_blobs(local.digests, remote, needed.needed())
     if again:
         packed = b"".join(bytes.fromhex(digest.removeprefix("sha256:")) for digest in again)

@@ -4,6 +4,7 @@ import heapq
 import struct
 import threading
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 
 from tasks.backup.format.blobs import IndexedBlob, KnownBlob
 
@@ -44,8 +45,8 @@ def known_of(index: Iterable[IndexedBlob]) -> Iterator[KnownBlob]:
 def newest_of(newer: Iterable[KnownBlob], older: Iterable[KnownBlob]) -> Iterator[KnownBlob]:
     """Merge two sorted streams; where both know a blob, the newer one counts."""
     last = ""
-    streams = [((b.digest, 0, b) for b in newer), ((b.digest, 1, b) for b in older)]
-    for digest, _, blob in heapq.merge(*streams, key=lambda item: item[:2]):
-        if digest != last:
+    # Of two that are alike, merge yields that of the first stream first.
+    for blob in heapq.merge(newer, older, key=attrgetter("digest")):
+        if blob.digest != last:
             yield blob
-        last = digest
+        last = blob.digest

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+from operator import attrgetter
 from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Set, Tuple
 
 LINK_BYTES = 71
@@ -27,6 +28,8 @@ OWNED = b"0000644\0" + b"0023420\0" * 2
 NOBODYS = b"0000000\0" * 3
 FLUSH = 1 << 20
 
+by_name = attrgetter("name")
+
 
 def header(name: bytes, size: int, owned: bytes, kind: bytes) -> bytes:
     """One block of GNU tar for a name of at most 100 bytes."""
@@ -43,15 +46,19 @@ class Archive:
         self._target = target
         self._waiting = bytearray()
         self._written = 0
-        self._fronts: Dict[Tuple[int, bytes], Tuple[bytes, bytes, int]] = {}
+        self._fronts: Dict[int, Tuple[bytes, bytes, int, bytes]] = {}
+        self._longs: Dict[int, Tuple[bytes, bytes]] = {}
 
     def add(self, path: str, data: bytes) -> None:
         """Write one file."""
         name = os.fsencode(path)
+        front, back, checksum, padding = self._fronts.get(len(data)) or self._front(len(data))
+        long_name: Tuple[bytes, ...] = ()
         if len(name) > 100:
-            long_name = name + b"\0"
-            self._put(self._head(b"././@LongLink", len(long_name), b"L"), long_name)
-        self._put(self._head(name[:100], len(data), b"0"), data)
+            before, behind = self._longs.get(len(name)) or self._long(len(name))
+            long_name, name = (before, name, behind), name[:100]
+        checked = b"%06o\0 " % (checksum + sum(name))
+        self._waiting += b"".join((*long_name, name.ljust(100, b"\0"), front, checked, back, data, padding))
         if len(self._waiting) > FLUSH:
             self._flush()
 
@@ -61,19 +68,17 @@ class Archive:
         self._waiting += bytes(-(self._written + len(self._waiting)) % RECORD)
         self._flush()
 
-    def _head(self, name: bytes, size: int, kind: bytes) -> bytes:
-        """A header made of a kept one: the name goes in, and its bytes go into the checksum."""
-        kept = self._fronts.get((size, kind))
-        if kept is None:
-            made = header(b"", size, NOBODYS if kind == b"L" else OWNED, kind)
-            kept = made[100:148], made[156:], int(made[148:154], 8)
-            self._fronts[size, kind] = kept
-        return b"".join((name.ljust(100, b"\0"), kept[0], b"%06o\0 " % (kept[2] + sum(name)), kept[1]))
+    def _front(self, size: int) -> Tuple[bytes, bytes, int, bytes]:
+        """What comes before and behind a header's checksum, that of no name, and what fills up the content."""
+        made = header(b"", size, OWNED, b"0")
+        self._fronts[size] = made[100:148], made[156:], int(made[148:154], 8), bytes(-size % BLOCK)
+        return self._fronts[size]
 
-    def _put(self, head: bytes, data: bytes) -> None:
-        self._waiting += head
-        self._waiting += data
-        self._waiting += bytes(-len(data) % BLOCK)
+    def _long(self, length: int) -> Tuple[bytes, bytes]:
+        """What comes before and behind a name of more than 100 bytes."""
+        size = length + 1
+        self._longs[length] = header(b"././@LongLink", size, NOBODYS, b"L"), bytes(1 + -size % BLOCK)
+        return self._longs[length]
 
     def _flush(self) -> None:
         self._target.write(self._waiting)
@@ -88,10 +93,12 @@ def walk(top: str, start: str) -> "Iterator[Tuple[str, os.DirEntry[str]]]":
         relative = waiting.pop()
         try:
             with os.scandir(top + "/" + relative) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+                entries = list(found)
         except FileNotFoundError:
             # No image was ever pushed, or a repository was deleted while we walk.
             continue
+        if len(entries) > 1:  # below a digest there is one
+            entries.sort(key=by_name)
         below = []
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
