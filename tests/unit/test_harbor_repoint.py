@@ -367,6 +367,18 @@ def test_a_next_core_for_a_promotion_that_did_not_come_is_removed_and_the_old_on
     assert node.do("edit", "recreate")["next"] == "", "a second time there is nothing to do"
 
 
+def test_a_next_core_that_cannot_be_removed_is_no_success(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str) -> None:
+        raise engine.EngineRefused(name)
+
+    node.do("edit", "start")
+    monkeypatch.setattr(next_core, "remove", refuse)
+    with pytest.raises(engine.EngineRefused):
+        node.do("edit", "recreate", host="10.20.0.11")
+
+
 def test_a_next_core_left_from_a_failover_the_other_way_is_not_the_one_that_is_started(node: Node) -> None:
     node.do("edit", "start", host="10.20.0.99")
     node.do("edit", "start", host="10.20.0.12")

@@ -10,7 +10,7 @@ the wrong one, and is started again.
 from datetime import datetime, timezone
 from typing import Any, Dict
 
-from tasks.harbor.on_node.engine import EngineRefused, described, remove
+from tasks.harbor.on_node.engine import described, remove
 from tasks.on_node.jobservice import TWO_CORES
 from tasks.on_node.lib import record
 
@@ -20,18 +20,18 @@ NEXT = ".next"
 
 
 def drop_next_core() -> bool:
-    """Remove the next core, running or not; whether there was one. Whoever cannot be asked is left.
+    """Remove the next core, running or not; whether there was one.
 
     Compose would take it for the service's container, and it must never serve beside a core with another database.
+
+    Raises:
+        EngineRefused: it may be there still.
     """
-    try:
-        left = described(CORE + NEXT)
-        if left is None:
-            return False
-        remove(CORE + NEXT)
-        core = described(CORE)
-    except EngineRefused:
+    left = described(CORE + NEXT)
+    if left is None:
         return False
+    remove(CORE + NEXT)
+    core = described(CORE)
     if core is not None and has_run(left):
         note_cores(core["Id"], since=str(left["State"]["StartedAt"]), until=now_stamp())
     return True
