@@ -105,9 +105,17 @@ def edit(home: str, host: str) -> List[str]:
     return sorted(wanted)
 
 
+def core_there() -> Optional[Dict[str, Any]]:
+    """Read core's description over the engine's socket, as clients wait for it; None when there is none to be read."""
+    try:
+        return described(CORE)
+    except EngineRefused:
+        return None
+
+
 def connected_host() -> Optional[str]:
     """Read which database the running core was started for; None when it does not run."""
-    core = inspect(CORE)
+    core = core_there()
     if core is None or not core["State"]["Running"]:
         return None
     return environment_of(core).get("POSTGRESQL_HOST")
@@ -174,14 +182,14 @@ def next_core() -> str:
 
 def foresee_core(home: str, host: str) -> bool:
     """Work out what compose would say of core with another database, as long as nobody waits; whether it is new."""
-    core = inspect(CORE)
+    core = core_there()
     labels = (core["Config"].get("Labels") or {}) if core is not None else {}
     return foresee(home, str(labels.get(HASH_LABEL)), edits(home, host))
 
 
 def untold() -> bool:
     """Tell whether the proxy was not told of the core that is there."""
-    core, known = inspect(CORE), state(TWO_CORES)
+    core, known = core_there(), state(TWO_CORES)
     return core is not None and known.get("core") == core["Id"] and known.get("told") is False
 
 
@@ -189,7 +197,7 @@ def recreate_and_wait(home: str, host: str, timeout: float, seconds: Dict[str, f
     """Replace core, reload the proxy while it starts, and wait for its answer; how it was replaced."""
     deadline = time.monotonic() + timeout
     mark = time.monotonic()
-    old = address_of(inspect(CORE) or {})
+    old = address_of(core_there() or {})
     how = replace_core(home, host, timeout)
     forget_address(PROXY, old)
     seconds["recreate"] = time.monotonic() - mark
@@ -200,7 +208,7 @@ def recreate_and_wait(home: str, host: str, timeout: float, seconds: Dict[str, f
 def open_core(deadline: float, seconds: Dict[str, float]) -> None:
     """Tell the proxy of core while that starts, and wait for its answer."""
     mark = time.monotonic()
-    core = inspect(CORE)
+    core = core_there()
     reload_proxy(PROXY)
     seconds["proxy"] = time.monotonic() - mark
     mark = time.monotonic()
@@ -230,7 +238,7 @@ def restart_jobs(home: str) -> bool:
     job = inspect(found.name) if found else None
     if found is None or job is None:
         return False
-    if job["State"]["Running"] and not older_than_core(inspect(CORE), job, state(TWO_CORES)):
+    if job["State"]["Running"] and not older_than_core(core_there(), job, state(TWO_CORES)):
         return False
     subprocess.check_call(["docker", "restart", "-t", "1", found.name], stdout=subprocess.DEVNULL, timeout=60)
     return True
