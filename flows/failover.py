@@ -22,7 +22,6 @@ from flows.machinery.traffic import (
     next_cores,
     open_traffic,
     put_back,
-    staged,
     unreachable_harbors,
 )
 from flows.machinery.typed import require_typed
@@ -264,15 +263,14 @@ def replace_primary(work: Operation, *, attest_fenced: bool, accept_data_loss: b
     if not work.held.staged:
         work.never_staged = frozenset(unreachable_harbors(work))
     work.advance(Phase.FENCING, staged=True)
-    with staged(work):
+    with next_cores(work):
         fence(work, attest_fenced=attest_fenced)
         calm = look_once_more(work, attest_fenced=attest_fenced, accept_data_loss=accept_data_loss)
         if calm:
             return calm
         work.advance(Phase.PROMOTING)
-        with next_cores(work):
-            promote(work)
-            open_traffic(work)
+        promote(work)
+        open_traffic(work)
     return ""
 
 

@@ -12,7 +12,7 @@ from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
 from flows.machinery.sight import open_record
-from flows.machinery.traffic import finish, harbor_paths, open_traffic
+from flows.machinery.traffic import finish, next_cores, open_traffic
 from flows.rules.admission import live_lock
 from flows.rules.resume import Entry
 from flows.rules.switchover import MaySwitch, may_switch_over
@@ -21,6 +21,9 @@ from tasks.errors import Refused
 from tasks.harbor import steps as harbor
 from tasks.operation.record import OperationKind, Phase
 from tasks.postgres import ha_steps as postgres
+
+# A core needs about three seconds to its first answer; a busy machine has three times as long.
+_CORE_ANSWERS_S = 10.0
 
 
 @flow(
@@ -149,12 +152,9 @@ def client_write(work: Operation, primary: str) -> tuple[str, str] | None:
 
 
 def begin(work: Operation, to: str) -> None:
-    """Take the lock and have the heavy work done before anybody waits: two checkpoints, and the next core."""
+    """Take the lock and have the slow work done before anybody waits: two checkpoints, and the next cores' start."""
     primary = current_primary(work, to)
-    stages = work.run.site.failover.repoint == "edit"
-    work.open(OperationKind.SWITCHOVER, primary, to, {}, staged=stages)
+    work.open(OperationKind.SWITCHOVER, primary, to, {}, staged=work.run.site.failover.repoint == "edit")
     work.run.on(postgres.checkpoint, primary)
-    address = work.run.site.node(to).address
-    if stages:
-        work.run.try_each(harbor.stage, harbor_paths(work), database_host=address)
-    work.run.on(postgres.checkpoint, primary)
+    with next_cores(work, answer_s=_CORE_ANSWERS_S):
+        work.run.on(postgres.checkpoint, primary)

@@ -17,7 +17,6 @@ def exchange(work: Operation) -> None:
     work.advance(Phase.STOPPING)
     stopped = run.on(postgres.stop_for_switchover, record.expected_primary, authority=work.authority())
     proof = {key: stopped.data[key] for key in ("checkpoint", "timeline", "sysid")}
-    # No next core beside this, as in a failover: measured, it took pushes nothing and writes a second more.
     run.on(postgres.prove_shutdown, record.target, **proof)
     evidence = f"shut down cleanly at {proof['checkpoint']}, replayed by {record.target}"
     work.advance(Phase.PROMOTING, fence=Fence("STOPPED", evidence, clock.now().wall))

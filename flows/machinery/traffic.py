@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
+from blocks import HarborSite
 from flows.machinery.operation import Operation
 from tasks.balancer import steps as balancer
 from tasks.fencing import steps as fencing
@@ -15,27 +16,29 @@ from tasks.postgres import ha_steps as postgres
 from tasks.postgres.layout import peers_of
 
 
-def staged(work: Operation) -> AbstractContextManager[None]:
-    """Have every Harbor's next core made while the body looks and promotes; what fails is made up for later."""
+def next_cores(work: Operation, *, answer_s: float = 0.0) -> AbstractContextManager[None]:
+    """Have every Harbor's next core run beside its old one while the body goes on: clients wait for a core's start.
+
+    The old ones and the proxies are not touched, so nothing has to be fenced yet; the next ones cannot write before
+    their database is promoted. A core that does not start on a read-only database is only made. What fails is made
+    up for when traffic is opened.
+
+    Args:
+        answer_s: how long to wait for their answers, in seconds; that one is late is no failure.
+    """
     site = work.run.site
     if site.failover.repoint != "edit":
         return nullcontext()
-    address = site.node(work.held.target).address
-    return work.run.beside(harbor.stage, harbor_paths(work), required=False, database_host=address)
+    paths, address = harbor_paths(work), site.node(work.held.target).address
+    if not starts_early(site):
+        return work.run.beside(harbor.stage, paths, required=False, database_host=address)
+    step = harbor.start_next
+    return work.run.beside(step, paths, required=False, database_host=address, answer_s=answer_s)
 
 
-def next_cores(work: Operation) -> AbstractContextManager[None]:
-    """Have every Harbor start its next core while the body promotes: clients wait for a core's start.
-
-    The old one is useless, as its database is fenced. The proxies know nothing of the next one before the new
-    primary is recorded.
-    """
-    site = work.run.site
-    early = site.failover.repoint == "edit" and habits(parse_version(site.harbor.version)).starts_read_only
-    if not early:
-        return nullcontext()
-    address = site.node(work.held.target).address
-    return work.run.beside(harbor.start_next, harbor_paths(work), required=False, database_host=address)
+def starts_early(site: HarborSite) -> bool:
+    """Tell whether this site's core starts while its database is still a standby."""
+    return habits(parse_version(site.harbor.version)).starts_read_only
 
 
 def unstage(work: Operation) -> list[str]:

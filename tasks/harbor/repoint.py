@@ -31,6 +31,8 @@ class Repointed:
 
     Attributes:
         edited: files that got the new address.
+        next_core: what was started or removed beside the core that serves: `starts`, `answers`, `does not run`,
+            `removed`; empty when nothing was.
         recreated: services that were created anew.
         jobs: jobservice was restarted.
         foreseen: databases for which the next core's hash was worked out.
@@ -40,6 +42,7 @@ class Repointed:
     """
 
     edited: tuple[str, ...]
+    next_core: str
     recreated: tuple[str, ...]
     jobs: bool
     connected: str | None
@@ -49,7 +52,7 @@ class Repointed:
     @property
     def changed(self) -> bool:
         """Whether anything was done."""
-        return bool(self.edited or self.recreated or self.jobs)
+        return bool(self.edited or self.next_core or self.recreated or self.jobs)
 
 
 def stage(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
@@ -61,22 +64,29 @@ def stage(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
     return _outcome(_run(site, host, database_host, ["edit", "stage"]))
 
 
-def start_next(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
-    """Start core for a database that is about to become the primary; nginx is told of it by `repoint_core`.
+def start_next(site: HarborSite, host: Host, *, database_host: str, answer_s: float = 0.0) -> Outcome:
+    """Stage, and start the next core beside the one that serves, which stays until `repoint_core`.
 
-    For a Harbor that starts on a read-only database. The old core is gone afterwards, so its database must be fenced;
-    if the promotion does not happen, repoint to the old address.
+    For a Harbor that starts on a read-only database; its database is not the primary yet. If the promotion does not
+    happen, repoint to the old address, which removes it.
+
+    Args:
+        site: its directories.
+        host: the node.
+        database_host: address of the primary that is to be.
+        answer_s: how long to wait for the next core's answer, in seconds; none is no error.
 
     Raises:
         RemoteCommandFailed: the NAS is not mounted.
     """
-    return _outcome(_run(site, host, database_host, ["edit", "start"]))
+    return _outcome(_run(site, host, database_host, ["edit", "start"], answer_s))
 
 
 def repoint_core(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
-    """Write the address and create core anew; done when core answers and the proxy knows it.
+    """Write the address and put a core with it in the old one's place; done when it answers and the proxy knows it.
 
-    The part of a repoint that clients wait for. `jobservice` must follow.
+    The part of a repoint that clients wait for; short where the next core runs already. One for another address is
+    removed. `jobservice` must follow.
 
     Raises:
         RemoteCommandFailed: core did not answer in time, or the NAS is not mounted.
@@ -124,7 +134,9 @@ def by_prepare(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
     return changed(detail) if any(step.changed for step in steps) else unchanged(detail)
 
 
-def _run(site: HarborSite, host: Host, database_host: str, parts: Sequence[Part]) -> Repointed:
+def _run(
+    site: HarborSite, host: Host, database_host: str, parts: Sequence[Part], answer_s: float = 0.0
+) -> Repointed:
     given = {
         "install_dir": site.harbor.install_dir.rstrip("/"),
         "nas": site.nas.path.rstrip("/"),
@@ -132,11 +144,13 @@ def _run(site: HarborSite, host: Host, database_host: str, parts: Sequence[Part]
         "parts": list(parts),
         "others": [node.address for node in database_nodes(site)],
         "timeout": REPOINT_TIMEOUT_S,
+        "answer_s": answer_s,
     }
     source = _PROGRAM
     answer: dict[str, Any] = host.python(source, given, timeout=REPOINT_TIMEOUT_S + 60)
     return Repointed(
         edited=tuple(answer["edited"]),
+        next_core=answer["next"],
         recreated=tuple(answer["recreated"]),
         jobs=answer["jobs"],
         connected=answer["connected"],
@@ -150,6 +164,7 @@ def _outcome(done: Repointed) -> Outcome:
     if not done.changed:
         return unchanged(f"core is connected to {done.connected}", **data)
     parts = [f"{len(done.edited)} files"] if done.edited else []
+    parts += [f"next core: {done.next_core}"] if done.next_core else []
     parts += [f"recreated {', '.join(done.recreated)}"] if done.recreated else []
     parts += ["restarted jobservice"] if done.jobs else []
     return changed(f"{', '.join(parts)} in {done.seconds['total']:.1f} s", **data)

@@ -335,6 +335,8 @@ class Monitor:
                 f"the first on {first.node} at {first.at:.0f} s",
             )
         for node in self.world.nodes.values():
+            if node.harbor is not None and node.harbor.next is not None:
+                self.violated("one core", f"{node.name} still runs a second one, for {node.harbor.next}")
             lock = node.files.get(LOCK)
             record = SIM_JSON.loads(node.files.get(OPERATION, "null"))
             if lock and record and record["phase"] in ("done", "aborted"):

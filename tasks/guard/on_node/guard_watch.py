@@ -76,6 +76,8 @@ PEER_AGE_S = 6.0
 SHARE_S = 5.0
 # They write to the shared storage without asking PostgreSQL for each byte.
 CONTAINERS = ["harbor-jobservice", "harbor-core", "registryctl"]
+# The core for another database that waits beside it; who switches to it starts it.
+NEXT_CORE = "harbor-core.next"
 
 
 def stop_server(p: Dict[str, Any]) -> None:
@@ -94,7 +96,7 @@ def stop_server(p: Dict[str, Any]) -> None:
 def stop_containers() -> None:
     """Stop what writes without PostgreSQL."""
     script = 'timeout 10 docker stop -t 1 "$@" >/dev/null 2>&1'
-    subprocess.call(["sh", "-c", script, "sh"] + CONTAINERS, cwd="/")
+    subprocess.call(["sh", "-c", script, "sh"] + CONTAINERS + [NEXT_CORE], cwd="/")
 
 
 def start_containers() -> None:

@@ -25,6 +25,7 @@ from tasks.harbor.on_node.containers import (
     require_log,
     require_nas,
 )
+from tasks.harbor.on_node.next_core import CORE, drop_next_core
 from tasks.on_node.lib import must, poll
 
 LOG = "harbor-log"
@@ -94,6 +95,10 @@ def boot(home: str, nas: str, port: int, fenced: str) -> None:
     if os.path.exists(fenced):
         sys.exit("This node has fenced itself; what it stopped is started when it is in touch again.")
     seen = states(home)
+    # A next core is never started here, and the engine leaves it down; one that outlived its engine must go. Where it
+    # is the only core, its switch was cut short.
+    if CORE in seen:
+        drop_next_core()
     missing, orphans = not_started(seen), left_behind(seen, engine_since())
     if missing or orphans:
         require_nas(nas)

@@ -1,5 +1,6 @@
 """Harbor's containers on this node, through the docker program: a tenth of compose's second for each call."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -7,6 +8,8 @@ import socket
 import ssl
 from typing import Any, Dict, List, NamedTuple, Optional
 
+from tasks.harbor.on_node.engine import EngineRefused
+from tasks.harbor.on_node.next_core import NEXT, drop_next_core
 from tasks.on_node.lib import compose_command, must, poll, read, run, state
 
 STARTED = "harbor_started.json"
@@ -24,7 +27,7 @@ class Found(NamedTuple):
 
 
 def containers(home: str) -> Dict[str, Found]:
-    """List the containers of the Harbor in a directory, by service."""
+    """List the containers of the Harbor in a directory, by service; a next core is none of them yet."""
     # By directory, not by project: compose 1 and 2 make the project's name differently from the directory.
     label = "label=com.docker.compose.project.working_dir=" + home
     form = '{{.Label "com.docker.compose.service"}}\t{{.Names}}\t{{.ID}}\t{{.Status}}'
@@ -32,12 +35,16 @@ def containers(home: str) -> Dict[str, Found]:
     found = {}
     for line in out.splitlines():
         service, name, number, status = line.split("\t")
-        found[service] = Found(service, name, number, status.startswith("Up") and "Paused" not in status)
+        if not name.endswith(NEXT):
+            found[service] = Found(service, name, number, status.startswith("Up") and "Paused" not in status)
     return found
 
 
 def compose(home: str, words: List[str], timeout: float) -> str:
     """Run compose in Harbor's directory; its output. Ends the program when it fails."""
+    if words[0] in ("up", "down"):
+        with contextlib.suppress(EngineRefused):
+            drop_next_core()
     known = state(STARTED).get("compose")
     return must([*(known or compose_command()), *words], timeout, home)
 

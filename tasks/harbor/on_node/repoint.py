@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Match, Optional
 
-from tasks.harbor.on_node.clone import HASH_LABEL, NEXT, EngineRefused, described, stage, switch
+from tasks.harbor.on_node.clone import HASH_LABEL, stage, start_next, switch
 from tasks.harbor.on_node.containers import (
     STARTED,
     address_of,
@@ -21,17 +21,17 @@ from tasks.harbor.on_node.containers import (
     require_nas,
 )
 from tasks.harbor.on_node.core_hash import foresee
+from tasks.harbor.on_node.engine import EngineRefused, described
+from tasks.harbor.on_node.next_core import CORE, NEXT, drop_next_core, note_cores, now_stamp
 from tasks.harbor.on_node.prepare import PREPARED, prepare_inputs
 from tasks.harbor.on_node.start import start_inputs
-from tasks.on_node.lib import alone, payload, poll, read, record, reply, run, state, write
+from tasks.on_node.jobservice import TWO_CORES, older_than_core
+from tasks.on_node.lib import alone, payload, poll, read, record, reply, state, write
 
 # Fixed by Harbor's docker-compose.yml.
-CORE, PROXY = "harbor-core", "nginx"
+PROXY = "nginx"
 # What else reads the database's address from files; jobservice asks core for it when it starts.
 READERS = ("exporter", "notary-server", "notary-signer")
-# Which core was started and the proxy not told of it.
-UNTOLD = "harbor_untold.json"
-
 
 # The lines of external_database: to the next key at the margin.
 SECTION = re.compile(r"(?m)^\ufeff?([\"']?)external_database\1[ \t]*:[^\n]*(?:\n(?![^\s#}\]])[^\n]*)*")
@@ -105,9 +105,17 @@ def edit(home: str, host: str) -> List[str]:
     return sorted(wanted)
 
 
+def core_there() -> Optional[Dict[str, Any]]:
+    """Read core's description over the engine's socket, as clients wait for it; None when there is none to be read."""
+    try:
+        return described(CORE)
+    except EngineRefused:
+        return None
+
+
 def connected_host() -> Optional[str]:
     """Read which database the running core was started for; None when it does not run."""
-    core = inspect(CORE)
+    core = core_there()
     if core is None or not core["State"]["Running"]:
         return None
     return environment_of(core).get("POSTGRESQL_HOST")
@@ -122,56 +130,74 @@ def stage_core(home: str, host: str) -> bool:
 
 
 def replace_core(home: str, host: str, timeout: float) -> str:
-    """Put a core with the new address in the place of the old one; `restart` would keep the old environment."""
+    """Put a core with the new address in the place of the old one; `restart` would keep the old environment.
+
+    The old one is of no use to anybody by then. A next one that runs and does not answer yet is not waited for here:
+    it does while the old one is removed and the proxy is told; one that has died for its read-only database starts.
+    """
     if stage_core(home, host):
         try:
+            core = str((described(CORE + NEXT) or {}).get("Id"))
+            note_cores(core, told=False)
             switch(CORE)
+            note_cores(core, told=False, until=now_stamp())
             return "staged"
         except EngineRefused:
             pass
-    # Whatever is left of the attempt: compose would take it for the service's container.
-    run(["docker", "rm", "--force", CORE + NEXT], 30)
     # Core does not listen to SIGTERM and has nothing to finish: its database is gone or read-only.
     compose(home, ["up", "-d", "--no-deps", "--timeout", "1", "core"], timeout)
     return "compose"
 
 
-def start_core(home: str, host: str) -> bool:
-    """Start core for the new database in the place of the old one, and do not tell the proxy of it.
+def start_core(home: str, host: str, answer_s: float) -> str:
+    """Start the next core, for the new database, beside the one that serves; nothing of that one is touched.
 
-    Clients wait for core's start; this one is over it when the database becomes the primary. Until the proxy is told
-    no client reaches it. False when it could not be done: whatever is left of it, `recreate` replaces.
+    Clients wait for core's start; this one is over it when its database becomes the primary. Until then no client
+    reaches it, and it could not write either. What cannot be done here `recreate` does.
+
+    Args:
+        answer_s: how long to wait for its answer, in seconds.
+
+    Returns:
+        what it does; "" when it did so before, or could not be made.
     """
     try:
         if not stage_core(home, host):
-            return False
-        record(UNTOLD, {"core": (described(CORE + NEXT) or {}).get("Id")})
-        old = address_of(inspect(CORE) or {})
-        switch(CORE, other_address=True)
-        forget_address(PROXY, old)
-        return True
+            return ""
+        started = start_next(CORE)
+        if answer_s:
+            poll(lambda: next_core() != "starts", answer_s, 0.1)
+        return next_core() if started else ""
     except EngineRefused:
-        return False
+        return ""
+
+
+def next_core() -> str:
+    """Say what the next core does: it `answers`, `starts`, or `does not run`."""
+    ready = described(CORE + NEXT)
+    if ready is None or not ready["State"]["Running"]:
+        return "does not run"
+    return "answers" if core_answers(address_of(ready)) else "starts"
 
 
 def foresee_core(home: str, host: str) -> bool:
     """Work out what compose would say of core with another database, as long as nobody waits; whether it is new."""
-    core = inspect(CORE)
+    core = core_there()
     labels = (core["Config"].get("Labels") or {}) if core is not None else {}
     return foresee(home, str(labels.get(HASH_LABEL)), edits(home, host))
 
 
 def untold() -> bool:
     """Tell whether the proxy was not told of the core that is there."""
-    core = inspect(CORE)
-    return core is not None and state(UNTOLD).get("core") == core["Id"]
+    core, known = core_there(), state(TWO_CORES)
+    return core is not None and known.get("core") == core["Id"] and known.get("told") is False
 
 
 def recreate_and_wait(home: str, host: str, timeout: float, seconds: Dict[str, float]) -> str:
     """Replace core, reload the proxy while it starts, and wait for its answer; how it was replaced."""
     deadline = time.monotonic() + timeout
     mark = time.monotonic()
-    old = address_of(inspect(CORE) or {})
+    old = address_of(core_there() or {})
     how = replace_core(home, host, timeout)
     forget_address(PROXY, old)
     seconds["recreate"] = time.monotonic() - mark
@@ -182,7 +208,7 @@ def recreate_and_wait(home: str, host: str, timeout: float, seconds: Dict[str, f
 def open_core(deadline: float, seconds: Dict[str, float]) -> None:
     """Tell the proxy of core while that starts, and wait for its answer."""
     mark = time.monotonic()
-    core = inspect(CORE)
+    core = core_there()
     reload_proxy(PROXY)
     seconds["proxy"] = time.monotonic() - mark
     mark = time.monotonic()
@@ -190,7 +216,8 @@ def open_core(deadline: float, seconds: Dict[str, float]) -> None:
     if not poll(lambda: core_answers(address), max(1.0, deadline - time.monotonic()), 0.03):
         sys.exit("Core does not answer after its start for the new database; see /var/log/harbor/core.log.")
     seconds["core"] = time.monotonic() - mark
-    record(UNTOLD, {})
+    if untold():
+        record(TWO_CORES, dict(state(TWO_CORES), told=True))
 
 
 def recreate_others(home: str, timeout: float) -> List[str]:
@@ -205,11 +232,13 @@ def recreate_others(home: str, timeout: float) -> List[str]:
     return []
 
 
-def restart_jobs(home: str, core_started: str) -> bool:
-    """Restart jobservice unless it is younger than core: it asks core for the database at its start only."""
+def restart_jobs(home: str) -> bool:
+    """Restart jobservice unless it has asked the core that is there: it asks for the database at its start only."""
     found = containers(home).get("jobservice")
     job = inspect(found.name) if found else None
-    if found is None or job is None or (job["State"]["Running"] and job["State"]["StartedAt"] > core_started):
+    if found is None or job is None:
+        return False
+    if job["State"]["Running"] and not older_than_core(core_there(), job, state(TWO_CORES)):
         return False
     subprocess.check_call(["docker", "restart", "-t", "1", found.name], stdout=subprocess.DEVNULL, timeout=60)
     return True
@@ -218,13 +247,14 @@ def restart_jobs(home: str, core_started: str) -> bool:
 def repoint(given: Dict[str, Any]) -> Dict[str, Any]:
     """Do the parts that were asked for: `edit`, `stage`, `start`, `recreate`, `jobservice`, `foresee`.
 
-    What is done is left alone. One after the other on a node: a core is staged and started beside the work on the
-    database, and whoever wants it next waits for it.
+    What is done is left alone. One after the other on a node: a core is started beside the work on the database, and
+    whoever wants it next waits for it.
     """
     with alone(".harbor.lock", given["timeout"]):
         seconds: Dict[str, float] = {}
         start = time.monotonic()
-        answer = {"edited": [], "recreated": [], "jobs": False, "foreseen": [], **do_parts(given, seconds)}
+        nothing = {"edited": [], "next": "", "recreated": [], "jobs": False, "foreseen": []}
+        answer = dict(nothing, **do_parts(given, seconds))
         seconds["total"] = time.monotonic() - start
         answer["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
         answer["connected"] = connected_host()
@@ -244,20 +274,21 @@ def do_parts(given: Dict[str, Any], seconds: Dict[str, float]) -> Dict[str, Any]
         stage_core(home, host)
     if "start" in parts and other:
         require_nas(given["nas"])
-        answer["recreated"] = ["core, of which the proxy is not told yet"] if start_core(home, host) else []
+        answer["next"] = start_core(home, host, given["answer_s"])
     if "recreate" in parts and other:
         require_nas(given["nas"])
         how = recreate_and_wait(home, host, given["timeout"], seconds)
         answer["recreated"] = ["core" if how == "staged" else "core (by compose)"]
-    elif "recreate" in parts and untold():
-        open_core(time.monotonic() + given["timeout"], seconds)
-        answer["recreated"] = ["core, which was started before"]
+    elif "recreate" in parts:
+        answer["next"] = "removed" if drop_next_core() else ""
+        if untold():
+            open_core(time.monotonic() + given["timeout"], seconds)
+            answer["recreated"] = ["core, which was started before"]
     if "jobservice" in parts:
         mark = time.monotonic()
-        run(["docker", "rm", "--force", CORE + NEXT], 30)
+        drop_next_core()
         answer["recreated"] = answer.get("recreated", []) + recreate_others(home, given["timeout"])
-        core = inspect(CORE)
-        answer["jobs"] = restart_jobs(home, core["State"]["StartedAt"] if core else "")
+        answer["jobs"] = restart_jobs(home)
         seconds["jobservice"] = time.monotonic() - mark
     if "foresee" in parts:
         answer["foreseen"] = [other for other in given["others"] if foresee_core(home, other)]

@@ -17,7 +17,8 @@ from tasks.harbor.on_node.containers import (
     require_log,
     require_nas,
 )
-from tasks.on_node.jobservice import older_than_core
+from tasks.harbor.on_node.next_core import drop_next_core
+from tasks.on_node.jobservice import TWO_CORES, older_than_core
 from tasks.on_node.lib import (
     compose_command,
     fingerprint,
@@ -103,7 +104,7 @@ def restart_behind(seen: Dict[str, Found]) -> List[str]:
     core, jobs = [
         inspect(seen[service].name) if service in seen else None for service in ("core", "jobservice")
     ]
-    if not older_than_core(core, jobs):
+    if not older_than_core(core, jobs, state(TWO_CORES)):
         return []
     name = seen["jobservice"].name
     run(["docker", "restart", "-t", "1", name], 60)
@@ -114,6 +115,8 @@ def start(given: Dict[str, Any]) -> Dict[str, Any]:
     """Start what does not run. The answer tells what was created, restarted or reloaded."""
     home = given["install_dir"]
     require_nas(given["nas"])
+    # Of a failover that was killed, or did not reach this node when it was taken back.
+    drop_next_core()
     before = containers(home)
     if up_already(home, before):
         restarted = restart_behind(before) + find_core_again(before, given["https_port"])
@@ -164,6 +167,7 @@ def start_before_core(given: Dict[str, Any]) -> Dict[str, Any]:
 
 def stop(given: Dict[str, Any]) -> Dict[str, Any]:
     """Stop all containers; core first, so that nothing is accepted that the others could not finish."""
+    drop_next_core()
     running = [found for found in containers(given["install_dir"]).values() if found.running]
     order = {"proxy": 0, "core": 1, "jobservice": 2, "log": 9}
     names = [found.name for found in sorted(running, key=lambda found: order.get(found.service, 5))]

@@ -22,7 +22,7 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from tasks.hosts.on_node.probe_reading import STATE_FILE_LIMIT, output_of, text_of
-from tasks.on_node.jobservice import older_than_core
+from tasks.on_node.jobservice import TWO_CORES, older_than_core
 from tasks.on_node.pg_processes import server_processes
 from tasks.on_node.registry_rights import denied_paths, rights_command
 
@@ -255,8 +255,17 @@ def harbor_containers(want: Dict[str, Any]) -> Dict[str, Any]:
     return {
         "containers": containers,
         "running_database": database_host(core["Config"]["Env"]) if core else None,
-        "jobs_behind": older_than_core(core, jobs),
+        "jobs_behind": older_than_core(core, jobs, two_cores(want["state_dir"])),
     }
+
+
+def two_cores(state_dir: str) -> Dict[str, Any]:
+    """Read when this node had two cores; empty when it never had, or nothing can be read."""
+    try:
+        found = json.loads(text_of(state_dir + "/" + TWO_CORES) or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def harbor_health(want: Dict[str, Any]) -> Dict[str, Any]:

@@ -20,38 +20,40 @@ def _harbor(host: SimHost) -> Harbor:
 
 
 def stage(site: Any, host: SimHost, *, database_host: str, **_: Any) -> Outcome:
-    """Write the new address for the next start."""
+    """Write the new address for the next start; a next core for another one goes."""
 
     def work() -> bool:
         harbor, name = _harbor(host), world().name_at(database_host)
         changed, harbor.configured = harbor.configured != name, name
+        harbor.next = harbor.next if harbor.next == name else None
         return changed
 
     return Outcome(host.do("stage", work, 90.0), "staged")
 
 
 def start_next(site: Any, host: SimHost, *, database_host: str, **_: Any) -> Outcome:
-    """Start core for a database that is still a standby; the proxy is not told of it."""
+    """Start a core for a database that is still a standby, beside the one that serves."""
 
     def work() -> bool:
         harbor, name = _harbor(host), world().name_at(database_host)
-        changed, harbor.configured = harbor.core != name or not harbor.running, name
+        other = harbor.core != name or not harbor.running
+        changed, harbor.configured = other and harbor.next != name, name
         if changed:
-            harbor.core, harbor.running, harbor.untold = name, True, True
+            harbor.next = name
             world().moved()
         return changed
 
-    return Outcome(host.do("start the next core", work, 90.0), "core starts")
+    return Outcome(host.do("start the next core", work, 90.0), "the next core starts")
 
 
 def repoint_core(site: Any, host: SimHost, *, database_host: str, **_: Any) -> Outcome:
-    """Write the address and create core anew; it must answer."""
+    """Write the address and put a core with it in the old one's place; it must answer."""
 
     def work() -> bool:
         here, harbor, name = world(), _harbor(host), world().name_at(database_host)
-        changed = (harbor.configured, harbor.core, harbor.serves) != (name, name, True)
+        changed = (harbor.configured, harbor.core, harbor.running, harbor.next) != (name, name, True, None)
         harbor.configured = harbor.core = name
-        harbor.running, harbor.untold = True, False
+        harbor.running, harbor.next = True, None
         here.moved()
         deadline = here.engine.now + CORE_LIMIT_S
         while not (here.nodes[name].primary and here.path(host.name, name)):
@@ -68,7 +70,7 @@ def restart_jobservice(site: Any, host: SimHost, *, database_host: str, **_: Any
 
     def work() -> bool:
         harbor = _harbor(host)
-        changed, harbor.jobs = harbor.jobs != harbor.core, harbor.core
+        changed, harbor.jobs, harbor.next = harbor.jobs != harbor.core, harbor.core, None
         world().moved()
         return changed
 
@@ -80,8 +82,8 @@ def up(site: Any, host: SimHost, **_: Any) -> Outcome:
 
     def work() -> bool:
         harbor = _harbor(host)
-        changed = not harbor.running
-        if changed:
+        changed, harbor.next = not harbor.running or harbor.next is not None, None
+        if not harbor.running:
             harbor.start()
             world().moved()
         return changed
@@ -100,7 +102,7 @@ def wait_healthy(site: Any, host: SimHost, **_: Any) -> Outcome:
     def work() -> bool:
         here, harbor = world(), _harbor(host)
         deadline = here.engine.now + 60
-        while not (harbor.serves and here.nodes[harbor.core].primary and here.path(host.name, harbor.core)):
+        while not (harbor.running and here.nodes[harbor.core].primary and here.path(host.name, harbor.core)):
             if here.engine.now > deadline:
                 raise OSError("unhealthy")
             here.engine.sleep(2.0)

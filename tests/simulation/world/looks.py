@@ -331,7 +331,7 @@ def harbor_of(node: Node) -> HarborOnNode | None:
     if harbor is None:
         return None
     database = here.nodes[harbor.core]
-    well = harbor.serves and database.primary and here.path(node.name, database.name)
+    well = harbor.running and database.primary and here.path(node.name, database.name)
     return HarborOnNode(
         {},
         here.nodes[harbor.configured].address,

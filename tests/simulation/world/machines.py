@@ -112,24 +112,24 @@ class Harbor:
     """Harbor on a node. Addresses are the node names of the databases.
 
     Attributes:
-        untold: core runs, and the proxy was not told of it: no client reaches it.
+        next: the database of a core that runs beside the one that serves; None when there is none. No client reaches
+            it, but what jobservice reports may.
     """
 
     running: bool
     configured: str
     core: str
     jobs: str
-    untold: bool = False
-
-    @property
-    def serves(self) -> bool:
-        """Whether clients that come to this node reach its core."""
-        return self.running and not self.untold
+    next: str | None = None
 
     def start(self) -> None:
-        """Start all of it anew, with the address that is configured."""
-        self.running, self.untold = True, False
+        """Start all of it anew, with the address that is configured; no engine and no guard starts a next core."""
+        self.running, self.next = True, None
         self.core = self.jobs = self.configured
+
+    def stop(self) -> None:
+        """Stop all of it."""
+        self.running, self.next = False, None
 
 
 class Machine:

@@ -16,7 +16,7 @@ def power_off(here: World, node: Node) -> None:
     if node.server is not None:
         here.stop(node, "lost")
     if node.harbor is not None:
-        node.harbor.running = False
+        node.harbor.stop()
     for actor in [*here.programs, *here.guards.values()]:
         if actor.place is node:
             here.engine.kill(actor)

@@ -303,7 +303,7 @@ class SimSubprocess:
         text, place, here = " ".join(argv), node(), world()
         # Docker writes down what it stops; without a disk it stops nothing.
         if place.harbor is not None and "docker stop" in text and place.root == "ok":
-            place.harbor.running = False
+            place.harbor.stop()
         elif place.harbor is not None and "docker start" in text:
             place.harbor.start()
         elif argv[:2] == ["systemctl", "stop"]:

@@ -328,10 +328,10 @@ class World(Links):
                 continue
             if self.path(name, REDIS) and REDIS not in self.down:
                 node.redis_at = now
-            served = not self.noise.read_only and name not in self.drained and harbor.serves
+            served = not self.noise.read_only and name not in self.drained and harbor.running
             if served and BALANCER not in self.down and self.path(BALANCER, name):
                 tried.append(("client", name, harbor.core))
-            tried.append(("job", name, harbor.jobs))
+            tried += [("job", name, target) for target in (harbor.jobs, harbor.next) if target is not None]
         for by, origin, target in tried:
             if self.write(by, origin, target) and by == "client":
                 self.served_at = now
@@ -376,7 +376,7 @@ class World(Links):
         """Say what the load balancer's own check says of a node: its Harbor is healthy, database included."""
         node = self.nodes[name]
         harbor = node.harbor
-        if harbor is None or not harbor.serves or not node.lives or not self.path(BALANCER, name):
+        if harbor is None or not harbor.running or not node.lives or not self.path(BALANCER, name):
             return False
         database = self.nodes[harbor.core]
         return database.primary and self.path(name, harbor.core)
