@@ -24,7 +24,7 @@ from tests.simulation.schedules import A, B, plan
 def _booting() -> Iterator[Plan]:
     """A boots while B is promoted, which begins a little later each time."""
     for later in range(12):
-        slow, called = event(3, "slow_start", A, 2.0), 21.0 + later * 0.05
+        slow, called = event(3, "slow_start", A, 1.0), 20.5 + later * 0.03
         booting = [slow, event(3.9, "power_off", A), event(5, "power_on", A), failover(called, "o2")]
         yield plan(1, OLD_HARBOR, booting)
 
@@ -32,7 +32,7 @@ def _booting() -> Iterator[Plan]:
 def _back() -> Iterator[Plan]:
     """An isolated A, which has fenced itself, is in touch again while B is promoted, a little later each time."""
     for later in range(12):
-        gone = [event(3, "isolate", A), failover(20), event(56.1 + later * 0.04, "mend", A)]
+        gone = [event(3, "isolate", A), failover(20.2), event(56.2 + later * 0.04, "mend", A)]
         yield plan(1, replace(SELF_FENCE, harbor=OLD_HARBOR.harbor), gone, quiet_s=100.0)
 
 
