@@ -4,7 +4,7 @@ import argparse
 import os
 from collections.abc import Callable
 
-from benchmarks import blobs, dump, failover, guide, night, overhead, rejoin, restore, watch
+from benchmarks import blobs, dump, failover, fleet, guide, night, overhead, rejoin, restore, watch
 from benchmarks.lab_site import NAME, ROUNDS, or_why
 from benchmarks.peers import rows as peers
 
@@ -16,6 +16,7 @@ NAMES = (
     "restore",
     "load",
     "watch",
+    "fleet",
     "failover",
     "untouched",
     "guide",
@@ -44,6 +45,7 @@ def main() -> None:
         "restore": restore.blobs,
         "load": lambda: restore.dump(given.rows),
         "watch": watch.run,
+        "fleet": lambda: fleet.run(given.lab),
         "failover": lambda: or_why(lambda: failover.run(given.lab, given.rounds)),
         "untouched": lambda: or_why(lambda: failover.untouched(given.lab, given.rounds)),
         "guide": lambda: or_why(lambda: guide.run(given.lab, given.rounds)),
