@@ -39,6 +39,7 @@ def request(root: Path, **changes: Any) -> dict[str, Any]:
         "guard_file": str(root / "guard.json"),
         "shared_files": {"paused": str(root / "nas" / "paused.json")},
         "peers": [],
+        "port_s": 1.2,
         **changes,
     }
 
