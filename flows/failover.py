@@ -129,16 +129,17 @@ def admit(work: Operation, expected_primary: str, reason: str, *, by_operator: b
     work.note("Admission", admission)
     if admission.kind is Admission.NOOP:
         say_accepted()
-    told = f"Nothing was done: {admission.reasons[0]}" if admission.kind is not Admission.ADMIT else ""
     cooling = admission.kind is Admission.COOLDOWN
     if admission.kind in _CALM or (cooling and not can_restart(work, expected_primary)):
-        return told, ""
+        return f"Nothing was done: {admission.reasons[0]}", ""
+    # Said after a restart that did not help: something was done then.
+    held_back = f"{expected_primary} was not replaced: {admission.reasons[0]}" if cooling else ""
     if admission.kind is Admission.REFUSE:
         work.refuse("No failover.", admission)
     record = open_record(work.seen) if admission.kind is Admission.RESUME else None
     if work.run.dry_run:
         goes_on = record is not None and record.past_return
-        return (f"Would go on: {admission.reasons[0]}" if goes_on else ""), told if cooling else ""
+        return (f"Would go on: {admission.reasons[0]}" if goes_on else ""), held_back
     if record is not None:
         work.resume(record)
     else:
@@ -148,7 +149,7 @@ def admit(work: Operation, expected_primary: str, reason: str, *, by_operator: b
             choose_target(work, expected_primary),
             {"reason": reason},
         )
-    return "", told if cooling else ""
+    return "", held_back
 
 
 def choose_target(work: Operation, expected_primary: str) -> str:

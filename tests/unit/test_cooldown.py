@@ -1,6 +1,5 @@
 """A primary that crashes minutes after a failover: it is restarted, and nothing is promoted a second time."""
 
-import logging
 from collections.abc import Iterator
 
 import pytest
@@ -21,10 +20,8 @@ FAILED_OVER = [
 
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
     with seams.closed():
         yield
-    logging.disable(logging.NOTSET)
 
 
 def reports(*events: Event) -> list[str]:
@@ -46,3 +43,13 @@ def test_a_machine_that_dies_within_the_cooldown_is_not_replaced_by_itself() -> 
     assert told[0] == (
         "Nothing was done: The last failover was less than the cooldown ago; two in a row point at another trouble."
     )
+
+
+def test_after_a_restart_that_did_not_help_it_is_not_said_that_nothing_was_done() -> None:
+    """The server was stopped and started for that, whatever became of it."""
+    told = reports(
+        event(199, "disk", B, "disk", "full"),
+        event(200, "crash", B),
+        call(210, "failover", expected_primary=B),
+    )
+    assert told[0].startswith("node-b was not replaced: The last failover was less than the cooldown ago")
