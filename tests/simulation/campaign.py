@@ -1,6 +1,5 @@
 """Runs drawn histories in several processes, and says what was run, covered and violated."""
 
-import logging
 import multiprocessing
 import queue
 import sys
@@ -32,7 +31,6 @@ class Part:
 
 def work(first: int, step: int, until: float, last: int | None, channel: "Channel[Part]") -> None:
     """Run every `step`-th history from the first on; a story ends it."""
-    logging.disable(logging.CRITICAL)
     part, mark, seed = Part(), time.process_time(), first
     taken: coverage.Taken = set()
     with seams.closed(), coverage.counted(taken):
@@ -65,7 +63,6 @@ def story_of(seed: int) -> str:
 
 def replay(seed: int) -> int:
     """Tell one history, whole; return 1 when it violates something."""
-    logging.disable(logging.CRITICAL)
     with seams.closed():
         outcome = run(drawn(seed))
     print(told(outcome))

@@ -10,6 +10,7 @@ import dataclasses
 import fcntl
 import glob
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -367,7 +368,7 @@ _MISSING = object()
 
 @contextlib.contextmanager
 def closed() -> Iterator[None]:
-    """Have the real code act in the simulated world inside the `with`."""
+    """Have the real code act in the simulated world inside the `with`; its logs are the story's, and go nowhere."""
     undo: list[tuple[ModuleType, str, Any]] = []
     everywhere, nodes = replacements(), on_node_replacements()
 
@@ -389,9 +390,11 @@ def closed() -> Iterator[None]:
                 put(module, "pwd", SimPwd)
     for module in (guard_watch, boot_guard):
         put(module, "print", guard_says)
+    logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
+        logging.disable(logging.NOTSET)
         for module, name, value in reversed(undo):
             if value is _MISSING:
                 delattr(module, name)

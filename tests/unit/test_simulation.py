@@ -1,6 +1,5 @@
 """Whole histories of a simulated site: small ones all, some that are drawn, and without each cure they go red."""
 
-import logging
 import re
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -26,10 +25,8 @@ SMALL_STEP = 3
 
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:
-    logging.disable(logging.CRITICAL)
     with seams.closed():
         yield
-    logging.disable(logging.NOTSET)
 
 
 def holds(plan: Plan) -> None:
