@@ -3,14 +3,12 @@
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from blocks import SiteFileInvalid
 from deployments.attempts import AlertRefused, PrefectTrouble
 from deployments.catalogue import TAG
 from deployments.receiver import (
@@ -20,7 +18,6 @@ from deployments.receiver import (
     attempts_of,
     create_app,
     parameters_for,
-    read_receiver_file,
     start_run,
 )
 from tasks.outcome import PRIMARY_ACCEPTED
@@ -350,36 +347,6 @@ def test_a_label_cannot_bring_in_another_label() -> None:
 
 def test_health_needs_no_token(receiver: TestClient) -> None:
     assert receiver.get("/health", headers={"Authorization": ""}).json() == {"status": "ok"}
-
-
-class TestSettings:
-    """The receiver's own file."""
-
-    def write(self, tmp_path: Path, text: str, token: str = TOKEN, mode: int = 0o600) -> Path:
-        (tmp_path / "token").write_text(f"{token}\n")
-        (tmp_path / "token").chmod(mode)
-        (tmp_path / "receiver.yml").write_text(text)
-        return tmp_path / "receiver.yml"
-
-    GOOD = "token_file: token\nroutes:\n  - {alert: A, deployment: failover, parameters: {site: '{site}'}}\n"
-
-    def test_a_correct_file_is_read_and_its_token_not_shown(self, tmp_path: Path) -> None:
-        settings = read_receiver_file(self.write(tmp_path, self.GOOD))
-        assert settings.token == TOKEN
-        assert settings.routes == (Route("A", "failover", {"site": "{site}"}),)
-        assert TOKEN not in repr(settings)
-
-    def test_every_mistake_is_reported(self, tmp_path: Path) -> None:
-        path = self.write(tmp_path, "token_file: token\nroute: []\nroutes: [{alert: A}]\n", "short", 0o644)
-        with pytest.raises(SiteFileInvalid) as caught:
-            read_receiver_file(path)
-        text = str(caught.value)
-        for expected in ("route: is not a known key", "routes.0: is not a route", "chmod 600", "short token"):
-            assert expected in text
-
-    def test_a_missing_token_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(SiteFileInvalid, match="token_file: is missing"):
-            read_receiver_file(self.write(tmp_path, "routes: [{alert: A, deployment: b}]\n"))
 
 
 @pytest.mark.servers
