@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tasks.harbor.on_node import boot
+from tasks.harbor.on_node import boot, next_core
 from tasks.harbor.on_node.containers import Found
 
 NO_LOG = "failed to initialize logging driver: dial tcp 127.0.0.1:1514: connect: connection refused"
@@ -26,6 +26,7 @@ def node(monkeypatch: pytest.MonkeyPatch, states: dict[str, dict[str, Any]]) -> 
         commands.append(argv)
         return ""
 
+    monkeypatch.setattr(next_core, "described", lambda name: None)
     monkeypatch.setattr(boot, "containers", lambda home: found)
     monkeypatch.setattr(boot, "must", must)
     monkeypatch.setattr(boot, "engine_since", lambda: ENGINE_SINCE)

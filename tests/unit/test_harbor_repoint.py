@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from blocks import HarborSite
 from tasks.harbor import repoint as steps
 from tasks.harbor.config import render
-from tasks.harbor.on_node import prepare, repoint, start
+from tasks.harbor.on_node import next_core, prepare, repoint, start
 from tasks.on_node import lib
 from tests.unit.harbor_site import NodeInDirectory, make_site, program
 
@@ -141,6 +141,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     program(tmp_path / "bin", "docker", body)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr(next_core, "described", lambda name: None)
     monkeypatch.setattr(start, "require_log", lambda: None)
     monkeypatch.setattr(start, "require_nas", lambda path: None)
     return tmp_path

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks.harbor.on_node import boot, clone, containers, engine, next_core, repoint
+from tasks.harbor.on_node import boot, clone, containers, engine, next_core, repoint, start
 from tasks.on_node import lib
 
 CORE = {
@@ -329,6 +329,13 @@ def test_without_an_old_core_compose_has_to_do_it(node: Node) -> None:
     del node.docker.containers["harbor-core"]
     assert not clone.stage("/opt/harbor", "harbor-core", HOST)
     assert node.docker.containers == {}, "compose would take a leftover for the service's container"
+
+
+def test_a_node_whose_engine_does_not_answer_is_told_of_by_name_and_nothing_is_started() -> None:
+    with pytest.raises(
+        SystemExit, match=r"engine does not say whether harbor-core\.next is there: .*No such file"
+    ):
+        start.stop({"install_dir": "/opt/harbor", "grace": 1, "timeout": 1})
 
 
 def test_a_boot_starts_no_next_core_and_removes_one_that_outlived_its_engine(

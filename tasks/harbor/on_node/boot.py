@@ -25,7 +25,7 @@ from tasks.harbor.on_node.containers import (
     require_log,
     require_nas,
 )
-from tasks.harbor.on_node.next_core import CORE, drop_next_core
+from tasks.harbor.on_node.next_core import CORE, require_no_next_core
 from tasks.on_node.lib import must, poll
 
 LOG = "harbor-log"
@@ -98,7 +98,7 @@ def boot(home: str, nas: str, port: int, fenced: str) -> None:
     # A next core is never started here, and the engine leaves it down; one that outlived its engine must go. Where it
     # is the only core, its switch was cut short.
     if CORE in seen:
-        drop_next_core()
+        require_no_next_core()
     missing, orphans = not_started(seen), left_behind(seen, engine_since())
     if missing or orphans:
         require_nas(nas)

@@ -6,6 +6,8 @@ import socket
 from typing import Any, Dict, Optional
 from urllib.parse import quote
 
+SOCKET = "/var/run/docker.sock"
+
 
 class EngineRefused(Exception):
     """The Docker engine did not do what it was asked."""
@@ -18,7 +20,7 @@ class EngineConnection(http.client.HTTPConnection):
         """Open the socket."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
-        self.sock.connect("/var/run/docker.sock")
+        self.sock.connect(SOCKET)
 
 
 def engine(method: str, path: str, body: Any = None) -> Any:

@@ -7,10 +7,11 @@ jobservice reports it again. It asks core for its own database at its start: wha
 the wrong one, and is started again.
 """
 
+import sys
 from datetime import datetime, timezone
 from typing import Any, Dict
 
-from tasks.harbor.on_node.engine import described, remove
+from tasks.harbor.on_node.engine import EngineRefused, described, remove
 from tasks.on_node.jobservice import TWO_CORES
 from tasks.on_node.lib import record
 
@@ -35,6 +36,14 @@ def drop_next_core() -> bool:
     if core is not None and has_run(left):
         note_cores(core["Id"], since=str(left["State"]["StartedAt"]), until=now_stamp())
     return True
+
+
+def require_no_next_core() -> None:
+    """Remove the next core, or end the program: beside one that may be there nothing is started or stopped."""
+    try:
+        drop_next_core()
+    except EngineRefused as error:
+        sys.exit("The Docker engine does not say whether " + CORE + NEXT + " is there: " + str(error))
 
 
 def has_run(description: Dict[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from tasks.harbor.on_node.containers import (
     require_log,
     require_nas,
 )
-from tasks.harbor.on_node.next_core import drop_next_core
+from tasks.harbor.on_node.next_core import require_no_next_core
 from tasks.on_node.jobservice import TWO_CORES, older_than_core
 from tasks.on_node.lib import (
     compose_command,
@@ -116,7 +116,7 @@ def start(given: Dict[str, Any]) -> Dict[str, Any]:
     home = given["install_dir"]
     require_nas(given["nas"])
     # Of a failover that was killed, or did not reach this node when it was taken back.
-    drop_next_core()
+    require_no_next_core()
     before = containers(home)
     if up_already(home, before):
         restarted = restart_behind(before) + find_core_again(before, given["https_port"])
@@ -167,7 +167,7 @@ def start_before_core(given: Dict[str, Any]) -> Dict[str, Any]:
 
 def stop(given: Dict[str, Any]) -> Dict[str, Any]:
     """Stop all containers; core first, so that nothing is accepted that the others could not finish."""
-    drop_next_core()
+    require_no_next_core()
     running = [found for found in containers(given["install_dir"]).values() if found.running]
     order = {"proxy": 0, "core": 1, "jobservice": 2, "log": 9}
     names = [found.name for found in sorted(running, key=lambda found: order.get(found.service, 5))]
