@@ -1,7 +1,6 @@
 """When the miniature's core answers for the first time, and how old what it says of its health may be."""
 
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -9,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from lab.harbor.app.health import PERIOD, Checker
 from lab.harbor.app.loading import START_S, left_to_load
+from tests.unit.live_prefect import free_port
 from tests.unit.local_postgres import programs, running_postgres
 from tests.unit.local_redis import running_redis
 
@@ -30,11 +30,6 @@ for name in ("KEY_FILE", "PRIVATE_KEY_FILE", "VERSION_FILE"):
     setattr(core, name, Path(sys.argv[1]) / name)
 core.main()"""
 SCHEMA = "CREATE ROLE harbor LOGIN; CREATE DATABASE registry OWNER harbor;"
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
-        return int(probe.getsockname()[1])
 
 
 def answers(port: int, path: str = "/api/v2.0/ping") -> bool:
