@@ -1,7 +1,7 @@
 """Harbor's core: `python3 -m miniharbor.core`.
 
-Start-up in Harbor's order: Redis, PostgreSQL (sixty seconds of dialling), migration, first rows, then serve;
-any failure ends the process and Docker's restart policy tries again.
+Start-up in Harbor's order: Redis, PostgreSQL (sixty seconds of dialling), migration, first rows, the checkers of
+health, what else is loaded, then serve; any failure ends the process and Docker's restart policy tries again.
 """
 
 import logging
@@ -20,6 +20,7 @@ from .database import Database, Session, wait_for_tcp
 from .habits import Habits, habits
 from .health import Check, Health, http_check
 from .identity import identify
+from .loading import load
 from .migrate import MigrationFailed, migrate
 from .settings import CoreSettings
 from .tokens import load_key
@@ -79,9 +80,8 @@ def sync_scanner(session: Session, with_trivy: bool) -> None:
 
 
 def prepare_database(settings: CoreSettings, known: Habits) -> Database:
-    """Dial, migrate, write the first rows. Raises ConnectionError, MigrationFailed, psycopg2.Error."""
+    """Migrate, write the first rows. Raises MigrationFailed, psycopg2.Error."""
     where = settings.database
-    wait_for_tcp(where.host, where.port, DIAL_BUDGET)
     database = Database(where, known.audit_ext)
     applied = migrate(database, known)
     log.info("database %s:%s/%s is ready, %d migrations applied", where.host, where.port, where.name, applied)
@@ -138,11 +138,16 @@ def answer(core: Core, routes: Routes, request: Request) -> Response:
 
 
 def build(settings: CoreSettings, secretkey: str, private_key: bytes, version: str) -> Core:
-    """Connect everything. Raises what makes core end at start."""
+    """Connect everything and load. Raises what makes core end at start."""
     client = connect_redis(settings.redis)
+    begin = time.monotonic()
     _wait_for_redis(client, DIAL_BUDGET)
+    wait_for_tcp(settings.database.host, settings.database.port, DIAL_BUDGET)
+    waited = time.monotonic() - begin
     database = prepare_database(settings, habits(version))
+    # As in Harbor the checkers look once before core listens: its first answer may be older than itself.
     health = Health(_checks(settings, database, client))
+    load(waited)
     return Core(settings, database, client, secretkey, load_key(private_key), health, version)
 
 
