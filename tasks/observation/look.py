@@ -149,22 +149,24 @@ def _ask_all(
             lambda: probe(site, host, path=path, harbor_s=harbor_s, port_s=port_s),
         )
 
-    def ask_around(wanted: Callable[[SshHost], bool]) -> None:
+    def ask_around(wanted: Callable[[SshHost], bool], through: Callable[[SshHost], bool]) -> None:
         for node in nodes:
             if len(tries[node.name]) == 1 and wanted(node) and not _answered(tries[node.name][0]):
-                ways = [other for other in nodes if other.name not in (node.name, *silent)]
+                ways = [other for other in nodes if other.name not in (node.name, *silent) and through(other)]
                 tries[node.name] += [question(node, other) for other in ways]
 
     begun = time.monotonic()
     tries = {node.name: [question(node)] for node in nodes}
     # Nobody is waited for who was silent the last time, or is said to be gone: a second of each failover.
-    ask_around(lambda node: node.name in silent or node.name == suspect)
+    ask_around(lambda node: node.name in silent or node.name == suspect, lambda _: True)
     given_up = {*silent, suspect} if said_off else silent
     quick = [tries[node.name][0] for node in nodes if node.name not in given_up]
     wait_until(lambda: all(attempt.done() for attempt in quick), lambda: quick, begun + _HANDSHAKE_S)
-    ask_around(lambda node: not connect(node).heard)
+    # From here on through who is there: a way through a machine that takes no connection leads nowhere, and took a
+    # second of each failover, whose standby waits for its old primary's port and is asked through that, too.
+    ask_around(lambda node: not connect(node).heard, lambda way: connect(way).heard)
     wait_until(lambda: all(attempt.done() for attempt in quick), lambda: quick, begun + _PATIENCE_S)
-    ask_around(lambda _: True)
+    ask_around(lambda _: True, lambda way: connect(way).heard)
     if said_off:
         rest = {name: attempts for name, attempts in tries.items() if name != suspect}
         _wait_for_one_of_each(rest, deadline)

@@ -47,6 +47,8 @@ class Site:
             self.facts["node-b"], tcp={"node-a": "silent"}, state={WITNESSED: note}
         )
         self.hanging: set[str] = set()
+        self.deaf: set[str] = set()
+        self.asked: list[tuple[str, str]] = []
         self.port_s: set[float] = set()
         self.over = threading.Event()
         self.balancer: dict[str, NodeState] = {"node-a": NodeState(Served.DOWN, None, "down", False)}
@@ -57,7 +59,10 @@ class Site:
         monkeypatch.setattr(witnesses, "balancer_of", lambda _: self)
 
     def connect(self, node: Any, via: Any = None) -> Any:
-        return type("Host", (), {"name": node.name, "silent": False, "heard": True})()
+        if via is not None:
+            self.asked.append((node.name, via.name))
+        heard = node.name not in self.deaf
+        return type("Host", (), {"name": node.name, "silent": False, "heard": heard})()
 
     def probe(self, site: HarborSite, host: Any, *, port_s: float, **_: Any) -> NodeFacts:
         self.port_s.add(port_s)
@@ -102,6 +107,20 @@ def test_a_third_machine_that_hangs_makes_nobody_elses_facts_old(site: Site) -> 
     assert seen.node("node-b").observed_at.age(clock.now()) < AT_MOST_S
     assert "node-c does not answer" in said.unknown, "what is late is not known; it is no vote"
     classify_primary(seen.node("node-a"), seen.others("node-a"), said, clock.now())
+
+
+def test_nobody_is_asked_through_a_machine_that_takes_no_connection(site: Site) -> None:
+    """The standby waits 1.2 s for its primary's port, and was asked through that primary: one more time-out a look."""
+    site.hanging, site.deaf = {"node-a", "node-b"}, {"node-a"}
+    timed(site)
+    assert ("node-b", "node-a") not in site.asked
+    assert {("node-a", "node-b"), ("node-a", "node-c"), ("node-b", "node-c")} <= set(site.asked)
+
+
+def test_who_is_not_reached_from_here_is_asked_through_a_primary_that_lives(site: Site) -> None:
+    site.hanging = {"node-b"}
+    timed(site)
+    assert ("node-b", "node-a") in site.asked
 
 
 def test_a_machine_that_was_switched_off_is_given_half_a_second_to_prove_the_contrary(site: Site) -> None:
