@@ -19,12 +19,15 @@ from tasks.balancer import steps as balancer
 from tasks.errors import HarborHaError, Refused
 from tasks.guard import steps as guard
 from tasks.harbor import steps as harbor
+from tasks.harbor.back import JOBS
 from tasks.operation.record import OperationKind, Phase
+from tasks.outcome import Outcome
 from tasks.postgres import ha_steps as postgres
 from tasks.postgres import steps as pair
 from tasks.postgres.layout import slot_of
 from tasks.postgres.rejoin import CannotFollow
 
+Harbors = dict[str, Outcome | BaseException]
 _COMMITS_SHOWN = 20
 # Three looks of core, which looks every ten seconds.
 _ALL_HEALTHY_S = 30.0
@@ -63,10 +66,10 @@ def rejoin(site: str, node: str, dry_run: bool = False) -> dict[str, Any]:
         resumed = begin(work, node, primary)
         if resumed or decision.kind is Rejoin.STOP_FIRST:
             decision = classify_anew(work, node, primary, decision)
-        with harbor_before_core(work, node):
+        with harbor_beside(work, node, primary) as harbors:
             way = return_of_the_data(work, node, primary, decision.kind)
             way = follow(work, node, primary, way)
-        serve_again(work, node, primary)
+        serve_again(work, node, primary, harbors)
         # Told before the end is recorded: killed between the two it is run again, and tells again what was lost.
         told = publish(run, headline(work, node, primary, way), work.sections)
         work.close()
@@ -280,35 +283,54 @@ def list_losses(work: Operation, node: str, primary: str, *, kept_only: bool = F
     ]
 
 
-def harbor_before_core(work: Operation, node: str) -> AbstractContextManager[None]:
-    """Have the node's registry run before its core looks at it; what fails is made up for by starting all of it."""
-    nodes = [node] if work.run.site.node(node).runs_harbor else []
-    return work.run.beside(harbor.up_before_core, nodes, required=False)
-
-
-def serve_again(work: Operation, node: str, primary: str) -> None:
-    """Point the node's Harbor at the primary and bring it back behind the load balancer."""
+def harbor_beside(work: Operation, node: str, primary: str) -> AbstractContextManager[Harbors]:
+    """Have the node's Harbor run with the primary's database while the node's own comes back: it does not need that."""
     site = work.run.site
-    if not site.node(node).runs_harbor:
-        return
+    nodes = [node] if site.node(node).runs_harbor else []
     address = site.node(primary).address
-    way = harbor.repoint_core if site.failover.repoint == "edit" else harbor.repoint_by_prepare
-    _, failed = work.run.try_each(way, [node], database_host=address)
-    if not failed:
-        _, jobs = work.run.try_each(harbor.restart_jobservice, [node], database_host=address)
-        if jobs:
-            work.sections.setdefault("Left behind", []).extend(jobs_left_behind(jobs))
-        work.run.on(harbor.up, node)
-        work.run.on(harbor.wait_serving, node)
-        work.run.on(balancer.admit, node, by=work.in_time())
+    return work.run.beside(harbor.bring_back, nodes, required=False, database_host=address)
+
+
+def serve_again(work: Operation, node: str, primary: str, harbors: Harbors) -> None:
+    """Bring the node's Harbor back behind the load balancer, once it follows the primary.
+
+    Args:
+        work: the rejoin.
+        node: the node.
+        primary: whose database its Harbor uses.
+        harbors: what became of its Harbor beside the work on the data; empty where none runs.
+    """
+    left: list[str] = []
+    for where, result in harbors.items():
+        jobs, failed = follow_again(work, where, primary, result)
+        if failed:
+            left.append(f"the Harbor of {where} does not follow: {failed}")
+            continue
+        left += jobs_left_behind({where: jobs}) if jobs else []
+        work.run.on(harbor.wait_serving, where)
+        work.run.on(balancer.admit, where, by=work.in_time())
         # Core looks every ten seconds and keeps the answer: what no client needs does not hold the node back.
-        _, ill = work.run.try_each(harbor.wait_healthy, [node], timeout=_ALL_HEALTHY_S)
-        for where, error in ill.items():
-            work.sections.setdefault("Left behind", []).append(
-                f"{where} serves, but not all of its Harbor is healthy: {error}"
-            )
-    for where, error in failed.items():
-        work.sections.setdefault("Left behind", []).append(f"the Harbor of {where} does not follow: {error}")
+        _, ill = work.run.try_each(harbor.wait_healthy, [where], timeout=_ALL_HEALTHY_S)
+        left += [
+            f"{name} serves, but not all of its Harbor is healthy: {error}" for name, error in ill.items()
+        ]
+    if left:
+        work.sections.setdefault("Left behind", []).extend(left)
+
+
+def follow_again(
+    work: Operation, node: str, primary: str, result: Outcome | BaseException
+) -> tuple[str, str]:
+    """Bring the node's Harbor back once more if that has failed: where writes wait for a standby, core waited too.
+
+    Returns:
+        why its jobservice does not follow, and why its Harbor does not; each empty when it does.
+    """
+    if isinstance(result, Outcome):
+        return result.data[JOBS], ""
+    address = work.run.site.node(primary).address
+    done, failed = work.run.try_each(harbor.bring_back, [node], database_host=address)
+    return (done[node].data[JOBS], "") if done else ("", failed[node])
 
 
 def headline(work: Operation, node: str, primary: str, way: Rejoin) -> str:

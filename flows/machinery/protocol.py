@@ -105,18 +105,22 @@ class Protocol:
     @contextlib.contextmanager
     def beside(
         self, step: Step, nodes: Sequence[str], *, required: bool = True, **plain: Any
-    ) -> Iterator[None]:
+    ) -> Iterator[dict[str, Outcome | BaseException]]:
         """Run a step on several nodes while the body of the `with` goes on, and wait for it at the body's end.
 
         Args:
             required: a failure is an error, not only a line in the report.
 
+        Yields:
+            by node what became of it; empty until the end.
+
         Raises:
             what `on_each` raises, unless the body raised already.
         """
+        results: dict[str, Outcome | BaseException] = {}
         if self.dry_run:
             self.on_each(step, nodes, **plain)
-            yield
+            yield results
             return
         begin = time.monotonic()
         futures = {node: submit(step, self.site.name, [node], plain) for node in nodes}
@@ -127,9 +131,8 @@ class Protocol:
                 ended.setdefault(node, time.monotonic())
 
             future.add_done_callback(note_end)
-        results: dict[str, Outcome | BaseException] = {}
         try:
-            yield
+            yield results
         finally:
             for node, future in futures.items():
                 results[node] = self._kept(step, [node], begin, future.result, ended.get(node))

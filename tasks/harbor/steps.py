@@ -5,6 +5,7 @@ from tasks.harbor import (
     adoption,
     api,
     aside,
+    back,
     boot,
     compose,
     installer,
@@ -42,7 +43,7 @@ note_adoption = step(adoption.set_phase, "Note how far the adoption is")
 configure = step(prepare.configure, "Write harbor.yml")
 prepare_configuration = step(prepare.prepare, "Run Harbor's prepare")
 up = step(compose.up, "Start Harbor")
-up_before_core = step(compose.up_before_core, "Start what Harbor's core needs")
+bring_back = step(back.bring_back, "Bring Harbor back")
 start_at_boot = step(boot.start_at_boot, "Have Harbor start at boot")
 wait_migrated = step(api.wait_migrated, "Wait for Harbor's schema", again=WAIT)
 wait_healthy = step(api.wait_healthy, "Wait for Harbor to be healthy")

@@ -126,6 +126,12 @@ case $1 in
     echo "$*" >> CALLS ;;
   stop) shift 3; for name in "$@"; do sed -i 's/Up.*/Exited (0)/' CONTAINERS/${name#harbor-}; done ;;
   exec) echo "$*" >> CALLS ;;
+  start)
+    echo "$*" >> CALLS; shift
+    for name in "$@"; do
+      grep -q image-gone CONTAINERS/${name#harbor-} && exit 1
+      sed -i 's/Exited.*/Up 1 second/' CONTAINERS/${name#harbor-}
+    done ;;
   inspect) exit 1 ;;
   network) exit 0 ;;
 esac
@@ -179,10 +185,39 @@ def test_a_proxy_that_looks_for_core_in_the_wrong_place_is_told_where_it_is(
     assert (machine / "calls").read_text().removeprefix(before).splitlines() == calls
 
 
-def test_a_container_that_died_is_started_again(home: Path, machine: Path) -> None:
+DIED = "core\tharbor-core\tid-core\tExited (1) 2 seconds ago\n"
+
+
+def test_a_container_that_died_is_started_again_without_compose(home: Path, machine: Path) -> None:
+    """Compose took 2.2 s of each rejoin to start one container that stood still."""
     started(home)
-    (machine / "containers/core").write_text("core\tharbor-core\tid-core\tExited (1) 2 seconds ago\n")
+    before = (machine / "calls").read_text()
+    (machine / "containers/core").write_text(DIED)
     assert started(home)["changed"]
+    assert "Up" in (machine / "containers/core").read_text()
+    assert (machine / "calls").read_text().removeprefix(before).splitlines() == ["start harbor-core"]
+
+
+def test_the_log_container_is_started_before_those_that_log_to_it(home: Path, machine: Path) -> None:
+    started(home)
+    before = (machine / "calls").read_text()
+    (machine / "containers/core").write_text(DIED)
+    (machine / "containers/log").write_text("log\tharbor-log\tid-log\tExited (1) 2 seconds ago\n")
+    assert started(home)["changed"]
+    first, *_ = (machine / "calls").read_text().removeprefix(before).splitlines()
+    assert first == "start harbor-log"
+
+
+def test_what_does_not_start_as_it_is_and_what_is_gone_are_left_to_compose(home: Path, machine: Path) -> None:
+    started(home)
+    for broken in (DIED.replace("ago", "ago image-gone"), None):
+        before = (machine / "calls").read_text()
+        if broken is None:
+            (machine / "containers/core").unlink()
+        else:
+            (machine / "containers/core").write_text(broken)
+        assert started(home)["changed"]
+        assert "up -d --remove-orphans" in (machine / "calls").read_text().removeprefix(before).splitlines()
 
 
 def test_an_edited_env_file_counts_as_a_change(home: Path, machine: Path) -> None:

@@ -13,6 +13,7 @@ from flows.machinery.protocol import Protocol
 from flows.rules.rejoin import Rejoin
 from tasks.clock import Moment
 from tasks.harbor.api import NotHealthy
+from tasks.harbor.back import JOBS
 from tasks.observation.look import SiteLook
 from tasks.operation.record import OperationKind, OperationRecord, Phase
 from tasks.outcome import Outcome
@@ -21,6 +22,7 @@ from tasks.postgres.rejoin import CannotFollow, NotFollowing
 from tests.unit.facts_builder import NOW, control, primary, stopped
 
 OP = "rejoin-1"
+BACK = Outcome(True, "", {JOBS: ""})
 
 
 class Steps:
@@ -41,12 +43,12 @@ class Steps:
             raise errors.pop(0)
         if step.name.startswith("List what"):
             return Outcome(False, "", {"known": self.known, "why": "WAL is gone", "total": 0, "commits": []})
-        return Outcome(True, "", {"locked": list(nodes)})
+        return Outcome(True, "", {"locked": list(nodes), JOBS: ""})
 
     @contextmanager
-    def beside(self, step: Any, nodes: list[str], **plain: Any) -> Iterator[None]:
+    def beside(self, step: Any, nodes: list[str], **plain: Any) -> Iterator[dict[str, Any]]:
         self.done += [f"{step.name} begins"]
-        yield
+        yield {}
         self.done += [f"{step.name} is waited for"]
 
     def try_each(
@@ -171,7 +173,7 @@ def test_what_was_lost_is_told_before_the_rejoin_is_recorded_as_ended(
 ) -> None:
     # Killed between the record's end and the report, it was never told: the next rejoin found nothing to do.
     steps = Steps()
-    steps.site = SimpleNamespace(node=lambda name: SimpleNamespace(runs_harbor=True))
+    steps.site = SimpleNamespace(node=lambda name: SimpleNamespace(runs_harbor=True, address="10.0.0.2"))
     work = work_at(Phase.SETTLING, steps)
     monkeypatch.setattr(flow.Protocol, "begin", lambda *_: steps)
     monkeypatch.setattr(flow.Operation, "begin", lambda run: work)
@@ -182,9 +184,42 @@ def test_what_was_lost_is_told_before_the_rejoin_is_recorded_as_ended(
     monkeypatch.setattr(flow, "publish", lambda *_: steps.done.append("the report") or {"report": ""})
     flow.rejoin.fn("demo", "node-a")
     assert steps.done[-2:] == ["the report", "Close the operation: done"]
-    needs = "Start what Harbor's core needs"
-    order = [f"{needs} begins", "Start as a standby", f"{needs} is waited for", "Harbor serves again"]
+    harbor = "Bring Harbor back"
+    order = [f"{harbor} begins", "Start as a standby", f"{harbor} is waited for", "Harbor serves again"]
     assert [title for title in steps.done if title in order] == order
+
+
+def test_a_harbor_that_could_not_come_back_beside_the_data_does_so_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where writes wait for a standby, core cannot start before this one follows."""
+    steps = Steps()
+    work = work_at(Phase.SETTLING, steps)
+    steps.site = SimpleNamespace(node=lambda name: SimpleNamespace(address="10.0.0.2"))
+    monkeypatch.setattr(Operation, "in_time", lambda self: None)
+    flow.serve_again(work, "node-a", "node-b", {"node-a": NotHealthy("core waits")})
+    assert steps.done[-4:-2] == ["Bring Harbor back", "Wait for Harbor to serve"]
+    assert "Left behind" not in work.sections
+
+
+def test_a_harbor_that_does_not_come_back_is_not_served_and_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = Steps({"Bring Harbor back": [NotHealthy("core: no answer")]})
+    work = work_at(Phase.SETTLING, steps)
+    steps.site = SimpleNamespace(node=lambda name: SimpleNamespace(address="10.0.0.2"))
+    flow.serve_again(work, "node-a", "node-b", {"node-a": NotHealthy("core waits")})
+    assert steps.done[-1] == "Bring Harbor back"
+    (said,) = work.sections["Left behind"]
+    assert said == "the Harbor of node-a does not follow: core: no answer"
+
+
+def test_a_jobservice_that_does_not_follow_keeps_no_client_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = Steps()
+    work = work_at(Phase.SETTLING, steps)
+    monkeypatch.setattr(Operation, "in_time", lambda self: None)
+    flow.serve_again(work, "node-a", "node-b", {"node-a": Outcome(True, "", {JOBS: "it does not stop"})})
+    assert "Serve the node through the load balancer" in steps.done
+    (said,) = work.sections["Left behind"]
+    assert said.startswith("the jobservice of node-a still uses the old database: it does not stop")
 
 
 def test_a_node_whose_jobservice_stays_ill_takes_clients_and_is_reported(
@@ -195,7 +230,7 @@ def test_a_node_whose_jobservice_stays_ill_takes_clients_and_is_reported(
     machine = SimpleNamespace(runs_harbor=True, address="10.0.0.2")
     steps.site = SimpleNamespace(node=lambda name: machine, failover=SimpleNamespace(repoint="edit"))
     monkeypatch.setattr(Operation, "in_time", lambda self: None)
-    flow.serve_again(work, "node-a", "node-b")
+    flow.serve_again(work, "node-a", "node-b", {"node-a": BACK})
     assert steps.done[-3] == "Wait for Harbor to serve"
     assert steps.done[-1] == "Wait for Harbor to be healthy"
     (said,) = work.sections["Left behind"]
