@@ -1,12 +1,13 @@
 """The primary is dead: make sure of it, fence it, promote the standby, let Harbor work again."""
 
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.machinery.confirm import confirm
+from flows.machinery.confirm import confirm, round_of
 from flows.machinery.ending import NOTHING_TO_DO, ends_named
 from flows.machinery.entry import decide_entry
 from flows.machinery.exact_end import weigh_exact_end
@@ -31,6 +32,7 @@ from flows.rules.last_look import FENCE_LIMIT_S, LastLook, last_look
 from flows.rules.promotion import MayPromote, may_fail_over
 from flows.rules.restart import Restart, how_to_restart
 from flows.rules.resume import Entry
+from flows.rules.silence import may_be_gone
 from flows.rules.table import FACTS_LIMIT_S
 from tasks import clock
 from tasks.errors import HarborHaError, Refused
@@ -94,14 +96,17 @@ def failover(
         if entry is Entry.CLOSE:
             return end_early(work, f"Nothing was done: {work.held.target} is the primary and was before.")
         if entry is Entry.OBSERVE:
-            calm = confirm(work, expected_primary) or restart_first(work, expected_primary) or held_back
-            if calm:
-                return end_early(work, calm)
-            approve(work, expected_primary, accept_data_loss=accept_data_loss)
-            if dry_run:
-                target = target_of(work, expected_primary)
-                return publish(run, f"Would fence {expected_primary} and promote {target}.", work.sections)
-            calm = replace_primary(work, attest_fenced=attest_fenced, accept_data_loss=accept_data_loss)
+            with next_cores(work) if made_ready(work) else nullcontext():
+                calm = confirm(work, expected_primary) or restart_first(work, expected_primary) or held_back
+                if not calm:
+                    approve(work, expected_primary, accept_data_loss=accept_data_loss)
+                    if dry_run:
+                        target = target_of(work, expected_primary)
+                        said = f"Would fence {expected_primary} and promote {target}."
+                        return publish(run, said, work.sections)
+                    calm = replace_primary(
+                        work, attest_fenced=attest_fenced, accept_data_loss=accept_data_loss
+                    )
             if calm:
                 return end_early(work, calm)
         elif entry is Entry.PROVE:
@@ -143,13 +148,24 @@ def admit(work: Operation, expected_primary: str, reason: str, *, by_operator: b
     if record is not None:
         work.resume(record)
     else:
-        work.open(
-            OperationKind.FAILOVER,
-            expected_primary,
+        target, ready = (
             choose_target(work, expected_primary),
-            {"reason": reason},
+            not cooling and may_replace(work, expected_primary),
         )
+        if ready:
+            work.never_staged = frozenset(unreachable_harbors(work))
+        work.open(OperationKind.FAILOVER, expected_primary, target, {"reason": reason}, staged=ready)
     return "", held_back
+
+
+def may_replace(work: Operation, expected_primary: str) -> bool:
+    """Tell whether the first look is reason enough to make every Harbor ready for another primary."""
+    return may_be_gone(round_of(work, expected_primary))
+
+
+def made_ready(work: Operation) -> bool:
+    """Tell whether Harbor is made ready from the beginning, beside the looks: it is written that it was, and why."""
+    return work.record is not None and work.held.staged and may_replace(work, work.held.expected_primary)
 
 
 def choose_target(work: Operation, expected_primary: str) -> str:

@@ -54,6 +54,7 @@ class Operation:
         locked: the nodes on which this process holds the lock.
         stays: what this process has done that no way back undoes, in words.
         never_staged: nodes whose Harbor nobody has told of the target: they were not reached when it was time.
+        preparing: the next cores are being started beside what is done now.
         way_back: puts back what was changed before the promotion and returns what stays changed, in words.
         fenced_at: when this process began what fenced the old primary (monotonic); None: it did not.
         promised: some node may hold that this operation has come to promoting.
@@ -72,6 +73,7 @@ class Operation:
     before: SiteLook | None = None
     stays: list[str] = field(default_factory=list)
     never_staged: frozenset[str] = frozenset()
+    preparing: bool = False
     way_back: "Callable[[Operation], list[str]] | None" = None
     fenced_at: float | None = None
     promised: bool = False

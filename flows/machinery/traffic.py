@@ -1,8 +1,8 @@
 """Let Harbor's clients work with the new primary, and finish what may wait."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
 
 from blocks import HarborSite
 from flows.machinery.operation import Operation
@@ -16,24 +16,31 @@ from tasks.postgres import ha_steps as postgres
 from tasks.postgres.layout import peers_of
 
 
-def next_cores(work: Operation, *, answer_s: float = 0.0) -> AbstractContextManager[None]:
+@contextmanager
+def next_cores(work: Operation, *, answer_s: float = 0.0) -> Iterator[None]:
     """Have every Harbor's next core run beside its old one while the body goes on: clients wait for a core's start.
 
     The old ones and the proxies are not touched, so nothing has to be fenced yet; the next ones cannot write before
     their database is promoted. A core that does not start on a read-only database is only made. What fails is made
-    up for when traffic is opened.
+    up for when traffic is opened. Inside of another one it does nothing.
 
     Args:
         answer_s: how long to wait for their answers, in seconds; that one is late is no failure.
     """
     site = work.run.site
-    if site.failover.repoint != "edit":
-        return nullcontext()
-    paths, address = harbor_paths(work), site.node(work.held.target).address
-    if not starts_early(site):
-        return work.run.beside(harbor.stage, paths, required=False, database_host=address)
-    step = harbor.start_next
-    return work.run.beside(step, paths, required=False, database_host=address, answer_s=answer_s)
+    if work.preparing or site.failover.repoint != "edit":
+        yield
+        return
+    given: dict[str, Any] = {"database_host": site.node(work.held.target).address}
+    step = harbor.stage
+    if starts_early(site):
+        step, given["answer_s"] = harbor.start_next, answer_s
+    with work.run.beside(step, harbor_paths(work), required=False, **given):
+        work.preparing = True
+        try:
+            yield
+        finally:
+            work.preparing = False
 
 
 def starts_early(site: HarborSite) -> bool:

@@ -277,6 +277,7 @@ class Monitor:
         if run is None:
             return
         self._after_the_lock(name, run)
+        self._put_back(name, run)
         promoted = any(record.title == "Promote the standby" and record.outcome for record in run.records)
         other = any(
             record.error and record.title != "Write through the load balancer" for record in run.records
@@ -312,6 +313,22 @@ class Monitor:
                 self.violated("who was replaced stops", f"{name} went on with: {record.title}")
                 return
             lost = lost or "this one has stopped" in record.error
+
+    def _put_back(self, name: str, run: Any) -> None:
+        """Who ends an operation early has tried to take away each next core that it has started, where it can go."""
+        done = [
+            (record.title, record.nodes[0].split(" ")[0], record.outcome.detail if record.outcome else "")
+            for record in run.records
+            if record.nodes
+        ]
+        if not any(title == "Close the operation" and "aborted" in detail for title, _, detail in done):
+            return
+        started = {node for title, node, detail in done if title == "Start Harbor's next core" and detail}
+        origin = name.rpartition(" on ")[2]
+        for node in sorted(started - {node for title, node, _ in done if title == "Repoint Harbor"}):
+            harbor = self.world.nodes[node].harbor
+            if self.world.ssh(origin, node) and harbor is not None and harbor.next is not None:
+                self.violated("one core", f"{name} ended early and left one on {node}")
 
     # --- at the end ------------------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ UNSEEN = (event(6.2, "hang", B), event(6.2, "cut", A, B), event(60, "unhang", B)
 def _late_jobservice() -> Iterator[Plan]:
     """A is switched off by the fence, boots with the address of B, and is the primary again; its jobservice is late."""
     hangs = plan(1, CONFIRMED, [event(3, "disk", A, "disk", "hang"), failover(6)], quiet_s=200.0)
-    for number in range(84, 91):
+    for number in range(92, 99):
         yield replace(hangs, fates=((50, "kill", 0.0), (number, "late", 200.0)))
 
 
@@ -366,6 +366,16 @@ FLOWS: tuple[Mutant, ...] = (
         ),
         _late_jobservice,
         ("check tells",),
+    ),
+    Mutant(
+        "S27",
+        "Harbor is made ready for another primary, and it is not written that it was",
+        (
+            Edit("flows.failover:admit", "staged=ready", "staged=False"),
+            Edit("flows.failover:made_ready", "work.held.staged and ", ""),
+        ),
+        once(CONFIRMED, event(3, "crash", A), failover(5)),
+        ("one core",),
     ),
     Mutant(
         "S16",

@@ -119,13 +119,13 @@ class SimProtocol(protocol.Protocol):
     @contextlib.contextmanager
     def beside(
         self, step: Any, nodes: Sequence[str], *, required: bool = True, **plain: Any
-    ) -> Iterator[None]:
+    ) -> Iterator[dict[str, Outcome | BaseException]]:
         results: dict[str, Outcome | BaseException] = {}
         if self.dry_run:
             self.on_each(step, nodes, **plain)
         else:
             results = {node: self._timed(step, [node], plain) for node in nodes}
-        yield
+        yield results
         if required:
             self._raise_or_return(step, results)
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from tasks.errors import HarborHaError
+from tasks.harbor.back import JOBS
 from tasks.harbor.proof import BY_POLICY, FAILED, OK
 from tasks.harbor.web import HarborRefused, HarborUnreachable
 from tasks.outcome import Outcome
@@ -91,9 +93,15 @@ def up(site: Any, host: SimHost, **_: Any) -> Outcome:
     return Outcome(host.do("up", work, 90.0), "runs")
 
 
-def up_before_core(site: Any, host: SimHost, **_: Any) -> Outcome:
-    """Start what has no database; the world has no part of Harbor that neither writes nor serves."""
-    return Outcome(host.do("up before core", lambda: False, 30.0), "it runs")
+def bring_back(site: Any, host: SimHost, *, database_host: str, **_: Any) -> Outcome:
+    """Repoint core, then jobservice, whose failure is told and stops nothing, then start the rest."""
+    steps, jobs = [repoint_core(site, host, database_host=database_host)], ""
+    try:
+        steps.append(restart_jobservice(site, host, database_host=database_host))
+    except HarborHaError as error:
+        jobs = str(error)
+    steps.append(up(site, host))
+    return Outcome(any(step.changed for step in steps), "runs", {JOBS: jobs})
 
 
 def wait_healthy(site: Any, host: SimHost, **_: Any) -> Outcome:
@@ -179,7 +187,7 @@ EFFECTS: dict[str, Callable[..., Outcome]] = {
     "harbor.repoint.by_prepare": repoint_core,
     "harbor.repoint.restart_jobservice": restart_jobservice,
     "harbor.compose.up": up,
-    "harbor.compose.up_before_core": up_before_core,
+    "harbor.back.bring_back": bring_back,
     "harbor.api.wait_healthy": wait_healthy,
     # The world knows no component that clients do not need.
     "harbor.api.wait_serving": wait_healthy,
