@@ -129,8 +129,9 @@ case $1 in
   start)
     echo "$*" >> CALLS; shift
     for name in "$@"; do
-      grep -q image-gone CONTAINERS/${name#harbor-} && exit 1
-      sed -i 's/Exited.*/Up 1 second/' CONTAINERS/${name#harbor-}
+      file=$(grep -lw "$name" CONTAINERS/*)
+      grep -q image-gone $file && exit 1
+      sed -i "s/Exited.*/Up 1 second/" $file
     done ;;
   inspect) exit 1 ;;
   network) exit 0 ;;
@@ -206,6 +207,18 @@ def test_the_log_container_is_started_before_those_that_log_to_it(home: Path, ma
     assert started(home)["changed"]
     first, *_ = (machine / "calls").read_text().removeprefix(before).splitlines()
     assert first == "start harbor-log"
+
+
+def test_the_proxy_is_started_after_what_it_looks_for(home: Path, machine: Path) -> None:
+    """By its name it comes before the registry, and nginx ends where a name is not known."""
+    (machine / "containers/registry").write_text("registry\tregistry\tid-registry\tUp 1 hour\n")
+    started(home)
+    before = (machine / "calls").read_text()
+    (machine / "containers/proxy").write_text("proxy\tnginx\tid-nginx\tExited (1) 2 seconds ago\n")
+    (machine / "containers/registry").write_text("registry\tregistry\tid-registry\tExited (1) a while ago\n")
+    started(home)
+    first, *_ = (machine / "calls").read_text().removeprefix(before).splitlines()
+    assert first == "start registry nginx"
 
 
 def test_what_does_not_start_as_it_is_and_what_is_gone_are_left_to_compose(home: Path, machine: Path) -> None:

@@ -120,7 +120,10 @@ def start_stopped(home: str, seen: Dict[str, Found]) -> List[str]:
     wanted = last.get("services") or []
     if not wanted or not set(wanted) <= set(seen) or last.get("inputs") != start_inputs(home):
         return []
-    stopped = [seen[service].name for service in wanted if not seen[service].running]
+    # As compose does it: nginx ends where it does not find core, jobservice asks core first of all.
+    order = {"jobservice": 1, "proxy": 2}
+    in_order = sorted(wanted, key=lambda service: order.get(service, 0))
+    stopped = [seen[service].name for service in in_order if not seen[service].running]
     if "log" in seen and not seen["log"].running:
         # All others log to this one through its port, and docker does not try again what came too early.
         run(["docker", "start", seen["log"].name], 60)
