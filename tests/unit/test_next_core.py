@@ -8,6 +8,7 @@ import pytest
 
 from tasks.harbor.on_node import boot, clone, containers, engine, next_core, repoint, start
 from tasks.on_node import lib
+from tasks.on_node.jobservice import older_than_core
 
 CORE = {
     "Id": "0123456789abcdef" * 4,
@@ -352,6 +353,23 @@ def test_a_boot_starts_no_next_core_and_removes_one_that_outlived_its_engine(
     monkeypatch.setattr(boot, "find_core", lambda home, port: None)
     boot.boot("/opt/harbor", "/nas", 443, "/nowhere")
     assert list(node.docker.containers) == ["harbor-core"]
+
+
+@pytest.mark.parametrize(("runs", "behind"), [(True, True), (False, False)])
+def test_a_jobservice_that_came_after_a_power_cut_has_asked_the_only_core(
+    node: Node, runs: bool, behind: bool
+) -> None:
+    """A next core that had ended with its node counted as there until it was removed, seconds after the boot."""
+    node.do("edit", "start")
+    node.docker.containers["harbor-core.next"]["State"] = {
+        "Running": runs,
+        "StartedAt": "2026-11-26T20:05:00.5Z",
+        "FinishedAt": "0001-01-01T00:00:00Z" if runs else "2026-11-26T20:06:00.5Z",
+    }
+    next_core.drop_next_core()
+    jobs = {"State": {"Running": True, "StartedAt": "2026-11-26T20:06:10.5Z"}}
+    known = lib.state(next_core.TWO_CORES)
+    assert older_than_core(node.docker.containers["harbor-core"], jobs, known) is behind
 
 
 @pytest.mark.parametrize("words", [["up", "-d", "core"], ["down"]])

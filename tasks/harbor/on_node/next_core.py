@@ -34,7 +34,7 @@ def drop_next_core() -> bool:
     remove(CORE + NEXT)
     core = described(CORE)
     if core is not None and has_run(left):
-        note_cores(core["Id"], since=str(left["State"]["StartedAt"]), until=now_stamp())
+        note_cores(core["Id"], since=str(left["State"]["StartedAt"]), until=ended_at(left["State"]))
     return True
 
 
@@ -49,6 +49,15 @@ def require_no_next_core() -> None:
 def has_run(description: Dict[str, Any]) -> bool:
     """Tell whether a container was ever started."""
     return not str(description["State"]["StartedAt"]).startswith("0001")
+
+
+def ended_at(state: Dict[str, Any]) -> str:
+    """Say until when a container ran: one that lost its power with its node had ended when that came back.
+
+    Until it was found and removed, some seconds after the boot, jobservice had started, and was told of as older than
+    core for ever.
+    """
+    return now_stamp() if state["Running"] else str(state["FinishedAt"])
 
 
 def note_cores(core: str, **more: Any) -> None:
