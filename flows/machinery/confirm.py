@@ -29,7 +29,11 @@ def confirm(work: Operation, expected_primary: str) -> str:
     while True:
         if rounds or work.witnesses is None or work.witnesses.node != expected_primary:
             _look_again(work, expected_primary)
-        rounds.append(round_of(work, expected_primary, hangs=unresponsive(work, expected_primary)))
+        assert work.witnesses is not None
+        seen, hangs = work.seen, unresponsive(work, expected_primary)
+        primary, others = seen.node(expected_primary), seen.others(expected_primary)
+        found = classify_primary(primary, others, work.witnesses, clock.now(), unresponsive=hangs)
+        rounds.append(Round(found, work.witnesses.observed_at, quiet(primary, work.witnesses)))
         decision = conclusive(rounds, work.policy.silence_s)
         if decision is None and time.monotonic() > deadline:
             decision = at_the_end(rounds, work.policy.silence_s)
@@ -43,19 +47,6 @@ def confirm(work: Operation, expected_primary: str) -> str:
     if decision.kind in _NEVER or helpless:
         work.refuse(f"No failover from {expected_primary}.", decision)
     return ""
-
-
-def round_of(work: Operation, expected_primary: str, *, hangs: bool = False) -> Round:
-    """Say what the newest look takes the primary for.
-
-    Args:
-        hangs: of its machine only the kernel answers, and its clients cannot write.
-    """
-    witnesses, seen = work.witnesses, work.seen
-    assert witnesses is not None
-    primary, others = seen.node(expected_primary), seen.others(expected_primary)
-    found = classify_primary(primary, others, witnesses, clock.now(), unresponsive=hangs)
-    return Round(found, witnesses.observed_at, quiet(primary, witnesses))
 
 
 def _look_again(work: Operation, expected_primary: str) -> None:

@@ -80,15 +80,6 @@ def at_the_end(rounds: Sequence[Round], apart_s: float = SILENCE_APART_S) -> Dec
     return None if decision.kind in FROM_SILENCE and not _silent(rounds, apart_s) else decision
 
 
-def may_be_gone(first: Round) -> bool:
-    """Whether a first look is reason enough to make every Harbor ready, beside the looks that tell for certain.
-
-    Silence, or a machine that says itself that its server is down. What is made ready serves nobody, cannot write
-    while its database is a standby, and is removed again: that is what being wrong costs.
-    """
-    return first.quiet or first.decision.kind is Primary.DOWN_HOST_UP
-
-
 def quiet(primary: NodeFacts, witnesses: Witnesses) -> bool:
     """Whether a machine has answered nothing that it was asked: no path by SSH, and nobody's call of its port."""
     return not primary.reachable and not witnesses.mute and OPEN not in witnesses.tcp.values()

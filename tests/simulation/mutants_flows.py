@@ -374,7 +374,7 @@ FLOWS: tuple[Mutant, ...] = (
             Edit("flows.failover:admit", "staged=ready", "staged=False"),
             Edit("flows.failover:made_ready", "work.held.staged and ", ""),
         ),
-        once(CONFIRMED, event(3, "crash", A), failover(5)),
+        once(CONFIRMED, event(3, "isolate", A), failover(5), event(7, "mend", A)),
         ("one core",),
     ),
     Mutant(

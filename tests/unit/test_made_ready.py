@@ -7,54 +7,38 @@ from typing import Any, cast
 
 import pytest
 
+from flows import failover
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.traffic import next_cores
-from flows.rules.primary import Primary
-from flows.rules.silence import Round, may_be_gone
-from flows.rules.table import Decision
-from tasks.clock import Moment
 from tasks.observation.look import SiteLook
 from tasks.operation.record import OperationKind, OperationRecord
-from tests.unit.facts_builder import deaf_standby, primary
+from tasks.operation.witnesses import Witnesses
+from tasks.postgres.facts import NodeFacts
+from tests.unit.facts_builder import deaf_standby, primary, stopped, unreached, witnesses
 from tests.unit.harbor_site import make_site
 
 
-def first_look(kind: Primary, *, quiet: bool = False) -> Round:
-    return Round(Decision(kind, kind), Moment(0.0, 0.0), quiet)
-
-
 @pytest.mark.parametrize(
-    "seen",
+    ("seen", "said", "ready"),
     [
-        first_look(Primary.GONE, quiet=True),
+        (unreached(), witnesses(), True),
         # Receiver, balancer and Redis lose a machine some seconds after its power cut.
-        first_look(Primary.CONTROL_PARTITION, quiet=True),
-        first_look(Primary.DOWN_HOST_UP),
+        (unreached(), witnesses(balancer_up=True, redis_connected=True), True),
+        (unreached(), witnesses(tcp={"node-b": "open"}), False),
+        (primary(), witnesses(), False),
+        (stopped(), witnesses(), False),
     ],
+    ids=["silence", "silence that not all have noticed", "its port is open", "it lives", "it is down"],
 )
-def test_silence_or_a_server_that_is_down_is_reason_enough(seen: Round) -> None:
-    assert may_be_gone(seen)
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        Primary.HEALTHY,
-        Primary.STARTING,
-        Primary.HUNG,
-        Primary.UNRESPONSIVE,
-        Primary.READ_ONLY,
-        Primary.CONTROL_PARTITION,
-        Primary.WRITERS_ATTACHED,
-        Primary.AMBIGUOUS,
-        Primary.SPLIT_BRAIN,
-        Primary.ALREADY_PROMOTED,
-    ],
-)
-def test_whatever_answers_is_not(kind: Primary) -> None:
-    """Two seconds of standing still, or a path that is cut, are no reason to start anything on the nodes."""
-    assert not may_be_gone(first_look(kind))
+def test_only_silence_is_reason_enough_to_make_harbor_ready(
+    tmp_path: Path, seen: NodeFacts, said: Witnesses, ready: bool
+) -> None:
+    """A server that had crashed was started again in two seconds where it takes one: two cores started beside it."""
+    work = operation(tmp_path)
+    work.seen = SiteLook((seen, deaf_standby()), work.seen.databases, 0.0)
+    work.witnesses = said
+    assert failover.may_replace(work, "node-a") is ready
 
 
 class Steps(Protocol):
