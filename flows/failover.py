@@ -148,10 +148,8 @@ def admit(work: Operation, expected_primary: str, reason: str, *, by_operator: b
     if record is not None:
         work.resume(record)
     else:
-        target, ready = (
-            choose_target(work, expected_primary),
-            not cooling and may_replace(work, expected_primary),
-        )
+        target = choose_target(work, expected_primary)
+        ready = not cooling and may_replace(work, expected_primary)
         if ready:
             work.never_staged = frozenset(unreachable_harbors(work))
         work.open(OperationKind.FAILOVER, expected_primary, target, {"reason": reason}, staged=ready)

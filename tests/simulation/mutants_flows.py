@@ -37,7 +37,7 @@ UNSEEN = (event(6.2, "hang", B), event(6.2, "cut", A, B), event(60, "unhang", B)
 def _late_jobservice() -> Iterator[Plan]:
     """A is switched off by the fence, boots with the address of B, and is the primary again; its jobservice is late."""
     hangs = plan(1, CONFIRMED, [event(3, "disk", A, "disk", "hang"), failover(6)], quiet_s=200.0)
-    for number in range(92, 99):
+    for number in range(84, 91):
         yield replace(hangs, fates=((50, "kill", 0.0), (number, "late", 200.0)))
 
 
