@@ -223,12 +223,13 @@ def test_the_proxy_is_started_after_what_it_looks_for(home: Path, machine: Path)
 
 def test_what_does_not_start_as_it_is_and_what_is_gone_are_left_to_compose(home: Path, machine: Path) -> None:
     started(home)
-    for broken in (DIED.replace("ago", "ago image-gone"), None):
+    log = "log\tharbor-log\tid-log\tExited (1) 2 seconds ago image-gone\n"
+    for name, broken in (("core", DIED.replace("ago", "ago image-gone")), ("core", None), ("log", log)):
         before = (machine / "calls").read_text()
         if broken is None:
-            (machine / "containers/core").unlink()
+            (machine / f"containers/{name}").unlink()
         else:
-            (machine / "containers/core").write_text(broken)
+            (machine / f"containers/{name}").write_text(broken)
         assert started(home)["changed"]
         assert "up -d --remove-orphans" in (machine / "calls").read_text().removeprefix(before).splitlines()
 

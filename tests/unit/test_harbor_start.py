@@ -75,7 +75,17 @@ def test_without_its_storage_the_registry_is_not_started(monkeypatch: pytest.Mon
 
 
 def test_a_container_that_does_not_start_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = down(monkeypatch)
+    engine = down(monkeypatch, log=True)
     engine.status = 1
     with pytest.raises(SystemExit, match=r"harbor-registryctl.*no such image"):
         program.start_before_core(GIVEN)
+
+
+def test_a_log_container_that_does_not_start_is_told_and_nothing_is_started_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = down(monkeypatch)
+    engine.status = 1
+    with pytest.raises(SystemExit, match=r"harbor-log: no such image"):
+        program.start_before_core(GIVEN)
+    assert engine.done == ["nas", "harbor-log"]

@@ -124,12 +124,24 @@ def start_stopped(home: str, seen: Dict[str, Found]) -> List[str]:
     order = {"jobservice": 1, "proxy": 2}
     in_order = sorted(wanted, key=lambda service: order.get(service, 0))
     stopped = [seen[service].name for service in in_order if not seen[service].running]
-    if "log" in seen and not seen["log"].running:
-        # All others log to this one through its port, and docker does not try again what came too early.
-        run(["docker", "start", seen["log"].name], 60)
-        require_log()
-    status, _, _ = run(["docker", "start", *stopped], 120)
-    return stopped if status == 0 else []
+    if start_log(seen) or run(["docker", "start", *stopped], 120)[0]:
+        return []
+    return stopped
+
+
+def start_log(seen: Dict[str, Found]) -> str:
+    """Start the log container and wait for it, where it is there; what keeps it from starting, or nothing.
+
+    All others log to it through its port, and docker does not try again what came too early.
+    """
+    if "log" not in seen:
+        return ""
+    if not seen["log"].running:
+        status, _, told = run(["docker", "start", seen["log"].name], 60)
+        if status:
+            return seen["log"].name + ": " + told.strip()[-300:]
+    require_log()
+    return ""
 
 
 def start(given: Dict[str, Any]) -> Dict[str, Any]:
@@ -180,11 +192,10 @@ def start_before_core(given: Dict[str, Any]) -> Dict[str, Any]:
     require_nas(given["nas"])
     seen = containers(given["install_dir"])
     names = [seen[service].name for service in BEFORE_CORE if service in seen and not seen[service].running]
-    if names and "log" in seen:
-        if not seen["log"].running:
-            run(["docker", "start", seen["log"].name], 60)
-        require_log()
     if names:
+        problem = start_log(seen)
+        if problem:
+            sys.exit("The container that all others log to does not start: " + problem)
         status, _, told = run(["docker", "start", *names], 60)
         if status:
             sys.exit("These containers do not start: " + ", ".join(names) + ": " + told.strip()[-300:])
