@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 LAB_STATE := .lab
+SLOWEST := --durations=30 --durations-min=5
 
 .PHONY: demo test test-unit test-servers test-lab test-faults test-matrix simulate bench lint format lock clean venv
 
@@ -20,10 +21,10 @@ test-unit: venv
 # The same directory: tests that start PostgreSQL, Prefect's server or processes of their own on this machine.
 test-servers: venv
 	$(RUN) -m lab.packages
-	$(RUN) -m pytest tests/unit -m "servers and not faults" --numprocesses auto --dist loadfile
+	$(RUN) -m pytest tests/unit -m "servers and not faults" --numprocesses auto --dist loadfile $(SLOWEST)
 
 test-lab: venv
-	$(RUN) -m pytest tests/lab
+	$(RUN) -m pytest tests/lab $(SLOWEST)
 
 # The whole fault suite, with the table of its results in docs/faults.md, and bootstrap killed after each of
 # its steps. An hour on two cores.
