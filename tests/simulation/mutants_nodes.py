@@ -16,6 +16,7 @@ from tests.simulation.mutant import (
     once,
 )
 from tests.simulation.mutants_flows import FLOWS, REPLACED
+from tests.simulation.mutants_found import FOUND
 from tests.simulation.mutants_stalled import STALLED
 from tests.simulation.mutation import Edit
 from tests.simulation.schedules import A, B, plan
@@ -234,4 +235,4 @@ NODES: tuple[Mutant, ...] = (
     ),
 )
 
-MUTANTS = (*FLOWS, *STALLED, *NODES)
+MUTANTS = (*FLOWS, *FOUND, *STALLED, *NODES)
