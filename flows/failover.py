@@ -13,18 +13,13 @@ from flows.machinery.entry import decide_entry
 from flows.machinery.exact_end import weigh_exact_end
 from flows.machinery.exchange import exchange, exchanged, follow, take_back
 from flows.machinery.fence import fence
+from flows.machinery.next_cores import is_down, made_ready, may_replace, next_cores
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish, say_accepted
 from flows.machinery.service import stalled
 from flows.machinery.sight import identity, last_primary, open_record
-from flows.machinery.traffic import (
-    finish,
-    next_cores,
-    open_traffic,
-    put_back,
-    unreachable_harbors,
-)
+from flows.machinery.traffic import finish, open_traffic, put_back, unreachable_harbors
 from flows.machinery.typed import require_typed
 from flows.rules.admission import Admission, admit_failover
 from flows.rules.fence import Rung, recorded_rung
@@ -32,7 +27,6 @@ from flows.rules.last_look import FENCE_LIMIT_S, LastLook, last_look
 from flows.rules.promotion import MayPromote, may_fail_over
 from flows.rules.restart import Restart, how_to_restart
 from flows.rules.resume import Entry
-from flows.rules.silence import quiet
 from flows.rules.table import FACTS_LIMIT_S
 from tasks import clock
 from tasks.errors import HarborHaError, Refused
@@ -96,7 +90,7 @@ def failover(
         if entry is Entry.CLOSE:
             return end_early(work, f"Nothing was done: {work.held.target} is the primary and was before.")
         if entry is Entry.OBSERVE:
-            with next_cores(work) if made_ready(work) else nullcontext():
+            with next_cores(work, but=expected_primary) if made_ready(work) else nullcontext():
                 calm = confirm(work, expected_primary) or restart_first(work, expected_primary) or held_back
                 if not calm:
                     approve(work, expected_primary, accept_data_loss=accept_data_loss)
@@ -156,19 +150,6 @@ def admit(work: Operation, expected_primary: str, reason: str, *, by_operator: b
     return "", held_back
 
 
-def may_replace(work: Operation, expected_primary: str) -> bool:
-    """Tell whether the first look is reason enough to make every Harbor ready for another primary: silence alone.
-
-    A server that is down on a machine that lives is started again most often, and not faster beside two cores.
-    """
-    return work.witnesses is not None and quiet(work.seen.node(expected_primary), work.witnesses)
-
-
-def made_ready(work: Operation) -> bool:
-    """Tell whether Harbor is made ready from the beginning, beside the looks: it is written that it was, and why."""
-    return work.record is not None and work.held.staged and may_replace(work, work.held.expected_primary)
-
-
 def choose_target(work: Operation, expected_primary: str) -> str:
     """Choose the standby that has the most; with two nodes it is the other one."""
     others = work.seen.others(expected_primary)
@@ -198,10 +179,8 @@ def point_of_entry(work: Operation) -> Entry:
 
 
 def can_restart(work: Operation, expected_primary: str) -> bool:
-    """Tell whether the primary's machine lives and its server does not: a restart costs nothing, at any time."""
-    primary = work.seen.node(expected_primary)
-    down = primary.reachable and primary.server is None and primary.cluster is not None
-    return work.policy.restart_first and down
+    """Tell whether the primary's server is to be started again: that costs nothing, at any time."""
+    return work.policy.restart_first and is_down(work, expected_primary)
 
 
 def restart_first(work: Operation, expected_primary: str) -> str:

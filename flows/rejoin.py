@@ -1,25 +1,22 @@
 """A former primary comes back as a standby: the cheapest safe way, nothing removed, losses listed."""
 
-from contextlib import AbstractContextManager
 from typing import Any
 
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.machinery.beside import Beside
 from flows.machinery.ending import ends_named
+from flows.machinery.harbor_return import harbor_beside, serve_again, serve_meanwhile
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
 from flows.machinery.sight import open_record
-from flows.machinery.traffic import jobs_left_behind
 from flows.rules.rejoin import Rejoin, classify_rejoin
 from flows.rules.table import Decision
 from tasks import clock
-from tasks.balancer import steps as balancer
 from tasks.errors import HarborHaError, Refused
 from tasks.guard import steps as guard
-from tasks.harbor import steps as harbor
-from tasks.harbor.back import JOBS
 from tasks.operation.record import OperationKind, Phase
 from tasks.outcome import Outcome
 from tasks.postgres import ha_steps as postgres
@@ -27,10 +24,7 @@ from tasks.postgres import steps as pair
 from tasks.postgres.layout import slot_of
 from tasks.postgres.rejoin import CannotFollow
 
-Harbors = dict[str, Outcome | BaseException]
 _COMMITS_SHOWN = 20
-# Three looks of core, which looks every ten seconds.
-_ALL_HEALTHY_S = 30.0
 _WAYS = {
     Rejoin.NOTHING: "follows already",
     Rejoin.FOLLOW: "followed",
@@ -67,8 +61,8 @@ def rejoin(site: str, node: str, dry_run: bool = False) -> dict[str, Any]:
         if resumed or decision.kind is Rejoin.STOP_FIRST:
             decision = classify_anew(work, node, primary, decision)
         with harbor_beside(work, node, primary) as harbors:
-            way = return_of_the_data(work, node, primary, decision.kind)
-            way = follow(work, node, primary, way)
+            way = return_of_the_data(work, node, primary, decision.kind, harbors)
+            way = follow(work, node, primary, way, harbors)
         serve_again(work, node, primary, harbors)
         # Told before the end is recorded: killed between the two it is run again, and tells again what was lost.
         told = publish(run, headline(work, node, primary, way), work.sections)
@@ -171,8 +165,15 @@ def begin(work: Operation, node: str, primary: str) -> bool:
     return record is not None
 
 
-def return_of_the_data(work: Operation, node: str, primary: str, way: Rejoin) -> Rejoin:
+def return_of_the_data(work: Operation, node: str, primary: str, way: Rejoin, harbors: Beside) -> Rejoin:
     """Bring the node's data to the primary's history, if it is not there; list what only it had before.
+
+    Args:
+        work: the rejoin.
+        node: the node.
+        primary: whose history it is to have.
+        way: the way back.
+        harbors: the node's Harbor, which comes back beside this.
 
     Returns:
         the way that it really went: a node that cannot be rewound is cloned.
@@ -185,29 +186,26 @@ def return_of_the_data(work: Operation, node: str, primary: str, way: Rejoin) ->
     list_losses(work, node, primary)
     if way is Rejoin.REWIND:
         work.advance(Phase.REWINDING)
-        _, failed = work.run.try_each(
-            postgres.rewind,
-            [node],
-            then=[primary],
-            operation=work.held.op_id,
-            authority=work.authority(),
-        )
-        if not failed:
+        given = {"operation": work.held.op_id, "authority": work.authority()}
+        with work.run.beside(postgres.rewind, [node], then=[primary], required=False, **given) as rewound:
+            serve_meanwhile(work, node, rewound, harbors)
+        if isinstance(rewound[node], Outcome):
             return Rejoin.REWIND
-        work.sections["The way back"].append(f"the rewind failed, so the node is cloned: {failed[node]}")
-    clone(work, node, primary)
+        work.sections["The way back"].append(f"the rewind failed, so the node is cloned: {rewound[node]}")
+    clone(work, node, primary, harbors)
     return Rejoin.CLONE
 
 
-def clone(work: Operation, node: str, primary: str) -> None:
+def clone(work: Operation, node: str, primary: str, harbors: Beside) -> None:
     """Copy the primary; the phase is CLONING until the copy is complete, whatever is seen of the node meanwhile."""
     work.advance(Phase.CLONING)
     work.run.on(pair.create_slot, primary, standby_name=node)
-    work.run.on(postgres.clone, node, primary, authority=work.authority())
+    with work.run.beside(postgres.clone, [node], then=[primary], authority=work.authority()) as copied:
+        serve_meanwhile(work, node, copied, harbors)
     work.advance(Phase.SETTLING)
 
 
-def follow(work: Operation, node: str, primary: str, way: Rejoin) -> Rejoin:
+def follow(work: Operation, node: str, primary: str, way: Rejoin, harbors: Beside) -> Rejoin:
     """Start the node as a standby; where its log says that it never will follow, clone it.
 
     Returns:
@@ -228,7 +226,7 @@ def follow(work: Operation, node: str, primary: str, way: Rejoin) -> Rejoin:
     stop(work, node)
     if "Lost commits" not in work.sections:
         list_losses(work, node, primary)
-    clone(work, node, primary)
+    clone(work, node, primary, harbors)
     start_following(work, node, primary)
     return Rejoin.CLONE
 
@@ -281,56 +279,6 @@ def list_losses(work: Operation, node: str, primary: str, *, kept_only: bool = F
         *lines[:_COMMITS_SHOWN],
         *more,
     ]
-
-
-def harbor_beside(work: Operation, node: str, primary: str) -> AbstractContextManager[Harbors]:
-    """Have the node's Harbor run with the primary's database while the node's own comes back: it does not need that."""
-    site = work.run.site
-    nodes = [node] if site.node(node).runs_harbor else []
-    address = site.node(primary).address
-    return work.run.beside(harbor.bring_back, nodes, required=False, database_host=address)
-
-
-def serve_again(work: Operation, node: str, primary: str, harbors: Harbors) -> None:
-    """Bring the node's Harbor back behind the load balancer, once it follows the primary.
-
-    Args:
-        work: the rejoin.
-        node: the node.
-        primary: whose database its Harbor uses.
-        harbors: what became of its Harbor beside the work on the data; empty where none runs.
-    """
-    left: list[str] = []
-    for where, result in harbors.items():
-        jobs, failed = follow_again(work, where, primary, result)
-        if failed:
-            left.append(f"the Harbor of {where} does not follow: {failed}")
-            continue
-        left += jobs_left_behind({where: jobs}) if jobs else []
-        work.run.on(harbor.wait_serving, where)
-        work.run.on(balancer.admit, where, by=work.in_time())
-        # Core looks every ten seconds and keeps the answer: what no client needs does not hold the node back.
-        _, ill = work.run.try_each(harbor.wait_healthy, [where], timeout=_ALL_HEALTHY_S)
-        left += [
-            f"{name} serves, but not all of its Harbor is healthy: {error}" for name, error in ill.items()
-        ]
-    if left:
-        work.sections.setdefault("Left behind", []).extend(left)
-
-
-def follow_again(
-    work: Operation, node: str, primary: str, result: Outcome | BaseException
-) -> tuple[str, str]:
-    """Bring the node's Harbor back once more if that has failed: where writes wait for a standby, core waited too.
-
-    Returns:
-        why its jobservice does not follow, and why its Harbor does not; each empty when it does.
-    """
-    if isinstance(result, Outcome):
-        return result.data[JOBS], ""
-    address = work.run.site.node(primary).address
-    done, failed = work.run.try_each(harbor.bring_back, [node], database_host=address)
-    return (done[node].data[JOBS], "") if done else ("", failed[node])
 
 
 def headline(work: Operation, node: str, primary: str, way: Rejoin) -> str:

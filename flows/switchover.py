@@ -8,11 +8,12 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.machinery.ending import NOTHING_TO_DO, ends_named
 from flows.machinery.entry import decide_entry
 from flows.machinery.exchange import exchange, exchanged, follow, take_back
+from flows.machinery.next_cores import next_cores
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from flows.machinery.report import publish
 from flows.machinery.sight import open_record
-from flows.machinery.traffic import finish, next_cores, open_traffic
+from flows.machinery.traffic import finish, open_traffic
 from flows.rules.admission import live_lock
 from flows.rules.resume import Entry
 from flows.rules.switchover import MaySwitch, may_switch_over

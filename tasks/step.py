@@ -63,6 +63,11 @@ def _retries(again: Again | None) -> dict[str, Any]:
     }
 
 
+def node_of(path: str) -> str:
+    """Name the node of a path, which may say by which way it is reached: `node-a via node-b`."""
+    return path.partition(" ")[0]
+
+
 def host_of(site: HarborSite, node: str) -> Host:
     """Connect to `node-a`, or to `node-a via node-b` when only that way leads there."""
     name, _, jump = node.partition(" via ")

@@ -33,7 +33,7 @@ from tasks.operation.record import CLOSED, OperationKind, OperationRecord, Phase
 from tasks.operation.store import holder, renewed
 from tasks.operation.witnesses import Witnesses
 from tasks.postgres.facts import NodeFacts
-from tasks.step import host_of
+from tasks.step import host_of, node_of
 
 # A third of what a node allows.
 _FRESH_INTENT_S = 10.0
@@ -231,7 +231,7 @@ class Operation:
 
     def _lock_newcomers(self) -> None:
         """Take the lock on nodes that were not reached when it was taken: without it they keep no record."""
-        new = [path for path in self.paths() if path.partition(" ")[0] not in self.locked]
+        new = [path for path in self.paths() if node_of(path) not in self.locked]
         if new:
             record = self.held
             done, _ = self.run.try_each(
@@ -242,7 +242,7 @@ class Operation:
 
     def _locked_paths(self) -> list[str]:
         self._lock_newcomers()
-        return [path for path in self.paths() if path.partition(" ")[0] in self.locked]
+        return [path for path in self.paths() if node_of(path) in self.locked]
 
     def advance(
         self, phase: Phase, *, accepted: str | None = None, required: str | None = None, **changes: Any
@@ -271,7 +271,7 @@ class Operation:
 
         A node does nothing for an intent of more than half a minute ago, or for one that it was not told.
         """
-        unknown = [path for path in self.paths() if path.partition(" ")[0] not in self.locked]
+        unknown = [path for path in self.paths() if node_of(path) not in self.locked]
         fresh = self.written_at is not None and time.monotonic() - self.written_at < _FRESH_INTENT_S
         if unknown or not fresh:
             self.advance(self.held.phase)
@@ -308,7 +308,7 @@ class Operation:
 
     def _release(self) -> None:
         """Give the lock back and leave the record as it is, for the run that goes on."""
-        paths = [path for path in self.paths() if path.partition(" ")[0] in self.locked]
+        paths = [path for path in self.paths() if node_of(path) in self.locked]
         if paths:
             with contextlib.suppress(HarborHaError):
                 self.run.on(operation.release, *paths, op_id=self.held.op_id)

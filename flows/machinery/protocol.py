@@ -2,12 +2,14 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from queue import Queue
 from typing import Any, TypeVar
 
 from blocks import HarborSite, load_site
 from flows.machinery.around import Pending, call, run_logger, submit
+from flows.machinery.beside import Beside
 from tasks.errors import HarborHaError, Refused
 from tasks.outcome import Outcome
 from tasks.step import Step
@@ -104,38 +106,42 @@ class Protocol:
 
     @contextlib.contextmanager
     def beside(
-        self, step: Step, nodes: Sequence[str], *, required: bool = True, **plain: Any
-    ) -> Iterator[dict[str, Outcome | BaseException]]:
+        self,
+        step: Step,
+        nodes: Sequence[str],
+        *,
+        then: Sequence[str] = (),
+        required: bool = True,
+        **plain: Any,
+    ) -> Iterator[Beside]:
         """Run a step on several nodes while the body of the `with` goes on, and wait for it at the body's end.
 
         Args:
+            then: further hosts that every run gets after its own node.
             required: a failure is an error, not only a line in the report.
 
         Yields:
-            by node what became of it; empty until the end.
+            by node what became of it; empty until it is waited for.
 
         Raises:
             what `on_each` raises, unless the body raised already.
         """
-        results: dict[str, Outcome | BaseException] = {}
-        if self.dry_run:
-            self.on_each(step, nodes, **plain)
-            yield results
-            return
+        hosts = {node: [node, *then] for node in nodes}
         begin = time.monotonic()
-        futures = {node: submit(step, self.site.name, [node], plain) for node in nodes}
-        ended: dict[str, float] = {}
-        for node, future in futures.items():
 
-            def note_end(_: object, node: str = node) -> None:
-                ended.setdefault(node, time.monotonic())
+        def keep(node: str, future: Pending, ended: float | None) -> Outcome | BaseException:
+            return self._kept(step, hosts[node], begin, future.result, ended)
 
-            future.add_done_callback(note_end)
+        if self.dry_run:
+            self.on_each(step, nodes, then=then, **plain)
+            yield Beside({}, keep)
+            return
+        under_way = {node: submit(step, self.site.name, listed, plain) for node, listed in hosts.items()}
+        results = Beside(under_way, keep)
         try:
             yield results
         finally:
-            for node, future in futures.items():
-                results[node] = self._kept(step, [node], begin, future.result, ended.get(node))
+            results.wait()
         if required:
             self._raise_or_return(step, results)
 
@@ -156,6 +162,41 @@ class Protocol:
             }
             good = {node: record.outcome for node, record in records.items() if record.outcome is not None}
             return good, {node: record.error for node, record in records.items() if record.outcome is None}
+
+    def in_turn(self, first: Step, second: Step, nodes: Sequence[str], **plain: Any) -> dict[str, str]:
+        """Run a step on several nodes at once, and a second one on each node as soon as it is through the first.
+
+        Args:
+            first: the step; a node on which it fails does not get the second.
+            second: the other; that it fails is only reported.
+            nodes: one run of each for each.
+            plain: further arguments of the first, the same for all.
+
+        Returns:
+            the errors of the nodes on which the first failed.
+        """
+        if self.dry_run:
+            self.on_each(first, nodes, **plain)
+            self.on_each(second, nodes)
+            return {}
+        begin = time.monotonic()
+        futures = {node: submit(first, self.site.name, [node], plain) for node in nodes}
+        ended: Queue[tuple[str, float]] = Queue()
+        for node, future in futures.items():
+
+            def note_end(_: object, node: str = node) -> None:
+                ended.put((node, time.monotonic()))
+
+            future.add_done_callback(note_end)
+        failed: dict[str, str] = {}
+        for _ in futures:
+            node, at = ended.get()
+            result = self._kept(first, [node], begin, futures[node].result, at)
+            if isinstance(result, Outcome):
+                self.try_each(second, [node])
+            else:
+                failed[node] = str(result)
+        return failed
 
     def watch(
         self,
@@ -257,7 +298,9 @@ class Protocol:
         detail = error if outcome is None else outcome.detail
         run_logger().info("%-9s %5.1f s  %s%s: %s", word, seconds, step.name, where, detail)
 
-    def _raise_or_return(self, step: Step, results: dict[str, Outcome | BaseException]) -> dict[str, Outcome]:
+    def _raise_or_return(
+        self, step: Step, results: Mapping[str, Outcome | BaseException]
+    ) -> dict[str, Outcome]:
         errors = {node: result for node, result in results.items() if isinstance(result, BaseException)}
         if len(errors) == 1:
             raise next(iter(errors.values()))

@@ -1,51 +1,17 @@
 """Let Harbor's clients work with the new primary, and finish what may wait."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Literal
 
-from blocks import HarborSite
 from flows.machinery.operation import Operation
 from tasks.balancer import steps as balancer
 from tasks.fencing import steps as fencing
 from tasks.harbor import steps as harbor
 from tasks.harbor.proof import BY_POLICY, FAILED, OK
-from tasks.harbor.versions import habits, parse_version
 from tasks.operation.record import OperationKind, Phase, acceptance
 from tasks.postgres import ha_steps as postgres
 from tasks.postgres.layout import peers_of
-
-
-@contextmanager
-def next_cores(work: Operation, *, answer_s: float = 0.0) -> Iterator[None]:
-    """Have every Harbor's next core run beside its old one while the body goes on: clients wait for a core's start.
-
-    The old ones and the proxies are not touched, so nothing has to be fenced yet; the next ones cannot write before
-    their database is promoted. A core that does not start on a read-only database is only made. What fails is made
-    up for when traffic is opened. Inside of another one it does nothing.
-
-    Args:
-        answer_s: how long to wait for their answers, in seconds; that one is late is no failure.
-    """
-    site = work.run.site
-    if work.preparing or site.failover.repoint != "edit":
-        yield
-        return
-    given: dict[str, Any] = {"database_host": site.node(work.held.target).address}
-    step = harbor.stage
-    if starts_early(site):
-        step, given["answer_s"] = harbor.start_next, answer_s
-    with work.run.beside(step, harbor_paths(work), required=False, **given):
-        work.preparing = True
-        try:
-            yield
-        finally:
-            work.preparing = False
-
-
-def starts_early(site: HarborSite) -> bool:
-    """Tell whether this site's core starts while its database is still a standby."""
-    return habits(parse_version(site.harbor.version)).starts_read_only
+from tasks.step import Step, node_of
 
 
 def unstage(work: Operation) -> list[str]:
@@ -81,10 +47,12 @@ def open_traffic(work: Operation, *, follow: Callable[[Operation], None] | None 
     """
     # Whoever comes next must know the new primary before any client writes to it.
     work.advance(Phase.OPENING, accepted=accepted_text(work))
-    failed = repoint(work, harbor_paths(work))
-    work.run.try_each(balancer.hurry, [path for path in harbor_paths(work) if path not in failed])
+    # An old primary that lives has begun no next core yet; the others serve without it.
+    failed = work.run.in_turn(
+        repointing(work), balancer.hurry, harbor_paths(work), database_host=address_of_target(work)
+    )
     for path, error in failed.items():
-        node = path.split(" ")[0]
+        node = node_of(path)
         work.sections.setdefault("Left behind", []).append(
             f"{error} {node} is taken out of the load balancer."
         )
@@ -96,10 +64,18 @@ def open_traffic(work: Operation, *, follow: Callable[[Operation], None] | None 
 
 def repoint(work: Operation, paths: list[str]) -> dict[str, str]:
     """Point the Harbor of these nodes at the target; return what failed, by path."""
-    site = work.run.site
-    way: Literal["edit", "prepare"] = site.failover.repoint
-    step = harbor.repoint_core if way == "edit" else harbor.repoint_by_prepare
-    return work.run.try_each(step, paths, database_host=site.node(work.held.target).address)[1]
+    return work.run.try_each(repointing(work), paths, database_host=address_of_target(work))[1]
+
+
+def repointing(work: Operation) -> Step:
+    """Name the step by which this site's Harbors are pointed at another database."""
+    way: Literal["edit", "prepare"] = work.run.site.failover.repoint
+    return harbor.repoint_core if way == "edit" else harbor.repoint_by_prepare
+
+
+def address_of_target(work: Operation) -> str:
+    """Say where the database is that Harbor is to use."""
+    return work.run.site.node(work.held.target).address
 
 
 def serve_left_behind(work: Operation) -> None:
@@ -111,7 +87,7 @@ def serve_left_behind(work: Operation) -> None:
     record = work.held
     fenced = record.expected_primary if record.kind is OperationKind.FAILOVER else ""
     for path in harbor_paths(work):
-        node = path.split(" ")[0]
+        node = node_of(path)
         if node not in record.drained or node == fenced or repoint(work, [path]):
             continue
         _, failed = work.run.try_each(balancer.undrain, [node], by=work.in_time())

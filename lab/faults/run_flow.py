@@ -12,7 +12,6 @@ from 1, looks included. With
 `"run": [argv…]` that program is run instead, and the flow goes on when it has ended.
 """
 
-import contextlib
 import ctypes
 import importlib
 import json
@@ -25,10 +24,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from deployments.warm import PRELOADED
 from flows.machinery.ending import Alarming
 from flows.machinery.protocol import Protocol, StepRecord
-
-FLOWS = ("failover", "switchover", "rejoin", "check", "pause", "bootstrap", "adopt", "nightly_backup")
 
 
 def flow_of(name: str) -> Any:
@@ -129,10 +127,8 @@ def run(order: dict[str, Any]) -> None:
 
 
 def serve() -> None:
-    """Fork a child for each order until the input ends."""
-    for name in FLOWS:
-        with contextlib.suppress(ModuleNotFoundError):
-            flow_of(name)
+    """Fork a child for each order until the input ends; from a process like the one that the runner forks from."""
+    importlib.import_module(PRELOADED)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     print("ready", flush=True)
     for line in sys.stdin:

@@ -20,7 +20,7 @@ from tasks.postgres.layout import database_nodes
 
 _PROGRAM = node_program(program)
 
-Part = Literal["edit", "stage", "start", "recreate", "jobservice", "foresee"]
+Part = Literal["edit", "stage", "start", "rest", "recreate", "jobservice", "foresee"]
 # Core waits 60 seconds for its database before it gives up and is started again.
 REPOINT_TIMEOUT_S = 90.0
 
@@ -37,6 +37,7 @@ class Repointed:
         jobs: jobservice was restarted.
         foreseen: databases for which the next core's hash was worked out.
         connected: the address that the running core was created for; None when it does not run.
+        all_run: everything runs that ran after the last start, but for jobservice; told when the rest was asked for.
         seconds: duration of each part on the node: edit, recreate, proxy, core (until it answered), jobservice,
             total.
     """
@@ -47,6 +48,7 @@ class Repointed:
     jobs: bool
     connected: str | None
     foreseen: tuple[str, ...]
+    all_run: bool
     seconds: Mapping[str, float]
 
     @property
@@ -92,6 +94,18 @@ def repoint_core(site: HarborSite, host: Host, *, database_host: str) -> Outcome
         RemoteCommandFailed: core did not answer in time, or the NAS is not mounted.
     """
     return _outcome(_run(site, host, database_host, ["edit", "recreate"]))
+
+
+def bring_core_back(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
+    """Repoint core, and start what stands still beside it while it starts: nothing of it waits for core but jobservice.
+
+    Returns:
+        what was done; in its data `all_run`, whether everything but jobservice runs: else compose has to do it.
+
+    Raises:
+        RemoteCommandFailed: core did not answer in time, or the NAS is not mounted.
+    """
+    return _outcome(_run(site, host, database_host, ["edit", "rest", "recreate"]))
 
 
 def restart_jobservice(site: HarborSite, host: Host, *, database_host: str) -> Outcome:
@@ -155,12 +169,13 @@ def _run(
         jobs=answer["jobs"],
         connected=answer["connected"],
         foreseen=tuple(answer["foreseen"]),
+        all_run=answer["all_run"],
         seconds=answer["seconds"],
     )
 
 
 def _outcome(done: Repointed) -> Outcome:
-    data = {"seconds": dict(done.seconds), "connected": done.connected}
+    data = {"seconds": dict(done.seconds), "connected": done.connected, "all_run": done.all_run}
     if not done.changed:
         return unchanged(f"core is connected to {done.connected}", **data)
     parts = [f"{len(done.edited)} files"] if done.edited else []

@@ -355,7 +355,11 @@ def _collect(
             raise _timed_out(argv, where)
         if channel.closed and not channel.status_event.is_set():
             break
-        select.select([channel], [], [], min(left, 0.05))
+        if channel.eof_received:
+            # Readable for ever from now on: to wait by `select` took a processor until the status came.
+            channel.status_event.wait(min(left, 0.05))
+        else:
+            select.select([channel], [], [], min(left, 0.05))
         _drain(channel, out, err)
     _drain(channel, out, err)
     if not channel.status_event.is_set() or channel.exit_status == -1:

@@ -23,7 +23,8 @@ from tasks.operation import store
 from tasks.postgres.promote import sync_names_after
 from tests.simulation.engine import Actor, Killed
 from tests.simulation.invariants import Monitor
-from tests.simulation.seams import SimProtocol, SimSecrets, publish
+from tests.simulation.seams import SimSecrets, publish
+from tests.simulation.steps import SimProtocol
 from tests.simulation.world.here import world as world_of_this
 from tests.simulation.world.looks import GUARD_VERSION, ask_witnesses
 from tests.simulation.world.machines import Machine, Node

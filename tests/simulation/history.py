@@ -54,6 +54,7 @@ class Plan:
         quiet_s: seconds after the last event before everything is repaired.
         serves: nothing befalls but the primary, and what is wrong with it must not keep clients from writing until
             then.
+        any_order: whether a step that runs beside others comes before or after them is drawn; else it comes before.
     """
 
     seed: int
@@ -62,6 +63,7 @@ class Plan:
     fates: tuple[tuple[int, str, float], ...] = ()
     quiet_s: float = 120.0
     serves: bool = False
+    any_order: bool = False
 
 
 @dataclass
@@ -106,7 +108,8 @@ def site_of(setting: Setting) -> HarborSite:
 def run(plan: Plan, *, stop_at_violation: bool = True) -> Outcome:
     """Let a history happen. The seams must be closed."""
     engine, rng = Engine(), random.Random(plan.seed)
-    world = World(site_of(plan.setting), engine, rng)
+    order = random.Random(plan.seed) if plan.any_order else None
+    world = World(site_of(plan.setting), engine, rng, order)
     here.enter(world)
     monitor = Monitor(world)
     cast = Cast(world, monitor)

@@ -23,7 +23,7 @@ from tests.simulation.schedules import A, B, plan
 def _late_jobservice() -> Iterator[Plan]:
     """A is switched off by the fence, boots with the address of B, and is the primary again; its jobservice is late."""
     hangs = plan(1, CONFIRMED, [event(3, "disk", A, "disk", "hang"), failover(6)], quiet_s=200.0)
-    for number in range(84, 91):
+    for number in range(88, 95):
         yield replace(hangs, fates=((50, "kill", 0.0), (number, "late", 200.0)))
 
 
@@ -137,7 +137,7 @@ FOUND: tuple[Mutant, ...] = (
         "Harbor is made ready for another primary, and it is not written that it was",
         (
             Edit("flows.failover:admit", "staged=ready", "staged=False"),
-            Edit("flows.failover:made_ready", "work.held.staged and ", ""),
+            Edit("flows.machinery.next_cores:made_ready", "work.held.staged and ", ""),
         ),
         once(CONFIRMED, event(3, "isolate", A), failover(5), event(7, "mend", A)),
         ("one core",),

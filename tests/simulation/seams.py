@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
@@ -31,9 +31,8 @@ import flows.failover
 import flows.pause
 import flows.rejoin
 import flows.switchover  # noqa: F401 - all flows are loaded before they are patched
-from flows.machinery import protocol, report
+from flows.machinery import beside, protocol, report
 from tasks.balancer import balancer
-from tasks.errors import HarborHaError
 from tasks.guard.on_node import boot_guard, guard_look, guard_note, guard_watch
 from tasks.harbor import api
 from tasks.hosts import connection, local
@@ -41,7 +40,6 @@ from tasks.observation import look, witnesses
 from tasks.on_node import files as node_files
 from tasks.on_node import pg_disk, pg_log, pg_run, shared_copy
 from tasks.operation import holder
-from tasks.outcome import Outcome
 from tasks.postgres import sql
 from tasks.postgres.on_node import (
     base_backup,
@@ -52,8 +50,9 @@ from tasks.postgres.on_node import (
     pg_rewind,
     pg_wal,
 )
+from tests.simulation.steps import SimProtocol, first_of
 from tests.simulation.world import copies, files, looks, processes, remote, trees
-from tests.simulation.world.harbor import EFFECTS, SimHarborApi
+from tests.simulation.world.harbor import SimHarborApi
 from tests.simulation.world.here import SIM_TIME, machine, world
 from tests.simulation.world.links import NoNetwork
 from tests.simulation.world.texts import SIM_JSON, asdict
@@ -93,97 +92,6 @@ def publish(
     told = Report(run, headline, {name: list(lines) for name, lines in (sections or {}).items()})
     world().on_report(told)
     return {"headline": headline, "report": told.text}
-
-
-class SimProtocol(protocol.Protocol):
-    """Stands for `Protocol`: one step after the other, each in the world."""
-
-    @classmethod
-    def begin(cls, name: str, site: str, dry_run: bool = False) -> "SimProtocol":
-        run = cls(name, world().site, dry_run, SIM_TIME.monotonic())
-        world().on_run(run)
-        return run
-
-    def on_each(
-        self, step: Any, nodes: Sequence[str], *, then: Sequence[str] = (), **plain: Any
-    ) -> dict[str, Outcome]:
-        hosts = {node: [node, *then] for node in nodes}
-        if self.dry_run:
-            for listed in hosts.values():
-                self._announce(step, listed)
-            return {node: Outcome(False, "not run") for node in nodes}
-        return self._raise_or_return(
-            step, {node: self._timed(step, listed, plain) for node, listed in hosts.items()}
-        )
-
-    @contextlib.contextmanager
-    def beside(
-        self, step: Any, nodes: Sequence[str], *, required: bool = True, **plain: Any
-    ) -> Iterator[dict[str, Outcome | BaseException]]:
-        results: dict[str, Outcome | BaseException] = {}
-        if self.dry_run:
-            self.on_each(step, nodes, **plain)
-        else:
-            results = {node: self._timed(step, [node], plain) for node in nodes}
-        yield results
-        if required:
-            self._raise_or_return(step, results)
-
-    def watch(
-        self,
-        title: str,
-        look: Callable[[], Any],
-        describe: Callable[[Any], str],
-        *nodes: str,
-        begun: float | None = None,
-    ) -> Any:
-        world().boundary(f"before: {title}")
-        seen = look()
-        world().note(f"{_who()} sees: {describe(seen)}")
-        self.records.append(protocol.StepRecord(title, nodes, 0.0, 0.0, Outcome(False, title)))
-        return seen
-
-    def _timed(self, step: Any, nodes: list[str], plain: dict[str, Any]) -> Outcome | BaseException:
-        function = function_of(step)
-        name = f"{function.__module__.removeprefix('tasks.')}.{function.__name__}"
-        act = EFFECTS.get(name, function)
-        world().boundary(f"before: {step.name}")
-        try:
-            given = [remote.SimHost(node.partition(" via ")[0], node.partition(" via ")[2]) for node in nodes]
-            outcome: Outcome = act(self.site, *given, **plain)
-        except HarborHaError as error:
-            self._record(step, nodes, (0.0, 0.0), None, str(error))
-            return error
-        self._record(step, nodes, (0.0, 0.0), outcome, "")
-        world().boundary(f"after: {step.name}")
-        return outcome
-
-    def _record(
-        self, step: Any, nodes: list[str], span: tuple[float, float], outcome: Outcome | None, error: str
-    ) -> None:
-        self.records.append(protocol.StepRecord(step.name, tuple(nodes), 0.0, 0.0, outcome, error))
-        said = error if outcome is None else outcome.detail
-        word = "FAILED" if outcome is None else "changed" if outcome.changed else "unchanged"
-        world().note(
-            f"{_who()} {word}: {step.name} [{', '.join(nodes)}]: {said.splitlines()[0] if said else ''}"
-        )
-
-
-_FUNCTIONS: dict[int, Callable[..., Outcome]] = {}
-
-
-def function_of(step: Any) -> Callable[..., Outcome]:
-    """Find the plain function that a step wraps."""
-    found = _FUNCTIONS.get(id(step))
-    if found is None:
-        names = step.fn.__code__.co_freevars
-        found = _FUNCTIONS[id(step)] = step.fn.__closure__[names.index("function")].cell_contents
-    return found
-
-
-def _who() -> str:
-    actor = world().engine.current
-    return actor.name if actor is not None else "somebody"
 
 
 class SerialPool:
@@ -295,6 +203,7 @@ def replacements() -> dict[int, Any]:
         (secrets, SimSecrets),
         (uuid, SimSecrets),
         (protocol.Protocol, SimProtocol),
+        (beside.first_of, first_of),
         (report.publish, publish),
         (look.look, looks.look),
         (look.look_with_witnesses, looks.look_with_witnesses),

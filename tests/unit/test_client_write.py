@@ -111,6 +111,11 @@ class Steps:
             return {}, dict.fromkeys(nodes, "core did not answer.")
         return {node: Outcome(True, "") for node in nodes}, {}
 
+    def in_turn(self, first: Any, second: Any, nodes: Sequence[str], **plain: Any) -> dict[str, str]:
+        done, failed = self.try_each(first, nodes, **plain)
+        self.try_each(second, list(done))
+        return failed
+
 
 def promoted(site: Any, answer: Outcome | Exception) -> tuple[Operation, Steps]:
     steps = Steps(site, answer)

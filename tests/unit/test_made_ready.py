@@ -7,10 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from flows import failover
+from flows.machinery.next_cores import may_replace, next_cores
 from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
-from flows.machinery.traffic import next_cores
 from tasks.observation.look import SiteLook
 from tasks.operation.record import OperationKind, OperationRecord
 from tasks.operation.witnesses import Witnesses
@@ -27,18 +26,17 @@ from tests.unit.harbor_site import make_site
         (unreached(), witnesses(balancer_up=True, redis_connected=True), True),
         (unreached(), witnesses(tcp={"node-b": "open"}), False),
         (primary(), witnesses(), False),
-        (stopped(), witnesses(), False),
+        (stopped(), witnesses(), True),
     ],
     ids=["silence", "silence that not all have noticed", "its port is open", "it lives", "it is down"],
 )
-def test_only_silence_is_reason_enough_to_make_harbor_ready(
+def test_silence_or_a_server_that_is_down_is_reason_enough_to_make_harbor_ready(
     tmp_path: Path, seen: NodeFacts, said: Witnesses, ready: bool
 ) -> None:
-    """A server that had crashed was started again in two seconds where it takes one: two cores started beside it."""
     work = operation(tmp_path)
     work.seen = SiteLook((seen, deaf_standby()), work.seen.databases, 0.0)
     work.witnesses = said
-    assert failover.may_replace(work, "node-a") is ready
+    assert may_replace(work, "node-a") is ready
 
 
 class Steps(Protocol):
@@ -76,6 +74,15 @@ def test_what_is_made_ready_already_is_not_begun_again_when_the_fence_is_due(tmp
     (begun,) = cast(Steps, work.run).begun
     assert begun[0] == "Start Harbor's next core"
     assert begun[2]["database_host"] == work.run.site.node("node-b").address
+
+
+def test_no_core_begins_on_the_machine_where_the_primary_may_be_started_again(tmp_path: Path) -> None:
+    """A server that had crashed was started again in two seconds where it takes one: a core started beside it."""
+    work = operation(tmp_path)
+    with next_cores(work, but="node-a"):
+        pass
+    ((_, nodes, _),) = cast(Steps, work.run).begun
+    assert nodes == ["node-b"]
 
 
 def test_what_was_not_made_ready_early_is_begun_at_the_fence(tmp_path: Path) -> None:

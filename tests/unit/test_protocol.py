@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,6 +13,7 @@ from flows.machinery import around
 from flows.machinery.protocol import Protocol, StepsFailed
 from tasks.errors import HarborHaError, Refused
 from tasks.outcome import Outcome, changed, unchanged
+from tasks.step import Step
 
 
 class PlainStep:
@@ -98,6 +99,32 @@ def test_in_a_dry_run_it_is_announced_only(run: Protocol) -> None:
     with beside(run, lambda node: pytest.fail("it ran"), "node-a"):
         pass
     assert [(record.title, record.outcome) for record in run.records] == [("Load images", None)]
+
+
+def test_a_node_that_is_through_the_first_step_gets_the_second_while_others_are_at_the_first(
+    run: Protocol,
+) -> None:
+    served = threading.Event()
+
+    def repoint(node: str) -> Outcome:
+        if node == "node-a":
+            assert served.wait(5), "node-b waited for node-a"
+            raise HarborHaError("core does not answer", where=node)
+        return changed("repointed")
+
+    def serve(node: str) -> Outcome:
+        served.set()
+        return changed("served")
+
+    first, second = cast(Step, PlainStep(repoint)), cast(Step, PlainStep(serve))
+    failed = run.in_turn(first, second, ["node-a", "node-b"])
+    assert list(failed) == ["node-a"]
+    assert "core does not answer" in failed["node-a"]
+    assert [(record.nodes, record.outcome) for record in run.records] == [
+        (("node-b",), changed("repointed")),
+        (("node-b",), changed("served")),
+        (("node-a",), None),
+    ]
 
 
 def test_a_refusal_after_steps_that_changed_something_names_them_and_no_others(run: Protocol) -> None:

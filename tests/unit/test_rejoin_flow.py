@@ -1,72 +1,18 @@
 """The rejoin flow over scripted steps: what it does after the attempt before it, and what it says of losses."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
 import flows.rejoin as flow
-from flows.machinery.operation import Operation
-from flows.machinery.protocol import Protocol
 from flows.rules.rejoin import Rejoin
 from tasks.clock import Moment
-from tasks.harbor.api import NotHealthy
-from tasks.harbor.back import JOBS
 from tasks.observation.look import SiteLook
-from tasks.operation.record import OperationKind, OperationRecord, Phase
-from tasks.outcome import Outcome
-from tasks.postgres.facts import NodeFacts
+from tasks.operation.record import Phase
 from tasks.postgres.rejoin import CannotFollow, NotFollowing
 from tests.unit.facts_builder import NOW, control, primary, stopped
-
-OP = "rejoin-1"
-BACK = Outcome(True, "", {JOBS: ""})
-
-
-class Steps:
-    """Steps by their titles; a script says which fail."""
-
-    def __init__(self, fails: dict[str, list[Exception]] | None = None, known: bool = True) -> None:
-        self.done: list[str] = []
-        self.fails = fails or {}
-        self.known = known
-        self.site: Any = None
-        self.dry_run = False
-
-    def on(self, step: Any, *nodes: str, **plain: Any) -> Outcome:
-        title = f"{step.name}{': ' + plain['record'].phase if 'record' in plain else ''}"
-        self.done.append(title)
-        errors = self.fails.get(step.name)
-        if errors:
-            raise errors.pop(0)
-        if step.name.startswith("List what"):
-            return Outcome(False, "", {"known": self.known, "why": "WAL is gone", "total": 0, "commits": []})
-        return Outcome(True, "", {"locked": list(nodes), JOBS: ""})
-
-    @contextmanager
-    def beside(self, step: Any, nodes: list[str], **plain: Any) -> Iterator[dict[str, Any]]:
-        self.done += [f"{step.name} begins"]
-        yield {}
-        self.done += [f"{step.name} is waited for"]
-
-    def try_each(
-        self, step: Any, nodes: list[str], **plain: Any
-    ) -> tuple[dict[str, Outcome], dict[str, str]]:
-        try:
-            return {nodes[0]: self.on(step, nodes[0])}, {}
-        except Exception as error:
-            return {}, {nodes[0]: str(error)}
-
-
-def work_at(phase: Phase, steps: Steps, *nodes: NodeFacts) -> Operation:
-    """A rejoin of node-a that has come to a phase."""
-    record = OperationRecord(OP, OperationKind.REJOIN, "demo", "node-b", "node-a", 2, 1.0, "x:1", phase=phase)
-    seen = SiteLook(tuple(nodes), frozenset({"node-a", "node-b"}), 0.1)
-    work = Operation(cast(Protocol, steps), seen, record=record, locked={"node-a", "node-b"})
-    work.sections["The way back"] = []
-    return work
+from tests.unit.rejoin_steps import NO_HARBOR, Steps, work_at
 
 
 def cannot(kind: Callable[..., Exception] = CannotFollow) -> Exception:
@@ -76,7 +22,7 @@ def cannot(kind: Callable[..., Exception] = CannotFollow) -> Exception:
 def test_wal_that_was_removed_leads_to_a_clone_and_not_to_the_same_error_for_ever() -> None:
     steps = Steps({"Start as a standby": [cannot()]})
     work = work_at(Phase.STARTED, steps)
-    assert flow.follow(work, "node-a", "node-b", Rejoin.FOLLOW) is Rejoin.CLONE
+    assert flow.follow(work, "node-a", "node-b", Rejoin.FOLLOW, NO_HARBOR) is Rejoin.CLONE
     order = [title for title in steps.done if title in ("Fence over SSH", "Clone from the primary")]
     assert order == ["Fence over SSH", "Clone from the primary"]
     assert steps.done[-1] == "Start as a standby"
@@ -86,14 +32,14 @@ def test_wal_that_was_removed_leads_to_a_clone_and_not_to_the_same_error_for_eve
 def test_a_copy_that_does_not_follow_is_not_copied_again() -> None:
     steps = Steps({"Start as a standby": [cannot()]})
     with pytest.raises(CannotFollow):
-        flow.follow(work_at(Phase.SETTLING, steps), "node-a", "node-b", Rejoin.CLONE)
+        flow.follow(work_at(Phase.SETTLING, steps), "node-a", "node-b", Rejoin.CLONE, NO_HARBOR)
     assert "Clone from the primary" not in steps.done
 
 
 def test_a_node_that_does_not_start_for_another_reason_is_not_cloned() -> None:
     steps = Steps({"Start as a standby": [cannot(NotFollowing)]})
     with pytest.raises(NotFollowing):
-        flow.follow(work_at(Phase.STARTED, steps), "node-a", "node-b", Rejoin.FOLLOW)
+        flow.follow(work_at(Phase.STARTED, steps), "node-a", "node-b", Rejoin.FOLLOW, NO_HARBOR)
     assert "Clone from the primary" not in steps.done
 
 
@@ -104,7 +50,7 @@ def phases(steps: Steps) -> list[str]:
 
 def test_the_phase_says_cloning_until_the_copy_is_complete() -> None:
     steps = Steps()
-    flow.return_of_the_data(work_at(Phase.STARTED, steps), "node-a", "node-b", Rejoin.CLONE)
+    flow.return_of_the_data(work_at(Phase.STARTED, steps), "node-a", "node-b", Rejoin.CLONE, NO_HARBOR)
     assert phases(steps) == ["cloning", "settling"]
 
 
@@ -115,7 +61,7 @@ def test_a_clone_that_failed_leaves_the_phase_at_cloning_and_is_a_clone_when_it_
     steps = Steps({"Clone from the primary": [RuntimeError("no room")]})
     work = work_at(Phase.STARTED, steps)
     with pytest.raises(RuntimeError):
-        flow.return_of_the_data(work, "node-a", "node-b", Rejoin.CLONE)
+        flow.return_of_the_data(work, "node-a", "node-b", Rejoin.CLONE, NO_HARBOR)
     assert phases(steps) == ["cloning"]
     assert work.held.phase is Phase.CLONING
     a = stopped(control=control(), checkpoint_end=None)
@@ -152,7 +98,8 @@ def test_what_cannot_be_known_is_said_in_the_headline() -> None:
 def test_after_a_copy_that_another_run_completed_only_the_kept_list_tells() -> None:
     steps = Steps()
     work = work_at(Phase.SETTLING, steps)
-    assert flow.return_of_the_data(work, "node-a", "node-b", Rejoin.START_ONLY) is Rejoin.START_ONLY
+    way = flow.return_of_the_data(work, "node-a", "node-b", Rejoin.START_ONLY, NO_HARBOR)
+    assert way is Rejoin.START_ONLY
     assert steps.done == ["List what only the old primary had"]
 
 
@@ -187,52 +134,3 @@ def test_what_was_lost_is_told_before_the_rejoin_is_recorded_as_ended(
     harbor = "Bring Harbor back"
     order = [f"{harbor} begins", "Start as a standby", f"{harbor} is waited for", "Harbor serves again"]
     assert [title for title in steps.done if title in order] == order
-
-
-def test_a_harbor_that_could_not_come_back_beside_the_data_does_so_afterwards(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Where writes wait for a standby, core cannot start before this one follows."""
-    steps = Steps()
-    work = work_at(Phase.SETTLING, steps)
-    steps.site = SimpleNamespace(node=lambda name: SimpleNamespace(address="10.0.0.2"))
-    monkeypatch.setattr(Operation, "in_time", lambda self: None)
-    flow.serve_again(work, "node-a", "node-b", {"node-a": NotHealthy("core waits")})
-    assert steps.done[-4:-2] == ["Bring Harbor back", "Wait for Harbor to serve"]
-    assert "Left behind" not in work.sections
-
-
-def test_a_harbor_that_does_not_come_back_is_not_served_and_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = Steps({"Bring Harbor back": [NotHealthy("core: no answer")]})
-    work = work_at(Phase.SETTLING, steps)
-    steps.site = SimpleNamespace(node=lambda name: SimpleNamespace(address="10.0.0.2"))
-    flow.serve_again(work, "node-a", "node-b", {"node-a": NotHealthy("core waits")})
-    assert steps.done[-1] == "Bring Harbor back"
-    (said,) = work.sections["Left behind"]
-    assert said == "the Harbor of node-a does not follow: core: no answer"
-
-
-def test_a_jobservice_that_does_not_follow_keeps_no_client_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = Steps()
-    work = work_at(Phase.SETTLING, steps)
-    monkeypatch.setattr(Operation, "in_time", lambda self: None)
-    flow.serve_again(work, "node-a", "node-b", {"node-a": Outcome(True, "", {JOBS: "it does not stop"})})
-    assert "Serve the node through the load balancer" in steps.done
-    (said,) = work.sections["Left behind"]
-    assert said.startswith("the jobservice of node-a still uses the old database: it does not stop")
-
-
-def test_a_node_whose_jobservice_stays_ill_takes_clients_and_is_reported(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    steps = Steps({"Wait for Harbor to be healthy": [NotHealthy("jobservice: unhealthy")]})
-    work = work_at(Phase.SETTLING, steps)
-    machine = SimpleNamespace(runs_harbor=True, address="10.0.0.2")
-    steps.site = SimpleNamespace(node=lambda name: machine, failover=SimpleNamespace(repoint="edit"))
-    monkeypatch.setattr(Operation, "in_time", lambda self: None)
-    flow.serve_again(work, "node-a", "node-b", {"node-a": BACK})
-    assert steps.done[-3] == "Wait for Harbor to serve"
-    assert steps.done[-1] == "Wait for Harbor to be healthy"
-    (said,) = work.sections["Left behind"]
-    assert "node-a serves" in said
-    assert "jobservice: unhealthy" in said

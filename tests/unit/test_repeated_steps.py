@@ -45,7 +45,7 @@ ONCE = {
         "require_empty_pair begin_adoption keep_secrets keep_settings copy_images copy_images_again refuse_writes "
         "stop_old_writers allow_writes "
         "take_down_old put_back_old note_adoption configure prepare_configuration up start_at_boot wait_healthy "
-        "wait_serving bring_back "
+        "wait_serving bring_back complete "
         "push_and_pull found_on_standby stage start_next repoint_core repoint_by_prepare foresee restart_jobservice "
         "write_through_balancer"
     ),

@@ -24,7 +24,7 @@ from tasks.harbor.on_node.core_hash import foresee
 from tasks.harbor.on_node.engine import EngineRefused, described
 from tasks.harbor.on_node.next_core import CORE, NEXT, drop_next_core, note_cores, now_stamp
 from tasks.harbor.on_node.prepare import PREPARED, prepare_inputs
-from tasks.harbor.on_node.start import start_inputs
+from tasks.harbor.on_node.start import all_run, start_inputs, start_log, start_stopped
 from tasks.on_node.jobservice import TWO_CORES, older_than_core
 from tasks.on_node.lib import alone, payload, poll, read, record, reply, state, write
 
@@ -32,6 +32,8 @@ from tasks.on_node.lib import alone, payload, poll, read, record, reply, state, 
 PROXY = "nginx"
 # What else reads the database's address from files; jobservice asks core for it when it starts.
 READERS = ("exporter", "notary-server", "notary-signer")
+# What is started when core answers.
+LATER = ("core", "jobservice")
 
 # The lines of external_database: to the next key at the margin.
 SECTION = re.compile(r"(?m)^\ufeff?([\"']?)external_database\1[ \t]*:[^\n]*(?:\n(?![^\s#}\]])[^\n]*)*")
@@ -193,14 +195,30 @@ def untold() -> bool:
     return core is not None and known.get("core") == core["Id"] and known.get("told") is False
 
 
-def recreate_and_wait(home: str, host: str, timeout: float, seconds: Dict[str, float]) -> str:
-    """Replace core, reload the proxy while it starts, and wait for its answer; how it was replaced."""
+def start_rest(home: str) -> None:
+    """Start what stands still but jobservice, which asks core first of all; what cannot be done here compose does."""
+    start_stopped(home, containers(home), later=LATER)
+
+
+def recreate_and_wait(
+    home: str, host: str, timeout: float, seconds: Dict[str, float], *, rest: bool = False
+) -> str:
+    """Replace core, reload the proxy while it starts, and wait for its answer; how it was replaced.
+
+    Args:
+        rest: start what stands still, too. Core looks at the others when it has started and every ten seconds, so they
+            have its start for theirs.
+    """
     deadline = time.monotonic() + timeout
     mark = time.monotonic()
     old = address_of(core_there() or {})
     how = replace_core(home, host, timeout)
     forget_address(PROXY, old)
     seconds["recreate"] = time.monotonic() - mark
+    if rest:
+        mark = time.monotonic()
+        start_rest(home)
+        seconds["rest"] = time.monotonic() - mark
     open_core(deadline, seconds)
     return how
 
@@ -245,7 +263,7 @@ def restart_jobs(home: str) -> bool:
 
 
 def repoint(given: Dict[str, Any]) -> Dict[str, Any]:
-    """Do the parts that were asked for: `edit`, `stage`, `start`, `recreate`, `jobservice`, `foresee`.
+    """Do the parts that were asked for: `edit`, `stage`, `start`, `rest`, `recreate`, `jobservice`, `foresee`.
 
     What is done is left alone. One after the other on a node: a core is started beside the work on the database, and
     whoever wants it next waits for it.
@@ -253,7 +271,7 @@ def repoint(given: Dict[str, Any]) -> Dict[str, Any]:
     with alone(".harbor.lock", given["timeout"]):
         seconds: Dict[str, float] = {}
         start = time.monotonic()
-        nothing = {"edited": [], "next": "", "recreated": [], "jobs": False, "foreseen": []}
+        nothing = {"edited": [], "next": "", "recreated": [], "jobs": False, "foreseen": [], "all_run": False}
         answer = dict(nothing, **do_parts(given, seconds))
         seconds["total"] = time.monotonic() - start
         answer["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
@@ -269,7 +287,12 @@ def do_parts(given: Dict[str, Any], seconds: Dict[str, float]) -> Dict[str, Any]
     if "edit" in parts:
         answer["edited"] = edit(home, host)
         seconds["edit"] = time.monotonic() - start
-    other = connected_host() != host
+    other, rest = connected_host() != host, "rest" in parts
+    if rest:
+        require_nas(given["nas"])
+        problem = start_log(containers(home))
+        if problem:
+            sys.exit("The container that all others log to does not start: " + problem)
     if "stage" in parts and other:
         stage_core(home, host)
     if "start" in parts and other:
@@ -277,13 +300,17 @@ def do_parts(given: Dict[str, Any], seconds: Dict[str, float]) -> Dict[str, Any]
         answer["next"] = start_core(home, host, given["answer_s"])
     if "recreate" in parts and other:
         require_nas(given["nas"])
-        how = recreate_and_wait(home, host, given["timeout"], seconds)
+        how = recreate_and_wait(home, host, given["timeout"], seconds, rest=rest)
         answer["recreated"] = ["core" if how == "staged" else "core (by compose)"]
     elif "recreate" in parts:
+        if rest:
+            start_rest(home)
         answer["next"] = "removed" if drop_next_core() else ""
         if untold():
             open_core(time.monotonic() + given["timeout"], seconds)
             answer["recreated"] = ["core, which was started before"]
+    if rest:
+        answer["all_run"] = all_run(home, containers(home), later=LATER)
     if "jobservice" in parts:
         mark = time.monotonic()
         drop_next_core()

@@ -4,7 +4,7 @@ import glob
 import json
 import os
 import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 from tasks.harbor.on_node.containers import (
     STARTED,
@@ -53,12 +53,16 @@ def start_inputs(home: str, instead: Optional[Dict[str, str]] = None) -> Dict[st
     }
 
 
-def up_already(home: str, seen: Dict[str, Found]) -> bool:
-    """Tell whether everything runs that ran after the last start, from the same configuration."""
+def all_run(home: str, seen: Dict[str, Found], later: Sequence[str] = ()) -> bool:
+    """Tell whether everything runs that ran after the last start, from the same configuration.
+
+    Args:
+        later: services that are not asked for.
+    """
     last = state(STARTED)
     wanted = last.get("services") or []
     running = {service for service, found in seen.items() if found.running}
-    return bool(wanted) and set(wanted) <= running and last.get("inputs") == start_inputs(home)
+    return bool(wanted) and set(wanted) <= running.union(later) and last.get("inputs") == start_inputs(home)
 
 
 def other_subnet(home: str, seen: Dict[str, Found], subnet: str) -> bool:
@@ -111,10 +115,13 @@ def restart_behind(seen: Dict[str, Found]) -> List[str]:
     return [name + " restarted"]
 
 
-def start_stopped(home: str, seen: Dict[str, Found]) -> List[str]:
+def start_stopped(home: str, seen: Dict[str, Found], later: Sequence[str] = ()) -> List[str]:
     """Start the containers that stand still where none has to be made or changed; the names of those started.
 
     Compose takes two seconds for it. None are started where compose has to make one, or one does not start.
+
+    Args:
+        later: services that are left as they are.
     """
     last = state(STARTED)
     wanted = last.get("services") or []
@@ -123,7 +130,9 @@ def start_stopped(home: str, seen: Dict[str, Found]) -> List[str]:
     # As compose does it: nginx ends where it does not find core, jobservice asks core first of all.
     order = {"jobservice": 1, "proxy": 2}
     in_order = sorted(wanted, key=lambda service: order.get(service, 0))
-    stopped = [seen[service].name for service in in_order if not seen[service].running]
+    stopped = [seen[s].name for s in in_order if not seen[s].running and s not in later]
+    if not stopped:
+        return []
     if start_log(seen) or run(["docker", "start", *stopped], 120)[0]:
         return []
     return stopped
@@ -151,10 +160,10 @@ def start(given: Dict[str, Any]) -> Dict[str, Any]:
     # Of a failover that was killed, or did not reach this node when it was taken back.
     require_no_next_core()
     before, started = containers(home), []
-    if not up_already(home, before):
+    if not all_run(home, before):
         started = start_stopped(home, before)
         before = containers(home) if started else before
-    if not up_already(home, before):
+    if not all_run(home, before):
         return start_by_compose(given, before)
     restarted = restart_behind(before) + find_core_again(before, given["https_port"])
     changed = bool(started or restarted)

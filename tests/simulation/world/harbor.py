@@ -94,8 +94,14 @@ def up(site: Any, host: SimHost, **_: Any) -> Outcome:
 
 
 def bring_back(site: Any, host: SimHost, *, database_host: str, **_: Any) -> Outcome:
-    """Repoint core, then jobservice, whose failure is told and stops nothing, then start the rest."""
-    steps, jobs = [repoint_core(site, host, database_host=database_host)], ""
+    """Repoint core, then start the rest but jobservice, which is what it was."""
+    steps = [repoint_core(site, host, database_host=database_host), up(site, host)]
+    return Outcome(any(step.changed for step in steps), "runs")
+
+
+def complete(site: Any, host: SimHost, *, database_host: str, **_: Any) -> Outcome:
+    """Restart jobservice, whose failure is told and stops nothing, then start what stands still."""
+    steps, jobs = [], ""
     try:
         steps.append(restart_jobservice(site, host, database_host=database_host))
     except HarborHaError as error:
@@ -188,6 +194,7 @@ EFFECTS: dict[str, Callable[..., Outcome]] = {
     "harbor.repoint.restart_jobservice": restart_jobservice,
     "harbor.compose.up": up,
     "harbor.back.bring_back": bring_back,
+    "harbor.back.complete": complete,
     "harbor.api.wait_healthy": wait_healthy,
     # The world knows no component that clients do not need.
     "harbor.api.wait_serving": wait_healthy,

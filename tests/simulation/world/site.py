@@ -39,13 +39,16 @@ class World(Links):
         acks: acknowledged writes.
         accepted: the nodes that accepted a write in the turn at hand, by line.
         changes: counts what changes but writes; guards that see nothing change sleep.
+        order: draws whether a step that runs beside others comes before or after them; None: before.
     """
 
-    def __init__(self, site: HarborSite, engine: Engine, rng: random.Random) -> None:
+    def __init__(
+        self, site: HarborSite, engine: Engine, rng: random.Random, order: random.Random | None = None
+    ) -> None:
         super().__init__()
         self.site = site
         self.engine = engine
-        self.rng = rng
+        self.rng, self.order = rng, order
         self.machines: dict[str, Machine] = {}
         self.drained: set[str] = set()
         self.noise = Noise()
