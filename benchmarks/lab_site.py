@@ -15,6 +15,8 @@ from tasks.balancer.states import Served
 from tasks.errors import HarborHaError
 
 NAME = "bench"
+# Turns of an empty loop; a fifth of a second.
+_LOOP = 5_000_000
 ROUNDS = 5
 
 
@@ -65,15 +67,38 @@ def or_why(work: Callable[[], list[str]]) -> list[str]:
 
 
 def repeat(rounds: int, work: Callable[[], None]) -> list[str]:
-    """Do something so many times; returns why it was stopped before, for a row below what was measured until then."""
+    """Do something so many times; returns rows for below what was measured.
+
+    They say how quick a processor was before each round, and why it was stopped before its end, if it was.
+    """
+    loops: list[float] = []
     for number in range(1, rounds + 1):
+        loops.append(loop_s())
         try:
             work()
         except (AssertionError, HarborHaError, WrongEnd) as error:
             # Below it may stand a whole log, which is on disk.
             why = (str(error) or type(error).__name__).splitlines()[0]
-            return [f"stopped in round {number} of {rounds}: {why}"]
-    return []
+            return [pace_of(loops), f"stopped in round {number} of {rounds}: {why}"]
+    return [pace_of(loops)]
+
+
+def loop_s() -> float:
+    """Seconds for the same work on one processor each time.
+
+    A machine that others share is half as quick at times, which no load shows, and all of a failover but its time-outs
+    with it.
+    """
+    begin = time.perf_counter()
+    for _ in range(_LOOP):
+        pass
+    return time.perf_counter() - begin
+
+
+def pace_of(loops: list[float]) -> str:
+    """Say how quick a processor was before each round."""
+    each = ", ".join(f"{seconds:.2f}" for seconds in loops)
+    return f"a loop of {_LOOP // 1_000_000} million turns took before each round: {each} s"
 
 
 @contextmanager

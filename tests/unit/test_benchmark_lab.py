@@ -41,8 +41,9 @@ def test_what_was_measured_before_a_round_failed_is_kept() -> None:
         assert not figure.seconds, "no push after it"
         figure.add(5.0)
 
-    stopped = repeat(3, once)
-    assert stopped == ["stopped in round 2 of 3: no push after it"]
+    pace, stopped = repeat(3, once)
+    assert stopped == "stopped in round 2 of 3: no push after it"
+    assert pace.count(".") == 2, "not one figure for each round that was begun"
     assert "5.0 s" in table([figure])[1]
 
 
