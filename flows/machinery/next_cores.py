@@ -34,6 +34,7 @@ def next_cores(work: Operation, *, answer_s: float = 0.0, but: str = "") -> Iter
     step = harbor.stage
     if starts_early(site):
         step, given["answer_s"] = harbor.start_next, answer_s
+    work.readied.update(paths)
     with work.run.beside(step, paths, required=False, **given):
         work.preparing = True
         try:

@@ -55,6 +55,7 @@ class Operation:
         stays: what this process has done that no way back undoes, in words.
         never_staged: nodes whose Harbor nobody has told of the target: they were not reached when it was time.
         preparing: the next cores are being started beside what is done now.
+        readied: where this process has begun a next core: nodes, with the way there.
         way_back: puts back what was changed before the promotion and returns what stays changed, in words.
         fenced_at: when this process began what fenced the old primary (monotonic); None: it did not.
         promised: some node may hold that this operation has come to promoting.
@@ -74,6 +75,7 @@ class Operation:
     stays: list[str] = field(default_factory=list)
     never_staged: frozenset[str] = frozenset()
     preparing: bool = False
+    readied: set[str] = field(default_factory=set)
     way_back: "Callable[[Operation], list[str]] | None" = None
     fenced_at: float | None = None
     promised: bool = False
@@ -308,8 +310,7 @@ class Operation:
 
     def _release(self) -> None:
         """Give the lock back and leave the record as it is, for the run that goes on."""
-        paths = [path for path in self.paths() if node_of(path) in self.locked]
-        if paths:
+        if paths := [path for path in self.paths() if node_of(path) in self.locked]:
             with contextlib.suppress(HarborHaError):
                 self.run.on(operation.release, *paths, op_id=self.held.op_id)
         self.locked.clear()
@@ -396,5 +397,4 @@ class Operation:
             headline = f"{error.what} Refused: {error.reasons[0] if error.reasons else 'see below'}"
         else:
             headline = f"Failed: {error}"
-        stays = {"What stays changed": left} if left else {}
-        publish(self.run, headline, {**stays, **self.sections})
+        publish(self.run, headline, {**({"What stays changed": left} if left else {}), **self.sections})

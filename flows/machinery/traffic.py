@@ -24,13 +24,18 @@ def unstage(work: Operation) -> list[str]:
     address = site.node(work.held.expected_primary).address
     if site.failover.repoint != "edit":
         return []
-    work.run.try_each(harbor.repoint_core, harbor_paths(work), database_host=address)
-    _, failed = work.run.try_each(harbor.restart_jobservice, harbor_paths(work), database_host=address)
+    paths = harbor_paths(work)
+    # Whom the last look did not reach has what was begun there all the same, and may be back by now: one that had stood
+    # still for two seconds kept its next core.
+    again = [path for path in sorted(work.readied) if node_of(path) not in {node_of(one) for one in paths}]
+    done, _ = work.run.try_each(harbor.repoint_core, [*paths, *again], database_host=address)
+    back = [path for path in again if path in done]
+    _, failed = work.run.try_each(harbor.restart_jobservice, [*paths, *back], database_host=address)
     away = [
         f"the Harbor of {node}, which is not reached, may be set to {work.held.target}: "
         "run bootstrap when it is back, which points every Harbor at the primary"
         for node in unreachable_harbors(work)
-        if node not in work.never_staged
+        if node not in work.never_staged and node not in {node_of(path) for path in back}
     ]
     # What core uses is seen by every look.
     return [*jobs_left_behind(failed, f"may use the database of {work.held.target}"), *away]

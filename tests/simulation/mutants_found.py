@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tests.simulation.history import Plan
+from tests.simulation.history import Plan, Setting
 from tests.simulation.mutant import (
     CONFIRMED,
     KILL,
@@ -25,6 +25,14 @@ def _late_jobservice() -> Iterator[Plan]:
     hangs = plan(1, CONFIRMED, [event(3, "disk", A, "disk", "hang"), failover(6)], quiet_s=200.0)
     for number in range(88, 95):
         yield replace(hangs, fates=((50, "kill", 0.0), (number, "late", 200.0)))
+
+
+def _stood_still() -> Iterator[Plan]:
+    """B stands still for the look after which the failover ends early, and has begun a next core before."""
+    setting = Setting(nodes=3, fence_command=False, self_fence_s=20)
+    for tenth in range(20, 60):
+        freeze = event(30 + tenth / 10, "freeze", B, 2.0)
+        yield plan(1, setting, [event(3, "isolate", A), failover(30), freeze], quiet_s=120.0)
 
 
 FOUND: tuple[Mutant, ...] = (
@@ -140,6 +148,13 @@ FOUND: tuple[Mutant, ...] = (
             Edit("flows.machinery.next_cores:made_ready", "work.held.staged and ", ""),
         ),
         once(CONFIRMED, event(3, "isolate", A), failover(5), event(7, "mend", A)),
+        ("one core",),
+    ),
+    Mutant(
+        "S28",
+        "a next core stays where the last look did not reach its node",
+        (Edit("flows.machinery.traffic:unstage", "sorted(work.readied)", "()"),),
+        _stood_still,
         ("one core",),
     ),
     Mutant(
