@@ -179,8 +179,19 @@ class Protocol:
             self.on_each(first, nodes, **plain)
             self.on_each(second, nodes)
             return {}
+        failed: dict[str, str] = {}
+        for node, result in self._as_they_end(first, nodes, plain):
+            if isinstance(result, Outcome):
+                self.try_each(second, [node])
+            else:
+                failed[node] = str(result)
+        return failed
+
+    def _as_they_end(
+        self, step: Step, nodes: Sequence[str], plain: dict[str, Any]
+    ) -> Iterator[tuple[str, Outcome | BaseException]]:
         begin = time.monotonic()
-        futures = {node: submit(first, self.site.name, [node], plain) for node in nodes}
+        futures = {node: submit(step, self.site.name, [node], plain) for node in nodes}
         ended: Queue[tuple[str, float]] = Queue()
         for node, future in futures.items():
 
@@ -188,15 +199,9 @@ class Protocol:
                 ended.put((node, time.monotonic()))
 
             future.add_done_callback(note_end)
-        failed: dict[str, str] = {}
         for _ in futures:
             node, at = ended.get()
-            result = self._kept(first, [node], begin, futures[node].result, at)
-            if isinstance(result, Outcome):
-                self.try_each(second, [node])
-            else:
-                failed[node] = str(result)
-        return failed
+            yield node, self._kept(step, [node], begin, futures[node].result, at)
 
     def watch(
         self,

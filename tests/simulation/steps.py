@@ -89,15 +89,11 @@ class SimProtocol(Protocol):
         if required:
             self._raise_or_return(step, results)
 
-    def in_turn(self, first: Any, second: Any, nodes: Sequence[str], **plain: Any) -> dict[str, str]:
-        failed: dict[str, str] = {}
+    def _as_they_end(
+        self, step: Any, nodes: Sequence[str], plain: dict[str, Any]
+    ) -> Iterator[tuple[str, Outcome | BaseException]]:
         for node in nodes:
-            result = self._timed(first, [node], plain)
-            if isinstance(result, Outcome):
-                self.try_each(second, [node])
-            else:
-                failed[node] = str(result)
-        return failed
+            yield node, self._timed(step, [node], plain)
 
     def watch(
         self,

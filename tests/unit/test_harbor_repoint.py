@@ -221,6 +221,36 @@ def test_the_proxy_is_started_after_what_it_looks_for(home: Path, machine: Path)
     assert first == "start registry nginx"
 
 
+def test_what_stands_still_starts_while_core_does_and_jobservice_waits_for_its_answer(
+    home: Path, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rejoined node waited a second before its core's start and another one after it."""
+    stopped = "{0}\t{0}\tid-{0}\tExited (1) a while ago\n"
+    for name in ("registry", "jobservice"):
+        (machine / f"containers/{name}").write_text(stopped.format(name).replace("Exited (1)", "Up 1 hour"))
+    started(home)
+    for name in ("registry", "jobservice"):
+        (machine / f"containers/{name}").write_text(stopped.format(name))
+    (machine / "containers/log").write_text("log\tharbor-log\tid-log\tExited (1) 2 seconds ago\n")
+    calls = machine / "calls"
+
+    def said(what: str) -> Any:
+        return lambda *_: calls.write_text(calls.read_text() + f"{what}\n") and what
+
+    before = calls.read_text()
+    monkeypatch.setattr(repoint, "connected_host", lambda: None)
+    monkeypatch.setattr(repoint, "core_there", lambda: None)
+    monkeypatch.setattr(repoint, "forget_address", lambda *_: None)
+    monkeypatch.setattr(repoint, "require_nas", lambda path: None)
+    monkeypatch.setattr(repoint, "replace_core", said("core is replaced"))
+    monkeypatch.setattr(repoint, "open_core", said("core answers"))
+    given = {"install_dir": str(home), "host": "10.0.0.2", "parts": ["rest", "recreate"], "nas": "/mnt"}
+    answer = repoint.do_parts({**given, "timeout": 20}, {})
+    order = ["start harbor-log", "core is replaced", "start registry", "core answers"]
+    assert calls.read_text().removeprefix(before).splitlines() == order
+    assert answer["all_run"]
+
+
 def test_what_does_not_start_as_it_is_and_what_is_gone_are_left_to_compose(home: Path, machine: Path) -> None:
     started(home)
     log = "log\tharbor-log\tid-log\tExited (1) 2 seconds ago image-gone\n"

@@ -24,7 +24,7 @@ from tasks.harbor.on_node.core_hash import foresee
 from tasks.harbor.on_node.engine import EngineRefused, described
 from tasks.harbor.on_node.next_core import CORE, NEXT, drop_next_core, note_cores, now_stamp
 from tasks.harbor.on_node.prepare import PREPARED, prepare_inputs
-from tasks.harbor.on_node.start import all_run, start_inputs, start_log, start_stopped
+from tasks.harbor.on_node.start import all_run, need_log, start_inputs, start_stopped
 from tasks.on_node.jobservice import TWO_CORES, older_than_core
 from tasks.on_node.lib import alone, payload, poll, read, record, reply, state, write
 
@@ -290,9 +290,7 @@ def do_parts(given: Dict[str, Any], seconds: Dict[str, float]) -> Dict[str, Any]
     other, rest = connected_host() != host, "rest" in parts
     if rest:
         require_nas(given["nas"])
-        problem = start_log(containers(home))
-        if problem:
-            sys.exit("The container that all others log to does not start: " + problem)
+        need_log(containers(home))
     if "stage" in parts and other:
         stage_core(home, host)
     if "start" in parts and other:

@@ -153,6 +153,13 @@ def start_log(seen: Dict[str, Found]) -> str:
     return ""
 
 
+def need_log(seen: Dict[str, Found]) -> None:
+    """Start the log container, or end the program with what keeps it from starting."""
+    problem = start_log(seen)
+    if problem:
+        sys.exit("The container that all others log to does not start: " + problem)
+
+
 def start(given: Dict[str, Any]) -> Dict[str, Any]:
     """Start what does not run. The answer tells what was created, restarted or reloaded."""
     home = given["install_dir"]
@@ -202,9 +209,7 @@ def start_before_core(given: Dict[str, Any]) -> Dict[str, Any]:
     seen = containers(given["install_dir"])
     names = [seen[service].name for service in BEFORE_CORE if service in seen and not seen[service].running]
     if names:
-        problem = start_log(seen)
-        if problem:
-            sys.exit("The container that all others log to does not start: " + problem)
+        need_log(seen)
         status, _, told = run(["docker", "start", *names], 60)
         if status:
             sys.exit("These containers do not start: " + ", ".join(names) + ": " + told.strip()[-300:])
