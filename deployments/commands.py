@@ -19,7 +19,7 @@ def apply(arguments: argparse.Namespace) -> int:
     from blocks.signing import with_signing_secret
     from blocks.site_file import inspect_site_file
     from deployments.choices import update_choices
-    from deployments.events import BACKUP_EXPECTED, tell
+    from deployments.events import expect_backups
     from deployments.orchestrator import handover
     from deployments.schedules import drill_choice, update_schedules
 
@@ -52,8 +52,7 @@ def apply(arguments: argparse.Namespace) -> int:
         # The choices first: the server refuses a schedule for a site that its form does not offer.
         update_choices(api)
         lines = update_schedules(api, site)
-        if site.oss is not None:
-            tell(api, site.name, BACKUP_EXPECTED, {})
+        expect_backups(api, [site])
     for line in handover.without_what_follows(lines, site.name) if handed_on else lines:
         print(line)
     return DONE

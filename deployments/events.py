@@ -1,11 +1,14 @@
 """Events about a site, sent over Prefect's API: for who is no flow run."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
+
+if TYPE_CHECKING:
+    from blocks import HarborSite
 
 VERDICT = "harbor-ha.verdict"
 # From a site's first `apply` on a backup is missed, not only from its first backup on.
@@ -19,6 +22,20 @@ def tell(api: httpx.Client, site: str, event: str, payload: Mapping[str, Any]) -
         httpx.HTTPError: Prefect did not take it.
     """
     api.post("events", json=[body_of(site, event, payload)]).raise_for_status()
+
+
+def expect_backups(api: httpx.Client, sites: "Iterable[HarborSite]") -> None:
+    """From now on miss the backups of those sites that have a bucket; where one is missed already nothing changes.
+
+    Said at `apply` and at each start of the runner: Prefect hears no event while it loads the automation anew (one
+    that was told a moment after `setup` was lost), and an automation that an upgrade alters forgets what it counted.
+
+    Raises:
+        httpx.HTTPError: Prefect did not take it.
+    """
+    for site in sites:
+        if site.oss is not None:
+            tell(api, site.name, BACKUP_EXPECTED, {})
 
 
 def body_of(

@@ -46,6 +46,7 @@ def serve_all(sites: Sequence[str], limit: int | None, metrics_port: int | None 
     from blocks.store import saved_sites
     from deployments.catalogue import CATALOGUE
     from deployments.choices import offer
+    from deployments.events import expect_backups
     from deployments.setup import setup
     from deployments.warm import serve_warm, start_fork_server
     from deployments.watch.beside import watch_beside
@@ -57,6 +58,7 @@ def serve_all(sites: Sequence[str], limit: int | None, metrics_port: int | None 
     offer(deployments, saved_sites() | {site.name: [node.name for node in site.nodes] for site in loaded})
     with prefect_api(timeout=30) as api:
         remove_other_schedules(api, deployments)
+        expect_backups(api, loaded)
     if loaded and metrics_port is not None:
         watch_beside([site.name for site in loaded], metrics_port)
     flows = [entry.flow() for entry in CATALOGUE]
