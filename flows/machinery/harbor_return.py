@@ -21,7 +21,8 @@ def harbor_beside(work: Operation, node: str, primary: str) -> AbstractContextMa
     site = work.run.site
     nodes = [node] if site.node(node).runs_harbor else []
     address = site.node(primary).address
-    return work.run.beside(harbor.bring_back, nodes, required=False, database_host=address)
+    by = work.in_time()
+    return work.run.beside(harbor.bring_back, nodes, required=False, database_host=address, by=by)
 
 
 def serve_meanwhile(work: Operation, node: str, copied: Beside, harbors: Beside) -> None:
@@ -72,14 +73,14 @@ def follow_again(work: Operation, node: str, primary: str, result: Outcome | Bas
     if isinstance(result, Outcome):
         return ""
     address = work.run.site.node(primary).address
-    _, failed = work.run.try_each(harbor.bring_back, [node], database_host=address)
+    _, failed = work.run.try_each(harbor.bring_back, [node], database_host=address, by=work.in_time())
     return failed.get(node, "")
 
 
 def complete(work: Operation, node: str, primary: str) -> list[str]:
     """Start what no client waits for, and see that all of the node's Harbor is healthy; return what is not."""
     address = work.run.site.node(primary).address
-    done, failed = work.run.try_each(harbor.complete, [node], database_host=address)
+    done, failed = work.run.try_each(harbor.complete, [node], database_host=address, by=work.in_time())
     late = {where: outcome.data[JOBS] for where, outcome in done.items() if outcome.data[JOBS]}
     # Core looks every ten seconds and keeps the answer: that does not hold the node back either.
     _, ill = work.run.try_each(harbor.wait_healthy, [node], timeout=_ALL_HEALTHY_S)

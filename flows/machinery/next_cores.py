@@ -30,7 +30,7 @@ def next_cores(work: Operation, *, answer_s: float = 0.0, but: str = "") -> Iter
     if work.preparing or site.failover.repoint != "edit":
         yield
         return
-    given: dict[str, Any] = {"database_host": address_of_target(work)}
+    given: dict[str, Any] = {"database_host": address_of_target(work), "by": work.in_time()}
     step = harbor.stage
     if starts_early(site):
         step, given["answer_s"] = harbor.start_next, answer_s

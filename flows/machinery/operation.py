@@ -279,9 +279,9 @@ class Operation:
             self.advance(self.held.phase)
 
     def in_time(self) -> float:
-        """Say until when an act at the load balancer or on a machine's power may begin, by this process's clock.
+        """Say until when an act on load balancer, power supply or Harbor may begin, by this process's clock.
 
-        Neither can ask whether this operation is still the one that counts. So the nodes are asked, unless that was a
+        None can ask whether this operation is still the one that counts. So the nodes are asked, unless that was a
         moment ago, and what begins later than they would allow is not done.
         """
         now = time.monotonic()

@@ -28,9 +28,13 @@ def unstage(work: Operation) -> list[str]:
     # Whom the last look did not reach has what was begun there all the same, and may be back by now: one that had stood
     # still for two seconds kept its next core.
     again = [path for path in sorted(work.readied) if node_of(path) not in {node_of(one) for one in paths}]
-    done, _ = work.run.try_each(harbor.repoint_core, [*paths, *again], database_host=address)
+    done, _ = work.run.try_each(
+        harbor.repoint_core, [*paths, *again], database_host=address, by=work.in_time()
+    )
     back = [path for path in again if path in done]
-    _, failed = work.run.try_each(harbor.restart_jobservice, [*paths, *back], database_host=address)
+    _, failed = work.run.try_each(
+        harbor.restart_jobservice, [*paths, *back], database_host=address, by=work.in_time()
+    )
     away = [
         f"the Harbor of {node}, which is not reached, may be set to {work.held.target}: "
         "run bootstrap when it is back, which points every Harbor at the primary"
@@ -54,7 +58,11 @@ def open_traffic(work: Operation, *, follow: Callable[[Operation], None] | None 
     work.advance(Phase.OPENING, accepted=accepted_text(work))
     # An old primary that lives has begun no next core yet; the others serve without it.
     failed = work.run.in_turn(
-        repointing(work), balancer.hurry, harbor_paths(work), database_host=address_of_target(work)
+        repointing(work),
+        balancer.hurry,
+        harbor_paths(work),
+        database_host=address_of_target(work),
+        by=work.in_time(),
     )
     for path, error in failed.items():
         node = node_of(path)
@@ -69,7 +77,8 @@ def open_traffic(work: Operation, *, follow: Callable[[Operation], None] | None 
 
 def repoint(work: Operation, paths: list[str]) -> dict[str, str]:
     """Point the Harbor of these nodes at the target; return what failed, by path."""
-    return work.run.try_each(repointing(work), paths, database_host=address_of_target(work))[1]
+    address, by = address_of_target(work), work.in_time()
+    return work.run.try_each(repointing(work), paths, database_host=address, by=by)[1]
 
 
 def repointing(work: Operation) -> Step:
@@ -173,7 +182,9 @@ def restart_jobs(work: Operation, paths: list[str], database_host: str) -> None:
     closed the site to its clients for three seconds after it had just been opened.
     """
     for path in paths:
-        done, failed = work.run.try_each(harbor.restart_jobservice, [path], database_host=database_host)
+        done, failed = work.run.try_each(
+            harbor.restart_jobservice, [path], database_host=database_host, by=work.in_time()
+        )
         # Nothing shows it later: jobservice has asked core for the database when it started.
         if failed:
             work.sections.setdefault("Left behind", []).extend(jobs_left_behind(failed))

@@ -17,6 +17,7 @@ from tasks.harbor import (
     secrets,
     storage,
 )
+from tasks.operation.timely import timely
 from tasks.step import step
 
 install = step(installer.install, "Install Harbor", again=IMAGES)
@@ -43,18 +44,18 @@ note_adoption = step(adoption.set_phase, "Note how far the adoption is")
 configure = step(prepare.configure, "Write harbor.yml")
 prepare_configuration = step(prepare.prepare, "Run Harbor's prepare")
 up = step(compose.up, "Start Harbor")
-bring_back = step(back.bring_back, "Bring Harbor back")
-complete = step(back.complete, "Start the rest of Harbor")
+bring_back = step(timely(back.bring_back), "Bring Harbor back")
+complete = step(timely(back.complete), "Start the rest of Harbor")
 start_at_boot = step(boot.start_at_boot, "Have Harbor start at boot")
 wait_migrated = step(api.wait_migrated, "Wait for Harbor's schema", again=WAIT)
 wait_healthy = step(api.wait_healthy, "Wait for Harbor to be healthy")
 wait_serving = step(api.wait_serving, "Wait for Harbor to serve")
 push_and_pull = step(proof.push_and_pull, "Push and pull through the load balancer")
 found_on_standby = step(proof.found_on_standby, "Find the push on the standby")
-stage = step(repoint.stage, "Stage Harbor for the new primary")
-start_next = step(repoint.start_next, "Start Harbor's next core")
-repoint_core = step(repoint.repoint_core, "Repoint Harbor")
-repoint_by_prepare = step(repoint.by_prepare, "Repoint Harbor through prepare")
+stage = step(timely(repoint.stage), "Stage Harbor for the new primary")
+start_next = step(timely(repoint.start_next), "Start Harbor's next core")
+repoint_core = step(timely(repoint.repoint_core), "Repoint Harbor")
+repoint_by_prepare = step(timely(repoint.by_prepare), "Repoint Harbor through prepare")
 foresee = step(repoint.foresee, "Work out Harbor's next core")
-restart_jobservice = step(repoint.restart_jobservice, "Restart Harbor's jobservice")
+restart_jobservice = step(timely(repoint.restart_jobservice), "Restart Harbor's jobservice")
 write_through_balancer = step(proof.write_through_balancer, "Write through the load balancer")

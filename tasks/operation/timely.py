@@ -1,8 +1,9 @@
 """An act on something that cannot ask whether it may still be done is not done late.
 
-A node asks, under its own lock, whether a program's operation is still the one that counts. A load balancer and a
-machine's power supply do as they are told. A run that had stood still for minutes drained a node that another run had
-long served again; in the same way it would have switched off a primary.
+A node asks, under its own lock, whether a program's operation is still the one that counts. A load balancer, a
+machine's power supply and a Harbor, which may stand on a node that keeps no record, do as they are told. A run that
+had stood still for minutes drained a node that another run had long served again; in the same way it would have
+switched off a primary, and it started a core for the database that it had chosen then.
 """
 
 import functools

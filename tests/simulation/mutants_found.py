@@ -60,6 +60,12 @@ FOUND: tuple[Mutant, ...] = (
                 "self.run.on(operation.advance, *self._locked_paths(), record=self.held, required=[])",
                 "pass",
             ),
+            # Who puts Harbor back asks once more, unless that was a moment ago.
+            Edit(
+                "flows.machinery.operation:Operation.in_time",
+                "self.run.on(operation.advance, *self._locked_paths(), record=self.held, required=[])",
+                "pass",
+            ),
         ),
         at_boundaries(
             16, 45, ("stall", 100.0), NO_RESTART, event(3, "crash", A), failover(5), failover(75, "o2")

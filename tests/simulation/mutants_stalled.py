@@ -7,6 +7,7 @@ from tests.simulation.history import Plan, Setting
 from tests.simulation.mutant import (
     CONFIRMED,
     KILL,
+    NO_RESTART,
     SELF_FENCE,
     WITNESSES,
     Mutant,
@@ -28,11 +29,26 @@ def _older_copy() -> Iterator[Plan]:
         event(180, "power_off", A),
     ]
     base = plan(1, setting, events, quiet_s=120.0)
-    for number in range(49, 56):
+    for number in range(56, 62):
         yield replace(base, fates=((27, "stall", 45.0), (number, "kill", 45.0)))
 
 
+def _begun_late() -> Iterator[Plan]:
+    """The run stands still where it has promoted, and another one goes on, whose own repoint is late on its way."""
+    events = [event(3, "power_off", A), failover(20), failover(180)]
+    base = plan(2, NO_RESTART, events, quiet_s=200.0, any_order=True)
+    for number in range(38, 48):
+        yield replace(base, fates=((27, "stall", 200.0), (number, "late", 1000.0)))
+
+
 STALLED: tuple[Mutant, ...] = (
+    Mutant(
+        "S29",
+        "a next core is begun minutes late, by a run that has been replaced",
+        (Edit("flows.machinery.next_cores:next_cores", '"by": work.in_time()', '"by": None'),),
+        _begun_late,
+        ("who was replaced stops",),
+    ),
     Mutant(
         "S20",
         "a node is drained minutes after that was written down, and nobody tells",

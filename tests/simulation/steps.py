@@ -1,13 +1,13 @@
 """How a flow's steps run in the simulated world: one after the other; what runs beside others is before or after."""
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flows.machinery.beside import Beside
 from flows.machinery.protocol import Protocol, StepRecord
 from tasks.errors import HarborHaError
+from tasks.operation.timely import timely
 from tasks.outcome import Outcome
 from tests.simulation.world import remote
 from tests.simulation.world.harbor import EFFECTS
@@ -73,7 +73,7 @@ class SimProtocol(Protocol):
             self.on_each(step, nodes, then=then, **plain)
             yield SimBeside({})
             return
-        acts = {node: functools.partial(self._timed, step, [node, *then], plain) for node in nodes}
+        acts = {node: self._begun(step, [node, *then], plain) for node in nodes}
         results = SimBeside(acts)
         # A step that runs beside others may come before all of them, or after.
         order = world().order
@@ -88,6 +88,20 @@ class SimProtocol(Protocol):
         results.wait()
         if required:
             self._raise_or_return(step, results)
+
+    def _begun(
+        self, step: Any, nodes: list[str], plain: dict[str, Any]
+    ) -> Callable[[], Outcome | BaseException]:
+        """Give a step that is begun now and done later: too late only where its process stood still meanwhile."""
+        actor = world().engine.current
+        before = actor.stood_still if actor is not None else 0
+
+        def act() -> Outcome | BaseException:
+            stood_still = actor is not None and actor.stood_still > before
+            given = plain if stood_still or "by" not in plain else {**plain, "by": None}
+            return self._timed(step, nodes, given)
+
+        return act
 
     def _as_they_end(
         self, step: Any, nodes: Sequence[str], plain: dict[str, Any]
@@ -112,7 +126,7 @@ class SimProtocol(Protocol):
     def _timed(self, step: Any, nodes: list[str], plain: dict[str, Any]) -> Outcome | BaseException:
         function = function_of(step)
         name = f"{function.__module__.removeprefix('tasks.')}.{function.__name__}"
-        act = EFFECTS.get(name, function)
+        act = _effect(name, function)
         world().boundary(f"before: {step.name}")
         try:
             given = [remote.SimHost(node.partition(" via ")[0], node.partition(" via ")[2]) for node in nodes]
@@ -133,6 +147,12 @@ class SimProtocol(Protocol):
         world().note(
             f"{_who()} {word}: {step.name} [{', '.join(nodes)}]: {said.splitlines()[0] if said else ''}"
         )
+
+
+def _effect(name: str, function: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    effect = EFFECTS.get(name, function)
+    # What the real one does only in time, its stand-in does, too.
+    return timely(effect) if effect is not function and hasattr(function, "__wrapped__") else effect
 
 
 _FUNCTIONS: dict[int, Callable[..., Outcome]] = {}

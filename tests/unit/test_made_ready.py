@@ -1,5 +1,6 @@
 """Harbor is made ready for another primary beside the looks that tell whether there is to be one."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +61,7 @@ def operation(tmp_path: Path, **policy: Any) -> Operation:
         "failover-1", OperationKind.FAILOVER, site.name, "node-a", "node-b", 1, 0.0, "me", "42", None
     )
     seen = SiteLook(every, frozenset(facts.name for facts in every), 0.0)
-    return Operation(cast(Protocol, Steps(site)), seen, record=record)
+    return Operation(cast(Protocol, Steps(site)), seen, record=record, written_at=time.monotonic())
 
 
 def test_what_is_made_ready_already_is_not_begun_again_when_the_fence_is_due(tmp_path: Path) -> None:

@@ -164,7 +164,9 @@ def test_a_harbor_that_is_not_reached_when_all_is_put_back_is_named() -> None:
     seen = SiteLook((unreached("node-a"), standby("node-b")), frozenset(nodes), 0.1)
     work = Operation(cast(Protocol, steps), seen, record=replace(RECORD, staged=True), locked={"node-b"})
     left = put_back(work)
-    assert steps.titles() == ["Repoint Harbor", "Restart Harbor's jobservice"]
+    # Who has been replaced meanwhile is told so before it points a Harbor anywhere.
+    assert steps.titles() == ["Record the operation", "Repoint Harbor", "Restart Harbor's jobservice"]
+    assert all(plain["by"] is not None for _, plain in steps.done[1:])
     assert len(left) == 1
     assert left[0].startswith(
         "the Harbor of node-a, which is not reached, may be set to node-b: run bootstrap"

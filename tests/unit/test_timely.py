@@ -1,4 +1,4 @@
-"""What a load balancer or a power supply is told late is not told: another run may have ended the operation."""
+"""What a load balancer, a power supply or a Harbor is told late is not told: another run may be at work by then."""
 
 import time
 from types import SimpleNamespace
@@ -11,6 +11,7 @@ from flows.machinery.operation import Operation
 from flows.machinery.protocol import Protocol
 from tasks.balancer import steps as balancer
 from tasks.fencing import steps as fencing
+from tasks.harbor import steps as harbor
 from tasks.observation.look import SiteLook
 from tasks.on_node.authority import MAX_INTENT_AGE_S
 from tasks.operation.record import OperationKind, OperationRecord
@@ -33,8 +34,24 @@ def test_what_is_in_time_is_done_and_what_is_late_is_not_and_says_what_to_do() -
     assert done == ["node-a", "node-b"]
 
 
-@pytest.mark.parametrize("step", [fencing.fence_by_command, fencing.drain, balancer.undrain, balancer.admit])
-def test_every_act_on_a_third_party_knows_of_being_late(step: Any) -> None:
+@pytest.mark.parametrize(
+    "step",
+    [
+        fencing.fence_by_command,
+        fencing.drain,
+        balancer.undrain,
+        balancer.admit,
+        # They tell a Harbor which database to use, or start a core for one.
+        harbor.stage,
+        harbor.start_next,
+        harbor.repoint_core,
+        harbor.repoint_by_prepare,
+        harbor.restart_jobservice,
+        harbor.bring_back,
+        harbor.complete,
+    ],
+)
+def test_every_act_on_what_asks_nobody_knows_of_being_late(step: Any) -> None:
     names = step.fn.__code__.co_freevars
     function = step.fn.__closure__[names.index("function")].cell_contents
     with pytest.raises(StoodStill):
