@@ -29,7 +29,6 @@ class Actor:
         name: how the story calls it.
         place: the machine that it runs on; it dies with it, and reads its clocks.
         children: its threads, which end and stand still with it.
-        stood_still: how many times it has.
     """
 
     __slots__ = (
@@ -43,7 +42,6 @@ class Actor:
         "place",
         "result",
         "stalled",
-        "stood_still",
         "ticket",
         "waiters",
     )
@@ -54,7 +52,6 @@ class Actor:
         self.done = self.dying = False
         self.parked = False
         self.stalled = 0.0
-        self.stood_still = 0
         self.result: Any = None
         self.error: BaseException | None = None
         self.ticket = 0
@@ -163,7 +160,6 @@ class Engine:
     def stall(self, actor: Actor, seconds: float) -> None:
         """Have an actor stand still for so long; the world goes on."""
         actor.stalled = self.now + seconds
-        actor.stood_still += 1
         for child in actor.children:
             self.stall(child, seconds)
         if not actor.parked and not actor.done:

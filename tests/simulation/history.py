@@ -122,7 +122,6 @@ def run(plan: Plan, *, stop_at_violation: bool = True) -> Outcome:
             engine.kill(actor)
         elif kind == "stall":
             world.note(f"{actor.name} stands still for {seconds:.0f} s ({what})")
-            actor.stood_still += 1
             engine.sleep(seconds)
         elif kind == "late" and what.startswith("before ") and " on " in what:
             world.noise.late_program[what.rpartition(" on ")[2]] = seconds

@@ -1,6 +1,7 @@
 """How a flow's steps run in the simulated world: one after the other; what runs beside others is before or after."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -73,9 +74,10 @@ class SimProtocol(Protocol):
             self.on_each(step, nodes, then=then, **plain)
             yield SimBeside({})
             return
-        acts = {node: self._begun(step, [node, *then], plain) for node in nodes}
+        acts = {node: functools.partial(self._timed, step, [node, *then], plain) for node in nodes}
         results = SimBeside(acts)
-        # A step that runs beside others may come before all of them, or after.
+        # A step that runs beside others may come before all of them, or after: one that is told until when it may begin
+        # fails, where they take longer than that.
         order = world().order
         if order is None or order.random() < 0.5:
             results.wait()
@@ -88,20 +90,6 @@ class SimProtocol(Protocol):
         results.wait()
         if required:
             self._raise_or_return(step, results)
-
-    def _begun(
-        self, step: Any, nodes: list[str], plain: dict[str, Any]
-    ) -> Callable[[], Outcome | BaseException]:
-        """Give a step that is begun now and done later: too late only where its process stood still meanwhile."""
-        actor = world().engine.current
-        before = actor.stood_still if actor is not None else 0
-
-        def act() -> Outcome | BaseException:
-            stood_still = actor is not None and actor.stood_still > before
-            given = plain if stood_still or "by" not in plain else {**plain, "by": None}
-            return self._timed(step, nodes, given)
-
-        return act
 
     def _as_they_end(
         self, step: Any, nodes: Sequence[str], plain: dict[str, Any]
