@@ -67,8 +67,8 @@ def find_deployment(api: httpx.Client, name: str) -> Deployment:
 def parse_parameters(deployment: Deployment, given: Iterable[str]) -> dict[str, Any]:
     """Given `key=value` texts, return typed parameters.
 
-    A value is JSON (`true`, `3`, `["a"]`) unless the flow takes a text there. Raise RunRefused for what the
-    flow does not take: Prefect itself would accept it, and crash when the run begins.
+    A value is JSON (`true`, `3`, `["a"]`) unless the flow takes a text there; `True` is `true`. Raise RunRefused for
+    what the flow does not take: Prefect itself would accept it, and crash when the run begins.
     """
     parameters: dict[str, Any] = {}
     for text in given:
@@ -86,10 +86,15 @@ def parse_parameters(deployment: Deployment, given: Iterable[str]) -> dict[str, 
     return parameters
 
 
+_AS_PYTHON_WRITES_THEM = {"True": True, "False": False, "None": None}
+
+
 def _typed(value: str, schema: Mapping[str, Any]) -> Any:
     kinds = {schema.get("type"), *(option.get("type") for option in schema.get("anyOf", ()))}
     if kinds == {"string"} or "enum" in schema:
         return value
+    if "boolean" in kinds and value in _AS_PYTHON_WRITES_THEM:
+        return _AS_PYTHON_WRITES_THEM[value]
     try:
         return json.loads(value)
     except ValueError:

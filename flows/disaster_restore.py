@@ -62,7 +62,8 @@ def disaster_restore(
         backup: `latest`, or the id of a backup.
         images: nas: the image data on the NAS is still there; it is verified, and what is missing is fetched.
             oss: all of it comes from the bucket, what was pulled last comes first.
-        identity_file: Path of the age identity on the orchestrator, mode 0600.
+        identity_file: Path of the age identity on the orchestrator: the runner's user (harbor-ha) must own it, with
+            mode 0600, outside of /root, /home and /tmp.
         to_time: The moment to restore the databases to, such as 2026-11-22T03:04:05+08:00; needs WAL in the
             bucket. Empty: the databases as they are in the backup.
         attest_site_lost: You attest that every old machine is off, or cut off from clients, Redis and NAS, and

@@ -39,7 +39,8 @@ def restore_drill(
         backup: `latest`, or the id of a backup.
         node: The node where the scratch server runs, beside the live one at low priority; empty: on the standby,
             unless the primary's PostgreSQL is newer.
-        identity_file: Path of the age identity on the orchestrator; empty: the site's own for drills, if it has one.
+        identity_file: Path of the age identity on the orchestrator: the runner's user (harbor-ha) must own it, with
+            mode 0600, outside of /root, /home and /tmp. Empty: the site's own for drills, if it has one.
         accept_unsigned: Drill a backup that the site's key did not sign, for a review; its SQL is run in the scratch
             server, by a role that owns nothing else.
         sign: Sign the backup when it passed: from then on it is believed like the orchestrator's own.

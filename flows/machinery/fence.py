@@ -32,7 +32,7 @@ _NEVER_WATCHED = Decision(
     ),
     (
         "This orchestrator is too slow, or stands still again and again: give its machine more processor, or switch "
-        "the old primary off, look that it is off, and call again with attest_fenced=True.",
+        "the old primary off, look that it is off, and call again with attest_fenced=true.",
     ),
 )
 

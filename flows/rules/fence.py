@@ -148,7 +148,7 @@ FENCE_RULES: tuple[Rule[FenceView, Rung], ...] = (
         Rung.REFUSE,
         "{primary} is reached and could not be fenced over SSH: {ssh_trouble}.",
         "Switch {primary} off at its power supply, hypervisor or cloud console, look that it is off, and call "
-        "again with attest_fenced=True. A fence_command in the site file does that without you.",
+        "again with attest_fenced=true. A fence_command in the site file does that without you.",
     ),
     Rule(
         "wait for the echo",
@@ -175,7 +175,7 @@ FENCE_RULES: tuple[Rule[FenceView, Rung], ...] = (
         Rung.REFUSE,
         "{primary} only completes TCP handshakes, and clients cannot write; nothing here can switch it off.",
         "Switch {primary} off at its power supply, hypervisor or cloud console, look that it is off, and call "
-        "again with attest_fenced=True. A fence_command in the site file does that without you.",
+        "again with attest_fenced=true. A fence_command in the site file does that without you.",
     ),
     Rule(
         "standby hears it",
@@ -251,7 +251,7 @@ FENCE_RULES: tuple[Rule[FenceView, Rung], ...] = (
         Rung.REFUSE,
         "{primary} is not reached and nothing proves that it is off{gaps}.",
         "Switch {primary} off at its power supply, hypervisor or cloud console, look that it is off, and call "
-        "again with attest_fenced=True. You attest: the machine {primary} is off, or its network is "
+        "again with attest_fenced=true. You attest: the machine {primary} is off, or its network is "
         "unplugged, and nobody switches it on before rejoin has run.",
     ),
 )

@@ -159,7 +159,7 @@ CANDIDATE_CHECKS: tuple[Check[CandidateView], ...] = (
         ),
         Weight.DATA_LOSS,
         "The primary lived for {position_age_s} s after its last known position ({position_limit_s} s allowed).",
-        "Let check run every 30 seconds; now bring the primary back, or call with accept_data_loss.",
+        "Bring the primary back, or call with accept_data_loss. The watcher keeps that position: let it run.",
     ),
     Check(
         "not synchronous",

@@ -96,7 +96,7 @@ def signs_of_life(life: Sequence[str], unknown: Sequence[str], *, attested: bool
     if unknown and not attested:
         found.append(
             f"Nobody can tell that the site is lost: {'; '.join(unknown)}. Switch every old machine off or cut it off "
-            "from clients, Redis and the NAS, look that it is so, and call again with attest_site_lost=True. You "
+            "from clients, Redis and the NAS, look that it is so, and call again with attest_site_lost=true. You "
             "attest that, and that none of them is switched on before it has been taken out of the site."
         )
     return found

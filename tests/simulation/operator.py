@@ -206,7 +206,7 @@ class Operator:
         kind, text = self.call("failover", expected_primary=primary)
         node = self.world.nodes[primary]
         vouch = {}
-        if "attest_fenced=True" in text or ("COOLDOWN" in text or "cooldown" in text):
+        if "attest_fenced=true" in text or ("COOLDOWN" in text or "cooldown" in text):
             if not self.world.ssh(self.orchestrator, primary):
                 power_off(self.world, node)
                 vouch["attest_fenced"] = True

@@ -2,6 +2,7 @@
 
 import io
 import os
+import pwd
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,11 +135,33 @@ def test_an_identity_that_others_can_read_is_refused(tmp_path: Path) -> None:
         identities_of(file)
 
 
-@pytest.mark.parametrize("content", ["", "# nothing\n", "AGE-SECRET-KEY-1NONSENSE\n"])
-def test_a_broken_identity_is_refused_without_showing_it(tmp_path: Path, content: str) -> None:
+def test_an_identity_that_cannot_be_read_is_told_with_the_user_who_must_and_where_it_must_not_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its flow runs as another user than whoever put it there, in a service that sees no /root and no /home."""
+
+    def closed(_: Path) -> str:
+        raise PermissionError(13, "Permission denied")
+
     file = tmp_path / "identity"
-    file.write_text(content)
+    for what in ("No such file or directory", "Permission denied"):
+        with pytest.raises(IdentityUnusable) as refused:
+            identities_of(file)
+        error, who = refused.value, pwd.getpwuid(os.geteuid()).pw_name
+        assert (error.where, error.what) == (str(file), f"The age identity cannot be read: {what}.")
+        assert f"as the user {who}" in error.meaning
+        assert "outside of /root, /home and /tmp" in error.remedy
+        assert f"install -m 600 -o {who}" in error.remedy
+        file.write_text(str(IDENTITY))
+        file.chmod(0o600)
+        monkeypatch.setattr(Path, "read_text", closed)
+
+
+@pytest.mark.parametrize("content", [b"", b"# nothing\n", b"AGE-SECRET-KEY-1NONSENSE\n", b"\xffNONSENSE"])
+def test_a_broken_identity_is_refused_without_showing_it(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "identity"
+    file.write_bytes(content)
     file.chmod(0o600)
-    with pytest.raises(IdentityUnusable) as refused:
+    with pytest.raises(IdentityUnusable, match="AGE-SECRET-KEY-1") as refused:
         identities_of(file)
     assert "NONSENSE" not in str(refused.value)

@@ -1,6 +1,7 @@
 """What an operator can put right ends with one message and a documented status."""
 
 from pathlib import Path
+from typing import Any
 
 import pyrage
 import pytest
@@ -78,6 +79,21 @@ class TestCommandLine:
         )
         with pytest.raises(runs.RunRefused, match=r"KEY=VALUE|did you mean dry_run"):
             runs.parse_parameters(deployment, [text])
+
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [("true", True), ("True", True), ("false", False), ("False", False), ("null", None), ("None", None)],
+    )
+    def test_yes_and_no_may_be_written_as_json_or_as_python(self, text: str, value: bool | None) -> None:
+        """A word of another form was sent as a text, and refused in the night in which it was typed."""
+        schemas: dict[str, dict[str, Any]] = {
+            "dry_run": {"type": "boolean"},
+            "sign": {"anyOf": [{"type": "boolean"}, {"type": "null"}]},
+            "reason": {"type": "string"},
+        }
+        deployment = runs.Deployment("id", "failover", schemas)
+        given = [f"{name}={text}" for name in schemas]
+        assert runs.parse_parameters(deployment, given) == {"dry_run": value, "sign": value, "reason": text}
 
     def test_every_status_is_documented_in_the_help(self) -> None:
         for status in range(exits.NOT_ENDED + 1):

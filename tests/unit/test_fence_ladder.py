@@ -208,7 +208,7 @@ def test_without_a_command_it_is_refused_with_what_to_do_and_what_may_have_chang
         fence(work, attest_fenced=False)
     assert "could not be fenced over SSH: It is not fenced: disk full" in str(caught.value)
     assert "Switch node-a off" in str(caught.value)
-    assert "attest_fenced=True" in str(caught.value)
+    assert "attest_fenced=true" in str(caught.value)
     assert "Nothing was changed" not in str(caught.value)
     assert "PostgreSQL on node-a was told to stop over SSH, and may be stopped" in caught.value.changed
 

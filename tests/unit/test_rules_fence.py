@@ -145,7 +145,7 @@ def test_a_living_primary_is_not_switched_off_for_a_cut_cable() -> None:
 def test_confirmed_refuses_a_silent_machine_and_says_exactly_what_to_attest() -> None:
     decision = choose(CONFIRMED)
     assert decision.kind is Rung.REFUSE
-    assert "attest_fenced=True" in decision.remedies[0]
+    assert "attest_fenced=true" in decision.remedies[0]
     assert "the machine node-a is off" in decision.remedies[0]
 
 

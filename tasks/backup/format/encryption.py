@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import pwd
 import stat
 import threading
 from collections.abc import Iterator, Sequence
@@ -69,11 +70,19 @@ def identities_of(path: Path) -> list[Any]:
     """
     try:
         mode, text = path.stat().st_mode, path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        who = _this_user()
         raise IdentityUnusable(
-            f"The age identity cannot be read: {type(error).__name__}.",
+            f"The age identity cannot be read: {error.strerror or type(error).__name__}.",
             where=str(path),
-            remedy="Give the path of the identity file.",
+            meaning=f"This flow runs as the user {who}; the runner's service sees nothing of /root, of /home and of "
+            "what others have in /tmp.",
+            remedy=f"Give a file that the user {who} may read, outside of /root, /home and /tmp: `install -m 600 -o "
+            f"{who} IDENTITY /var/lib/harbor-ha/age-identity`; remove it when the flow has ended.",
+        ) from None
+    except UnicodeDecodeError:
+        raise IdentityUnusable(
+            "There is no age identity.", where=str(path), remedy="Its line begins with AGE-SECRET-KEY-1."
         ) from None
     if stat.S_IMODE(mode) & 0o077:
         raise IdentityUnusable(
@@ -100,6 +109,13 @@ def parse_identities(text: str, where: str) -> list[Any]:
             "There is no age identity.", where=where, remedy="Its line begins with AGE-SECRET-KEY-1."
         )
     return found
+
+
+def _this_user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 class _Pump:

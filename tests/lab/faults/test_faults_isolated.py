@@ -20,7 +20,7 @@ def test_f7_a_primary_isolated_with_its_harbor_is_not_replaced_unless_it_is_cert
         primary = scene.first_primary
         accidents.isolate(stage, primary)
         run = scene.flow("failover", expected_primary=primary)
-        assert "attest_fenced=True" in run.refusal
+        assert "attest_fenced=true" in run.refusal
         stage.lab.heal()
         scene.unmoved()
         scene.saw("refused: nothing proves that it is off")
