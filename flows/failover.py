@@ -95,9 +95,7 @@ def failover(
                 if not calm:
                     approve(work, expected_primary, accept_data_loss=accept_data_loss)
                     if dry_run:
-                        target = target_of(work, expected_primary)
-                        said = f"Would fence {expected_primary} and promote {target}."
-                        return publish(run, said, work.sections)
+                        return publish(run, what_it_would(work, expected_primary), work.sections)
                     calm = replace_primary(
                         work, attest_fenced=attest_fenced, accept_data_loss=accept_data_loss
                     )
@@ -150,9 +148,19 @@ def admit(work: Operation, expected_primary: str, reason: str, *, by_operator: b
     return "", held_back
 
 
+def what_it_would(work: Operation, expected_primary: str) -> str:
+    """Say what a call would do that is no rehearsal, now that nothing speaks against it."""
+    target = target_of(work, expected_primary)
+    again = can_restart(work, expected_primary)
+    replaced = f"fence {expected_primary} and promote {target}" if target != expected_primary else ""
+    if again and replaced:
+        return f"Would start PostgreSQL on {expected_primary} again and, if that does not help, {replaced}."
+    return f"Would {replaced or f'start PostgreSQL on {expected_primary} again'}."
+
+
 def choose_target(work: Operation, expected_primary: str) -> str:
-    """Choose the standby that has the most; with two nodes it is the other one."""
-    others = work.seen.others(expected_primary)
+    """Choose the standby that has the most; with two nodes it is the other one, with one it is itself."""
+    others = work.seen.others(expected_primary) or [work.seen.node(expected_primary)]
     return max(others, key=lambda node: (node.is_standby, node.position.lsn if node.position else 0)).name
 
 
@@ -224,8 +232,17 @@ def approve(work: Operation, expected_primary: str, *, accept_data_loss: bool) -
     """Weigh what a promotion would cost.
 
     Raises:
-        Refused: with every reason, when the standby may not take over.
+        Refused: with every reason, when the standby may not take over, or there is none.
     """
+    if target_of(work, expected_primary) == expected_primary:
+        if work.run.dry_run and can_restart(work, expected_primary):
+            return
+        raise Refused(
+            f"{expected_primary} cannot be replaced: it is the site's only database node.",
+            [
+                f"PostgreSQL on {expected_primary} does not answer -> see to it there, or restore (docs/restore.md)"
+            ],
+        )
     stands_still = stalled(work, expected_primary)
     seen, now = work.seen, clock.now()
     record = work.record

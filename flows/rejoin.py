@@ -17,6 +17,7 @@ from flows.rules.table import Decision
 from tasks import clock
 from tasks.errors import HarborHaError, Refused
 from tasks.guard import steps as guard
+from tasks.operation.files import UNTOLD
 from tasks.operation.record import OperationKind, Phase
 from tasks.outcome import Outcome
 from tasks.postgres import ha_steps as postgres
@@ -53,6 +54,8 @@ def rejoin(site: str, node: str, dry_run: bool = False) -> dict[str, Any]:
     """
     run = Protocol.begin("rejoin", site, dry_run)
     with Operation.begin(run) as work:
+        if not dry_run and is_told_only(work, node):
+            return tell(work, node)
         primary = find_primary(work, node)
         decision = classify(work, node, primary)
         if dry_run:
@@ -66,8 +69,24 @@ def rejoin(site: str, node: str, dry_run: bool = False) -> dict[str, Any]:
         serve_again(work, node, primary, harbors)
         # Told before the end is recorded: killed between the two it is run again, and tells again what was lost.
         told = publish(run, headline(work, node, primary, way), work.sections)
+        run.try_each(postgres.note_told, [node])
         work.close()
         return told
+
+
+def is_told_only(work: Operation, node: str) -> bool:
+    """Tell whether the node has become the primary since a rejoin of it found what was lost, and was not told."""
+    found = [facts for facts in work.seen.nodes if facts.name == node and facts.is_primary]
+    return bool(found) and UNTOLD in found[0].state
+
+
+def tell(work: Operation, node: str) -> dict[str, Any]:
+    """Report what rejoins of the node found before it became the primary; nothing else is done."""
+    list_losses(work, node, node, kept_only=True, interrupted=False)
+    said = work.sections.get("Lost commits", ["nothing is left to tell"])[0]
+    told = publish(work.run, f"{node} is the primary; of before: {said}.", work.sections)
+    work.run.try_each(postgres.note_told, [node])
+    return told
 
 
 def find_primary(work: Operation, node: str) -> str:
@@ -179,9 +198,10 @@ def return_of_the_data(work: Operation, node: str, primary: str, way: Rejoin, ha
         the way that it really went: a node that cannot be rewound is cloned.
     """
     if way not in (Rejoin.REWIND, Rejoin.CLONE):
-        if work.held.phase in (Phase.REWINDING, Phase.CLONING, Phase.SETTLING):
-            # The one that was interrupted has removed it; "nothing was lost" was its end once.
-            list_losses(work, node, primary, kept_only=True)
+        # The one that was interrupted has removed it; "nothing was lost" was its end once. One that another operation
+        # took over is not this one, and left its list on the node.
+        interrupted = work.held.phase in (Phase.REWINDING, Phase.CLONING, Phase.SETTLING)
+        list_losses(work, node, primary, kept_only=True, interrupted=interrupted)
         return way
     list_losses(work, node, primary)
     if way is Rejoin.REWIND:
@@ -244,7 +264,9 @@ def stop(work: Operation, node: str) -> None:
     work.run.on(postgres.fence_by_ssh, node, authority=work.authority())
 
 
-def list_losses(work: Operation, node: str, primary: str, *, kept_only: bool = False) -> None:
+def list_losses(
+    work: Operation, node: str, primary: str, *, kept_only: bool = False, interrupted: bool = True
+) -> None:
     """Put into the report every commit that only the node has, or that this cannot be known.
 
     Args:
@@ -252,13 +274,16 @@ def list_losses(work: Operation, node: str, primary: str, *, kept_only: bool = F
         node: the former primary.
         primary: who names the tables.
         kept_only: the node has none of it any more; its kept answer is all there is.
+        interrupted: there must be one then.
     """
+    operation = work.held.op_id if work.record is not None else ""
+    given = {"operation": operation, "kept_only": kept_only, "interrupted": interrupted}
     try:
-        lost = work.run.on(
-            postgres.lost_commits, node, primary, operation=work.held.op_id, kept_only=kept_only
-        )
+        lost = work.run.on(postgres.lost_commits, node, primary, **given)
     except HarborHaError as error:
         work.sections["Lost commits"] = [f"it cannot be known what was lost: {error}"]
+        return
+    if lost.data["none"]:
         return
     if not lost.data["known"]:
         work.sections["Lost commits"] = [f"it cannot be known what was lost: {lost.data['why']}"]

@@ -5,7 +5,7 @@ from typing import Any
 
 from flows.rules.admission import accepted_primary, latest_record
 from flows.rules.table import fill
-from tasks.operation.files import LAST_PRIMARY
+from tasks.operation.files import LAST_PRIMARY, UNTOLD
 from tasks.operation.record import OperationKind, OperationRecord, RecordDamaged, last_primary_from
 from tasks.postgres.facts import NodeFacts
 
@@ -65,12 +65,31 @@ def rejoin_commands(site: str, names: Iterable[str]) -> str:
 
 
 def again_command(site: str, nodes: Sequence[NodeFacts]) -> str:
-    """Return the call that goes on with the operation begun last; empty when there is none that can be read."""
+    """Return the call that goes on with the operation begun last; empty when there is none that can be read.
+
+    Where that has ended, a rejoin tells what one before it has found.
+    """
     try:
         record = latest_record(nodes)
     except RecordDamaged:
         return ""
+    untold = [node.name for node in nodes if UNTOLD in node.state]
+    if untold and (record is None or not record.open):
+        return rejoin_commands(site, untold)
     return _same(site, record) if record is not None else ""
+
+
+def untold_losses(nodes: Sequence[NodeFacts]) -> list[str]:
+    """Say which rejoins found commits that are lost, and ended before a report told of them."""
+    found = []
+    for node in nodes:
+        noted = node.state.get(UNTOLD)
+        operations = noted.get("operations") if isinstance(noted, dict) else None
+        for operation, total in sorted(operations.items()) if isinstance(operations, dict) else ():
+            found.append(
+                f"the report of {operation} on {node.name}, which found commits that only it had: {total} are known"
+            )
+    return found
 
 
 def _same(site: str, record: OperationRecord) -> str:

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from flows.rules.admission import accepted_primary, latest_record, live_lock, pause_reason
-from flows.rules.advice import again_command, command, failover_command, rejoin_commands
+from flows.rules.advice import (
+    again_command,
+    command,
+    failover_command,
+    rejoin_commands,
+    untold_losses,
+)
 from flows.rules.policy import Policy
 from flows.rules.promotion import MIN_FREE_SHARE, OVERRIDES, RECOVERY_TARGET
 from flows.rules.table import describe_bytes
@@ -185,7 +191,7 @@ def _operations(nodes: Sequence[NodeFacts], now: Moment) -> tuple[str, str, str]
     words = f"{record.kind} {record.op_id} ({record.phase})" if record and record.open else ""
     if lock is not None:
         return words or f"operation {lock.op_id} of {describe(lock.holder)}", "", ""
-    return "", words, ""
+    return "", "; ".join(filter(None, (words, *untold_losses(nodes)))), ""
 
 
 def _superseded(nodes: Sequence[NodeFacts], primaries: Sequence[NodeFacts]) -> list[str]:

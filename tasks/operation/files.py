@@ -21,6 +21,9 @@ DURABILITY = "durability"  # {"state": "SYNC"|"ASYNC"|"ASYNC_DEGRADED", "lsn", "
 REWIND = (
     "rewind"  # {"operation", "state": "begun"|"done", "evidence"}: a rewind whose server was not started yet
 )
+UNTOLD = (
+    "untold"  # {"operations": {rejoin: commits}}: losses that a rejoin has found here, and no report told yet
+)
 VERDICT = "verdict"  # {"verdict", "since"}: the last verdict of `check`
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.simulation import coverage, seams
 from tests.simulation.history import run
-from tests.simulation.schedules import drawn
+from tests.simulation.lives import by_number
 from tests.simulation.story import shrunk, told
 
 CHUNK = 50
@@ -35,7 +35,7 @@ def work(first: int, step: int, until: float, last: int | None, channel: "Channe
     taken: coverage.Taken = set()
     with seams.closed(), coverage.counted(taken):
         while time.time() < until and (last is None or seed < last) and not part.story:
-            outcome = run(drawn(seed))
+            outcome = run(by_number(seed))
             part.histories += 1
             part.excepted.update(outcome.excepted)
             if outcome.violations:
@@ -53,7 +53,7 @@ def work(first: int, step: int, until: float, last: int | None, channel: "Channe
 
 def story_of(seed: int) -> str:
     """Tell a history that violates something, as short as it can be made; inside closed seams."""
-    outcome = run(drawn(seed))
+    outcome = run(by_number(seed))
     if not outcome.violations:
         return f"history {seed} violates nothing\n{told(outcome)}"
     small = run(shrunk(outcome.plan, outcome.violations[0].invariant))
@@ -64,7 +64,7 @@ def story_of(seed: int) -> str:
 def replay(seed: int) -> int:
     """Tell one history, whole; return 1 when it violates something."""
     with seams.closed():
-        outcome = run(drawn(seed))
+        outcome = run(by_number(seed))
     print(told(outcome))
     return 1 if outcome.violations else 0
 

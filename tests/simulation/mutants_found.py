@@ -35,7 +35,34 @@ def _stood_still() -> Iterator[Plan]:
         yield plan(1, setting, [event(3, "isolate", A), failover(30), freeze], quiet_s=120.0)
 
 
+def _told_by_nobody() -> Iterator[Plan]:
+    """A rejoin is killed before its report, and a false alarm's failover takes over from it."""
+    events = [
+        event(2, "lag", B),
+        event(2.5, "burst", A),
+        event(4, "power_off", A),
+        failover(10, accept_data_loss=True),
+        event(40, "no_lag", B),
+        event(60, "power_on", A),
+        call(100, "rejoin", node=A),
+        call(900, "failover", "o2", expected_primary=B),
+    ]
+    base = plan(1, CONFIRMED, events, quiet_s=120.0)
+    for number in range(132, 156, 4):
+        yield replace(base, fates=((number, *KILL),))
+
+
 FOUND: tuple[Mutant, ...] = (
+    Mutant(
+        "S31",
+        "what a rejoin found is forgotten with its record",
+        (
+            Edit("tasks.postgres.on_node.pg_lost_commits:lost", "earlier(p, result)", "[]"),
+            Edit("flows.rules.site_view:_operations", "*untold_losses(nodes)", ""),
+        ),
+        _told_by_nobody,
+        ("losses are told",),
+    ),
     Mutant(
         "S1",
         "a term that was claimed and never used ends the operation that goes on",

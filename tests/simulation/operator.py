@@ -148,6 +148,8 @@ class Operator:
         """Do what `check` asks for beside flows: start a guard, end a drain, let the boot start a primary again."""
         world = self.world
         for node in world.nodes.values():
+            if f"on {node.name}, which found commits that only it had" in told:
+                self.call("rejoin", node=node.name)
             guard = world.guards.get(node.name)
             if "The guard does not run" in told and guard is not None and guard.done and node.lives:
                 self.cast.start_guard(node)

@@ -103,10 +103,10 @@ def drawn(seed: int) -> Plan:
     events: list[Event] = []
     time = rng.uniform(2, 10)
     for _ in range(rng.choice((1, 1, 2, 2, 3, 4))):
-        events += _fault(rng, time, nodes)
+        events += fault_by_chance(rng, time, nodes)
         time += rng.choice((0.3, 2.0, 8.0, 25.0, 60.0, 200.0)) * rng.uniform(0.5, 1.5)
     for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
-        events.append(_call(rng, rng.uniform(1, time + 60), nodes))
+        events.append(call_by_chance(rng, rng.uniform(1, time + 60), nodes))
     if rng.random() < 0.7:
         events.append(Event(rng.uniform(0, 10), "alert", (rng.choice((1, 3)),)))
     if rng.random() < 0.3:
@@ -123,7 +123,8 @@ def drawn(seed: int) -> Plan:
     return plan(seed, setting, events, fates=fates, quiet_s=quiet_s, any_order=True)
 
 
-def _fault(rng: random.Random, at: float, nodes: list[str]) -> list[Event]:
+def fault_by_chance(rng: random.Random, at: float, nodes: list[str]) -> list[Event]:
+    """Draw something that goes wrong, and when it ends, if it does."""
     node = A if rng.random() < 0.7 else rng.choice(nodes)
     other = rng.choice([name for name in nodes if name != node])
     place = rng.choice([other, "o1", "o2", "balancer", "redis", "nas"])
@@ -178,7 +179,8 @@ def _fault(rng: random.Random, at: float, nodes: list[str]) -> list[Event]:
     return rng.choice(choices)
 
 
-def _call(rng: random.Random, at: float, nodes: list[str]) -> Event:
+def call_by_chance(rng: random.Random, at: float, nodes: list[str]) -> Event:
+    """Draw a call of a flow."""
     orchestrator = rng.choice(("o1", "o1", "o2"))
     primary = A if rng.random() < 0.8 else rng.choice(nodes)
     calls: list[tuple[str, dict[str, Any]]] = [

@@ -62,7 +62,9 @@ class Steps:
         if errors:
             raise errors.pop(0)
         if step.name.startswith("List what"):
-            return Outcome(False, "", {"known": self.known, "why": "WAL is gone", "total": 0, "commits": []})
+            none = plain.get("kept_only", False) and not plain["interrupted"]
+            found = {"none": none, "known": self.known, "why": "WAL is gone", "total": 0, "commits": []}
+            return Outcome(False, "", found)
         return Outcome(True, "", {"locked": list(nodes), JOBS: self.jobs})
 
     @contextmanager

@@ -191,6 +191,29 @@ def test_with_its_wal_whole_the_lost_commits_are_known(diverged: dict[str, Any])
     assert (found["known"], found["total"]) == (True, 1)
 
 
+def test_what_a_rejoin_found_and_nobody_told_is_told_by_the_next_one(diverged: dict[str, Any]) -> None:
+    """Killed after its rewind, its record taken over by a failover that did nothing: "nothing was lost" came of it."""
+    pg_lost_commits.lost(diverged)
+    assert pg_lost_commits.untold(diverged) == {"rejoin-1": 1}
+    rewound = {**diverged, "operation": "rejoin-2", "kept_only": True}
+    found = pg_lost_commits.lost(rewound)
+    assert found["kept"] is False
+    assert [(kept["total"], kept["commits"][0]["xid"]) for kept in found["earlier"]] == [(1, 740)]
+    # The same WAL, looked into once more, has all of it.
+    again = pg_lost_commits.lost({**diverged, "operation": "rejoin-3"})
+    assert (again["total"], again["earlier"]) == (1, [])
+
+
+def test_a_list_that_is_damaged_cannot_be_known_and_is_not_nothing(diverged: dict[str, Any]) -> None:
+    pg_lost_commits.lost(diverged)
+    Path(pg_lost_commits.result_path(diverged)).write_text("{")
+    (kept,) = pg_lost_commits.lost({**diverged, "operation": "rejoin-2", "kept_only": True})["earlier"]
+    assert not kept["known"]
+    for damaged in ("{", "[]", '{"operations": 3}'):
+        Path(pg_lost_commits.untold_path(diverged)).write_text(damaged)
+        assert pg_lost_commits.untold(diverged) == {}
+
+
 def test_wal_that_is_gone_is_never_taken_for_nothing_lost(diverged: dict[str, Any]) -> None:
     """pg_waldump reads nothing when its first segment is missing; the report said that nothing was lost."""
     (Path(diverged["data"]) / "pg_wal" / segments(5)[0]).unlink()

@@ -130,7 +130,8 @@ def test_what_was_lost_is_told_before_the_rejoin_is_recorded_as_ended(
     monkeypatch.setattr(flow, "serve_again", lambda *_: steps.done.append("Harbor serves again"))
     monkeypatch.setattr(flow, "publish", lambda *_: steps.done.append("the report") or {"report": ""})
     flow.rejoin.fn("demo", "node-a")
-    assert steps.done[-2:] == ["the report", "Close the operation: done"]
+    told = "Note that the losses are told"
+    assert steps.done[-3:] == ["the report", told, "Close the operation: done"]
     harbor = "Bring Harbor back"
     order = [f"{harbor} begins", "Start as a standby", f"{harbor} is waited for", "Harbor serves again"]
     assert [title for title in steps.done if title in order] == order

@@ -56,7 +56,8 @@ ONCE = {
     "tasks.pitr.steps": "forget create_stanza begin restore_base recover check restore_links",
     "tasks.postgres.ha_steps": (
         "stop_for_switchover prove_shutdown fence_by_ssh compensate restart_primary prove_write promote hold "
-        "checkpoint ensure_slots drop_stale_slots follow clone try_reverse_path rewind lost_commits relax_durability "
+        "checkpoint ensure_slots drop_stale_slots follow clone try_reverse_path rewind lost_commits note_told "
+        "relax_durability "
         "mirror_durability"
     ),
     "tasks.postgres.steps": (

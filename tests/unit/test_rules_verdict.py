@@ -206,6 +206,17 @@ def test_the_worst_finding_comes_first_and_none_is_dropped() -> None:
     assert len(decision.reasons) == 3
 
 
+def test_losses_that_no_report_has_told_are_an_unfinished_rejoin_also_of_a_node_that_is_the_primary() -> None:
+    found = {"operations": {"rejoin-1": 12}}
+    for nodes in ((A, b(state={"untold": found})), (a(state={"untold": found}), B)):
+        judged = ask(*nodes)
+        name = next(one.name for one in nodes if "untold" in one.state)
+        assert f"the report of rejoin-1 on {name}" in judged.reasons[0]
+        assert f"`harbor-ha run rejoin --site SITE --param node={name} --watch`" in judged.first
+    for damaged in ({"damaged": True}, {"operations": 3}, [], None):
+        assert ask(A, b(state={"untold": damaged})).kind is Verdict.HEALTHY
+
+
 def test_a_single_node_is_degraded_for_want_of_a_standby() -> None:
     assert "there is no standby" in ask(A).reasons[0]
 

@@ -10,7 +10,15 @@ import time
 from typing import Any, Dict, Iterator, List, Optional, Set
 
 from tasks.on_node.files import make_directories, remove_tree
-from tasks.on_node.pg_disk import ENGLISH, control, servers_in, text_of, unknown_servers, write_durably
+from tasks.on_node.pg_disk import (
+    ENGLISH,
+    control,
+    remove_durably,
+    servers_in,
+    text_of,
+    unknown_servers,
+    write_durably,
+)
 from tasks.postgres.on_node.pg_archive import only_archived
 from tasks.postgres.on_node.pg_wal import (
     first_gap,
@@ -32,19 +40,74 @@ KEPT = 1000
 
 
 def lost(p: Dict[str, Any]) -> Dict[str, Any]:
-    """Return the commits, or why they cannot be known; the first answer of an operation is kept, and counts."""
+    """Return the commits, or why they cannot be known, and in `earlier` what rejoins before this one have not told."""
+    result = own(p)
+    return dict(result, earlier=earlier(p, result))
+
+
+def own(p: Dict[str, Any]) -> Dict[str, Any]:
+    """Return what this operation found; its first answer is kept, and counts. `kept` is false where there is none."""
     kept = text_of(result_path(p))
     if kept is not None:
         return dict(json.loads(kept), stored=True)
     if p["kept_only"]:
-        return unknown("the rejoin that was interrupted kept no list")
+        return dict(unknown("the rejoin that was interrupted kept no list"), kept=False)
     if servers_in(p["data"]):
         return unknown("a server runs on it")
     if unknown_servers(p["data"]):
         return unknown(unknown_servers(p["data"]))
     result = found(p)
     write_durably(result_path(p), json.dumps(result) + "\n")
+    if result["total"] or not result["known"]:
+        note_untold(p, result["total"])
     return result
+
+
+def earlier(p: Dict[str, Any], result: Dict[str, Any]) -> List[Dict[str, Any]]:
+    """Return what other rejoins of this node found and no report has told.
+
+    One that was killed after its rewind, and whose record another operation took over, left its list, and nobody read
+    it: the next rejoin said that nothing was lost. What can be found once more is in `result`.
+    """
+    lists = []
+    for operation in sorted(set(untold(p)) - {p["operation"]}):
+        kept = kept_by(p, operation)
+        same = (kept.get("timeline"), kept.get("from")) == (result.get("timeline"), result.get("from"))
+        again = same and result["known"] and kept["known"] and kept["total"] <= result["total"]
+        if not again:
+            lists.append(kept)
+    return lists
+
+
+def untold(p: Dict[str, Any]) -> Dict[str, Any]:
+    """Return the rejoins of which no report is known to have told, with the number of commits that each found."""
+    try:
+        noted = json.loads(text_of(untold_path(p)) or "{}")
+    except ValueError:
+        return {}
+    listed = noted.get("operations") if isinstance(noted, dict) else None
+    return listed if isinstance(listed, dict) else {}
+
+
+def note_untold(p: Dict[str, Any], total: int) -> None:
+    """Note that a report has to tell of this list; before the rewind, after which nothing else knows of it."""
+    operations = dict(untold(p), **{p["operation"]: total})
+    write_durably(untold_path(p), json.dumps({"operations": operations}) + "\n")
+
+
+def untold_path(p: Dict[str, Any]) -> str:
+    """Return the state file that every look at the node sees."""
+    return "%s/untold.json" % p["state_dir"]
+
+
+def kept_by(p: Dict[str, Any], operation: str) -> Dict[str, Any]:
+    """Read what a rejoin found; what cannot be read cannot be known."""
+    path = result_path(dict(p, operation=operation))
+    try:
+        kept = json.loads(text_of(path) or "")
+        return kept if isinstance(kept, dict) else unknown("%s holds no object" % path)
+    except ValueError:
+        return unknown("%s cannot be read" % path)
 
 
 def found(p: Dict[str, Any]) -> Dict[str, Any]:
@@ -181,4 +244,5 @@ def waldump(p: Dict[str, Any], wal: str, timeline: int, fork: str) -> Iterator[s
 
 
 if __name__ == "__main__":
-    json.dump(lost(json.load(sys.stdin)), sys.stdout)
+    given = json.load(sys.stdin)
+    json.dump({"told": remove_durably(untold_path(given))} if given.get("told") else lost(given), sys.stdout)
