@@ -72,7 +72,24 @@ def open_traffic(work: Operation, *, follow: Callable[[Operation], None] | None 
         # Written before it is done: whoever goes on with a killed run has to know whom it may serve again.
         work.advance(Phase.OPENING, drained=(*work.held.drained, node))
         work.run.try_each(fencing.drain, [node], by=work.in_time())
+    if not any(node_of(path) == work.held.target for path in failed):
+        serve_target(work)
     see_write(work, follow)
+
+
+def serve_target(work: Operation) -> None:
+    """Have the new primary's own Harbor served, whoever had drained it: it may be the only one that is left.
+
+    A rejoin that could not tell the load balancer had left it drained, and the failover that took over from it knew
+    of no drain: it promoted that node, and no client reached it.
+    """
+    target = work.held.target
+    if not work.run.site.node(target).runs_harbor:
+        return
+    done, _ = work.run.try_each(balancer.end_drain, [target], by=work.in_time())
+    if any(outcome.changed for outcome in done.values()):
+        told = f"{target} was drained at the load balancer; it is served now, since its Harbor uses the new primary"
+        work.sections.setdefault("Served", []).append(told)
 
 
 def repoint(work: Operation, paths: list[str]) -> dict[str, str]:

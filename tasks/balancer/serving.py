@@ -50,6 +50,18 @@ def undrain(site: HarborSite, host: Host) -> Outcome:
     return changed(f"{host.name} is drained no more")
 
 
+def end_drain(site: HarborSite, host: Host) -> Outcome:
+    """End the drain of a node if it is drained; a cloud is told nothing that it does already, which takes seconds."""
+    balancer = balancer_of(site)
+    if balancer is None:
+        return unchanged("the load balancer is not ours to tell")
+    state = balancer.status([host.name]).get(host.name)
+    if state is None or state.served is not Served.DRAINED:
+        return unchanged(f"{host.name} is not drained")
+    balancer.admit(host.name)
+    return changed(f"{host.name} is drained no more")
+
+
 def hurry(site: HarborSite, host: Host) -> Outcome:
     """Have a node that was just seen to answer served without waiting for two checks; nothing depends on it."""
     balancer = balancer_of(site)

@@ -54,6 +54,32 @@ def _told_by_nobody() -> Iterator[Plan]:
 
 FOUND: tuple[Mutant, ...] = (
     Mutant(
+        "S32",
+        "the new primary's own Harbor stays drained, as the operation before had left it",
+        (Edit("flows.machinery.traffic:open_traffic", "        serve_target(work)\n", "        pass\n"),),
+        lambda: iter(
+            [
+                plan(
+                    1,
+                    CONFIRMED,
+                    [
+                        event(3, "power_off", A),
+                        failover(10),
+                        event(60, "power_on", A),
+                        call(100, "rejoin", node=A),
+                        event(106, "cut", "o1", "balancer"),
+                        event(1499, "check"),
+                        event(1500, "power_off", B),
+                        call(1510, "failover", "o2", expected_primary=B),
+                    ],
+                    quiet_s=30.0,
+                    serves=True,
+                )
+            ]
+        ),
+        ("it serves again",),
+    ),
+    Mutant(
         "S31",
         "what a rejoin found is forgotten with its record",
         (

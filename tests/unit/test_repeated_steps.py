@@ -35,7 +35,7 @@ REPEATED = {
     ),
 }
 ONCE = {
-    "tasks.balancer.steps": "undrain hurry listen admit",
+    "tasks.balancer.steps": "undrain end_drain hurry listen admit",
     "tasks.docker.steps": "configure",
     "tasks.fencing.steps": "fence_by_command drain",
     "tasks.guard.steps": "install_guard accept_primary accept_running_primary",

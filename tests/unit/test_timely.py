@@ -41,6 +41,7 @@ def test_what_is_in_time_is_done_and_what_is_late_is_not_and_says_what_to_do() -
         fencing.drain,
         balancer.undrain,
         balancer.admit,
+        balancer.end_drain,
         # They tell a Harbor which database to use, or start a core for one.
         harbor.stage,
         harbor.start_next,
