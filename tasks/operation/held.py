@@ -6,6 +6,7 @@ pushes of an hour; a bootstrap that had stood still pointed every Harbor at the 
 each of their steps asks the nodes first.
 """
 
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +21,8 @@ from tasks.operation.timely import StoodStill
 # A node that is busy with a step of ours, or a connection that broke, is asked again.
 _ATTEMPTS = 3
 _PAUSE_S = 1.0
+# sshd takes ten sessions on a connection; as many steps as a flow begins at once would leave none for their work.
+_AT_ONCE = threading.Semaphore(3)
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,10 @@ def require_held(site: HarborSite, held: Mapping[str, Any]) -> None:
     hosts = [connect(site.node(name)) for name in held["nodes"]]
     required = held["nodes"] if held["everywhere"] else ()
     for attempt in range(1, _ATTEMPTS + 1):
-        asked = time.monotonic()
         try:
-            store.confirm(site, *hosts, op_id=held["operation"], required=required)
+            with _AT_ONCE:
+                asked = time.monotonic()
+                store.confirm(site, *hosts, op_id=held["operation"], required=required)
         except store.NotMirrored:
             if attempt == _ATTEMPTS:
                 raise
