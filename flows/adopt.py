@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.bootstrap import alone, build_pair, describe, prepare_machines, prove, start_harbor
+from flows.bootstrap import alone, build_pair, describe, prepare_machines, prove, require_same, start_harbor
 from flows.machinery.bootstrap_report import decided, found
 from flows.machinery.ending import ends_named
 from flows.machinery.protocol import Protocol
@@ -18,9 +18,10 @@ from flows.rules.take_over_plan import how_long, what_becomes_of
 from tasks.errors import HarborHaError, HostUnreachable, Refused, RemoteConnectionLost, RemoteTimeout
 from tasks.harbor import adoption
 from tasks.harbor import steps as harbor
-from tasks.harbor.adoption import KEPT_AT, PUT_BACK, OldHarbor
+from tasks.harbor.adoption import KEPT_AT, PUT_BACK, NotAtThisPoint, OldHarbor
 from tasks.hosts.connection import connect
 from tasks.hosts.observation import SiteSeen, observe_site
+from tasks.operation.store import LockLost
 from tasks.postgres import steps as postgres
 from tasks.step import Step
 
@@ -49,6 +50,7 @@ def adopt(site: str, dry_run: bool = False, set_aside: bool = False) -> dict[str
     old = look_into(run, seen)
     plan = decide(run, seen, old, set_aside=set_aside)
     with alone(run, plan):
+        require_same(run, plan, old.node)
         prepare_machines(run, plan)
         if old.external and not run.site.node(old.node).runs_postgres:
             # Its database is dumped from here.
@@ -60,6 +62,8 @@ def adopt(site: str, dry_run: bool = False, set_aside: bool = False) -> dict[str
         keep(run, plan, old)
         move(run, plan, old)
         install(run, plan, old)
+        # Put back meanwhile, it would serve beside the site's.
+        run.on(harbor.note_adoption, old.node, phase="moved")
         start_harbor(run, plan)
         prove(run, plan)
         run.on(harbor.note_adoption, old.node, phase="done")
@@ -133,7 +137,7 @@ def make_room(run: Protocol, plan: Plan, old: OldHarbor) -> None:
 
 def keep(run: Protocol, plan: Plan, old: OldHarbor) -> None:
     """Keep what makes the old Harbor what it is: how to put it back, its keys, its settings."""
-    run.on(harbor.begin_adoption, old.node)
+    run.on(harbor.begin_adoption, old.node, planned=old.found.adoption)
     if old.external:
         run.on(harbor.rehearse_dump, old.node)
     run.on(harbor.keep_secrets, old.node)
@@ -157,9 +161,12 @@ def move(run: Protocol, plan: Plan, old: OldHarbor) -> None:
     try:
         run.on(harbor.refuse_writes, old.node)
         run.on(harbor.copy_images_again, old.node)
+        # Its operator may have put it back since, without asking anybody: then it serves, and is not stopped again.
+        run.on(harbor.note_adoption, old.node, phase="moving")
         # What was on its way when it became read-only has arrived by now, or never will.
         run.on(harbor.stop_old_writers, old.node, directory=old.found.directory)
         run.on(harbor.copy_images_again, old.node)
+        run.on(harbor.note_adoption, old.node, phase="moving")
         run.on(taking_over(old), old.node, plan.primary, directory=old.found.directory)
         run.on(harbor.allow_writes, plan.primary)
     except Exception as error:
@@ -179,17 +186,29 @@ def serve_again(run: Protocol, plan: Plan, old: OldHarbor, error: Exception) -> 
     Once it serves again its rows change, and a copy in the pair would be an old one that looks like a whole one. So
     after a COMMIT, or where nobody can tell, it stays down, and the next run goes on from there.
 
+    Where somebody else goes on with it, or its operator has put it back, it is theirs: nothing is done to it.
+
     Raises:
         HarborHaError: it stays down, or putting it back failed too; the remedy names the command.
     """
+    if isinstance(error, NotAtThisPoint):
+        return
+    if isinstance(error, LockLost):
+        error.meaning += (
+            f" The old Harbor on {old.node} was left as it is, read-only or down: the other run decides about it; "
+            f"`{PUT_BACK}` puts it back."
+        )
+        return
     if isinstance(error, RemoteTimeout | RemoteConnectionLost | HostUnreachable):
         raise stays_down(old, error) from error
     try:
-        run.on(harbor.require_empty_pair, plan.primary)
+        with run.going_back():
+            run.on(harbor.require_empty_pair, plan.primary)
     except HarborHaError:
         raise stays_down(old, error) from error
     try:
-        run.on(harbor.put_back_old, old.node)
+        with run.going_back():
+            run.on(harbor.put_back_old, old.node)
     except HarborHaError as worse:
         raise HarborHaError(
             f"The adoption failed ({error}), and so did putting the old Harbor back ({worse}).",

@@ -4,6 +4,7 @@ import contextlib
 import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from prefect import flow
@@ -23,6 +24,7 @@ from tasks.hosts import steps as hosts
 from tasks.hosts.connection import connect
 from tasks.hosts.observation import SiteSeen, observe_site
 from tasks.operation import store
+from tasks.operation.held import Held
 from tasks.pitr import steps as pitr
 from tasks.pitr.settings import uses_repository
 from tasks.postgres import steps as postgres
@@ -48,6 +50,7 @@ def bootstrap(site: str, dry_run: bool = False) -> dict[str, Any]:
     seen = run.watch("Look at all nodes", lambda: observe_site(run.site, wait=not dry_run), describe)
     plan = decide(run, seen)
     with alone(run, plan):
+        require_same(run, plan)
         prepare_machines(run, plan)
         # Loading Harbor's images takes minutes and touches nothing that the pair needs.
         with run.beside(harbor.install, plan.harbor):
@@ -78,8 +81,11 @@ def decide(run: Protocol, seen: SiteSeen) -> Plan:
 def alone(run: Protocol, plan: Plan) -> Iterator[None]:
     """Hold the site's lock, so that no failover and no second bootstrap works on the same nodes.
 
+    Without it no step of the body begins: a run that stood still for a minute has lost it, and does not know.
+
     Raises:
         LockHeld: another process works on the site.
+        LockLost: another run has taken it.
     """
     if run.dry_run:
         yield
@@ -91,14 +97,34 @@ def alone(run: Protocol, plan: Plan) -> Iterator[None]:
         lambda: store.acquire(run.site, *databases, op_id=op_id, required=[host.name for host in databases]),
         lambda outcome: outcome.detail,
     )
+    run.held = Held(op_id, tuple(host.name for host in databases))
     try:
         # Loading images on a slow disk takes longer than the lock lasts.
         with store.renewed(run.site, *databases, op_id=op_id), run.telling_changes():
             yield
     finally:
+        run.held = None
         # Left behind, it runs out; the error that ended the flow is the one to be told.
         with contextlib.suppress(HarborHaError):
             store.release(run.site, *databases, op_id=op_id)
+
+
+def require_same(run: Protocol, plan: Plan, adopting: str | None = None) -> None:
+    """Look again under the lock: until it was taken a failover may have made another node the primary.
+
+    Raises:
+        Refused: what was planned is not the plan any more.
+    """
+    if run.dry_run:
+        return
+    look = partial(observe_site, run.site, wait=False)
+    seen = run.watch("Look again under the lock", look, describe)
+    now = plan_bootstrap(run.site, seen, datetime.now(UTC), adopting=adopting)
+    if (now.primary, now.standbys, now.first_time) != (plan.primary, plan.standbys, plan.first_time):
+        raise Refused(
+            f"{run.site.name} has changed since the first look: the primary was {plan.primary}, and is {now.primary}.",
+            ["Another run has worked on the site meanwhile -> run this again; it looks anew"],
+        )
 
 
 def prepare_machines(run: Protocol, plan: Plan) -> None:

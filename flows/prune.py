@@ -43,17 +43,21 @@ def prune(
     if grace_days < _LEAST_GRACE_DAYS:
         raise Refused("The grace period is too short.", [f"grace_days must be at least {_LEAST_GRACE_DAYS}."])
     store, now, lines = store_of(run.site), datetime.now(UTC), []
-    with held(store, LOCK, f"prune of {site}") if confirm else nullcontext():
+    with held(store, LOCK, f"prune of {site}") if confirm else nullcontext() as lock:
+        # Before each removal: a run that stood still for long may not remove what was decided then.
+        still_ours = lock.renew if lock is not None else lambda: None
         facts = facts_of(store, trust_of(run.site))
         verdicts = retain([fact for _, fact in facts], generations_of(run.site), now)
         going = entries_named((entry for entry, _ in facts), (v.name for v in verdicts if not v.keep))
         for entry in going if confirm else ():
+            still_ours()
             get_run_logger().info("Removing backup %s", entry.backup)
             remove_backup(store, entry)
         lines = [f"{'stays' if v.keep else 'goes'}: {v.name}: {v.reason}" for v in verdicts]
         freed = f"{len(going)} of {len(facts)} backups, {sum(entry.size for entry in going):,} bytes"
         if blobs:
-            count, size = prune_blobs(store, now, timedelta(days=grace_days), confirm=confirm)
+            grace = timedelta(days=grace_days)
+            count, size = prune_blobs(store, now, grace, confirm=confirm, still_ours=still_ours)
             freed += f"; {count:,} blobs, {size:,} bytes"
     headline = f"Removed {freed}." if confirm else f"Would remove {freed}. Run it with confirm to do so."
     return publish_report(run, headline, {"Backups": lines or ["none"]})

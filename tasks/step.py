@@ -4,7 +4,7 @@ Prefect stores what a task is called with and shows it, so a task takes names an
 its secrets, and the connections, are looked up inside.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prefect import Task, task
@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from blocks import HarborSite, load_site
 from tasks.again import Again
 from tasks.hosts.connection import Host, connect
+from tasks.operation.held import require_held
 from tasks.outcome import Outcome
 
 Step = Task[..., Outcome]
@@ -24,6 +25,9 @@ def step(
 ) -> Step:
     """Wrap `function(site, *hosts, **plain)` as a task called with `(site_name, node_names, **plain)`.
 
+    The task also takes `held`, the lock that its flow must still have (`tasks.operation.held`). It is asked for here,
+    in the task: one that waited for a free thread, or is repeated by Prefect after a minute, asks when it begins.
+
     Args:
         function: does the work and says whether it changed anything.
         title: what the UI shows; the nodes are added to it.
@@ -31,8 +35,10 @@ def step(
         again: how Prefect repeats it by itself; None: never, whoever repeats it looks at the facts first.
     """
 
-    def call(site: str, nodes: list[str], **plain: Any) -> Outcome:
+    def call(site: str, nodes: list[str], held: Mapping[str, Any] | None = None, **plain: Any) -> Outcome:
         loaded = load_site(site)
+        if held is not None:
+            require_held(loaded, held)
         return function(loaded, *(host_of(loaded, node) for node in nodes), **plain)
 
     def titled(parameters: dict[str, Any]) -> str:

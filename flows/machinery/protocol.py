@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Queue
 from typing import Any, TypeVar
 
@@ -11,6 +11,8 @@ from blocks import HarborSite, load_site
 from flows.machinery.around import Pending, call, run_logger, submit
 from flows.machinery.beside import Beside
 from tasks.errors import HarborHaError, Refused
+from tasks.operation.held import Held
+from tasks.operation.store import LockLost
 from tasks.outcome import Outcome
 from tasks.step import Step
 
@@ -51,6 +53,9 @@ class Protocol:
         name: the flow's name.
         site: the loaded site.
         dry_run: announce the steps and run none of them.
+
+    Attributes:
+        held: the lock without which no step begins; None: the steps ask for themselves, or take none.
     """
 
     name: str
@@ -58,6 +63,7 @@ class Protocol:
     dry_run: bool = False
     started: float = field(default_factory=time.monotonic)
     records: list[StepRecord] = field(default_factory=list)
+    held: Held | None = None
 
     @classmethod
     def begin(cls, name: str, site: str, dry_run: bool = False) -> "Protocol":
@@ -97,7 +103,7 @@ class Protocol:
                 step, {node: self._timed(step, listed, plain) for node, listed in hosts.items()}
             )
         futures = {
-            node: (time.monotonic(), submit(step, self.site.name, listed, plain))
+            node: (time.monotonic(), submit(step, self.site.name, listed, self._given(plain)))
             for node, listed in hosts.items()
         }
         return self._raise_or_return(
@@ -136,7 +142,9 @@ class Protocol:
             self.on_each(step, nodes, then=then, **plain)
             yield Beside({}, keep)
             return
-        under_way = {node: submit(step, self.site.name, listed, plain) for node, listed in hosts.items()}
+        under_way = {
+            node: submit(step, self.site.name, listed, self._given(plain)) for node, listed in hosts.items()
+        }
         results = Beside(under_way, keep)
         try:
             yield results
@@ -191,7 +199,7 @@ class Protocol:
         self, step: Step, nodes: Sequence[str], plain: dict[str, Any]
     ) -> Iterator[tuple[str, Outcome | BaseException]]:
         begin = time.monotonic()
-        futures = {node: submit(step, self.site.name, [node], plain) for node in nodes}
+        futures = {node: submit(step, self.site.name, [node], self._given(plain)) for node in nodes}
         ended: Queue[tuple[str, float]] = Queue()
         for node, future in futures.items():
 
@@ -248,7 +256,7 @@ class Protocol:
 
     @contextlib.contextmanager
     def telling_changes(self) -> Iterator[None]:
-        """Add to a refusal in the body what the steps before it have changed.
+        """Add to a refusal in the body what the steps before it have changed; also where the lock was lost.
 
         A step that refuses does not know what came before it, and "nothing was changed" was said of half a site.
         """
@@ -257,6 +265,22 @@ class Protocol:
         except Refused as refused:
             refused.changed = refused.changed or self.changed()
             raise
+        except LockLost as lost:
+            lost.meaning += f" What this run had changed before: {'; '.join(self.changed()) or 'nothing'}."
+            raise
+
+    @contextlib.contextmanager
+    def going_back(self) -> Iterator[None]:
+        """Let the steps of the body begin also where a node that has the lock cannot be asked: they put back."""
+        before = self.held
+        self.held = before and replace(before, everywhere=False)
+        try:
+            yield
+        finally:
+            self.held = before
+
+    def _given(self, plain: dict[str, Any]) -> dict[str, Any]:
+        return plain if self.held is None else {**plain, "held": self.held.plain()}
 
     def _alone(self, step: Step, plain: dict[str, Any]) -> Outcome:
         if self.dry_run:
@@ -269,7 +293,7 @@ class Protocol:
 
     def _timed(self, step: Step, nodes: list[str], plain: dict[str, Any]) -> Outcome | BaseException:
         begin = time.monotonic()
-        return self._kept(step, nodes, begin, lambda: call(step, self.site.name, nodes, plain))
+        return self._kept(step, nodes, begin, lambda: call(step, self.site.name, nodes, self._given(plain)))
 
     def _awaited(
         self, step: Step, nodes: list[str], begin: float, future: Pending
@@ -307,8 +331,10 @@ class Protocol:
         self, step: Step, results: Mapping[str, Outcome | BaseException]
     ) -> dict[str, Outcome]:
         errors = {node: result for node, result in results.items() if isinstance(result, BaseException)}
-        if len(errors) == 1:
-            raise next(iter(errors.values()))
+        lost = [error for error in errors.values() if isinstance(error, LockLost)]
+        if len(errors) == 1 or lost:
+            # That the lock is gone is one thing, on however many nodes it was noticed.
+            raise next(iter(lost or errors.values()))
         if errors:
             raise StepsFailed(step.name, errors)
         return {node: result for node, result in results.items() if isinstance(result, Outcome)}

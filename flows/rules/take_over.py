@@ -8,7 +8,7 @@ from blocks import HarborSite
 from flows.rules.adoption import numbers
 from flows.rules.table import Check, Weight, evidence, fill, violations
 from flows.rules.take_over_external import EXTERNAL_CHECKS, ExternalView
-from tasks.harbor.adoption import OldHarbor
+from tasks.harbor.adoption import PUT_BACK, OldHarbor
 from tasks.harbor.versions import OLDEST
 from tasks.hosts.preflight import NodeSeen
 
@@ -94,6 +94,11 @@ class TakeOverView:
     def pair_served(self) -> bool:
         """Whether the site's Harbor may have served before the old one was put back: it started after `moved`."""
         return self.phase == "returned" and self.old.found.adoption_was != "moving"
+
+    @property
+    def put_back(self) -> str:
+        """The command that puts it back."""
+        return PUT_BACK
 
     @property
     def images_shared(self) -> bool:
@@ -310,6 +315,14 @@ TAKE_OVER_CHECKS: tuple[Check[TakeOverView], ...] = (
         _REFUSE,
         "{gigabytes}",
         "make room on the NAS, or run Harbor's garbage collection first",
+    ),
+    Check(
+        "being put back",
+        "the command that puts it back is at work, or was cut off",
+        lambda view: view.phase == "returning",
+        _REFUSE,
+        "the old Harbor is being put back, or that was cut off",
+        "let {put_back} on {node} come to its end, or run it again",
     ),
     Check(
         "put back",

@@ -28,6 +28,8 @@ PUT_BACK = adoption_steps.BACK
 KEPT_AT = adoption_steps.KEPT_AT
 # In the record on the node, as the command that puts the old Harbor back writes it.
 RETURNED = b'"phase": "returned"'
+# What that command notes when it begins, and when it has ended.
+_PUT_BACK_AT = ("returning", "returned")
 _LINKS_LIMIT_S = 10.0
 # A call copies for so long and is called again: what it has proven is kept, and the flow shows that it goes on.
 COPY_SLICE_S = 300.0
@@ -36,6 +38,10 @@ _COPY_TIMEOUT_S = 6 * 3600.0
 # A pass that still copies this much is followed by another one while Harbor serves.
 _SMALL_PASS_S = 20.0
 _PASSES = 5
+
+
+class NotAtThisPoint(HarborHaError):
+    """The adoption has come to another point since: the old Harbor was put back, or another run goes on with it."""
 
 
 @dataclass(frozen=True)
@@ -143,11 +149,41 @@ def noted(host: Host) -> dict[str, Any]:
     return found
 
 
-def begin(site: HarborSite, host: Host) -> Outcome:
+def _act(host: Host, do: str, *, timeout: float, **given: Any) -> dict[str, Any]:
+    """Do a step that the node does at a certain point of the adoption only.
+
+    Raises:
+        NotAtThisPoint: it is at another one.
+    """
+    answer: dict[str, Any] = host.python(_STEPS, {"do": do, **given}, timeout=timeout)
+    if "stands_at" not in answer:
+        return answer
+    stands = answer["stands_at"]
+    if stands in _PUT_BACK_AT:
+        meaning = "The old Harbor was put back, or is being put back, and takes pushes: it was left alone."
+        remedy = f"Let `{PUT_BACK}` come to its end. To adopt it again run `adopt`, which copies it anew."
+    else:
+        meaning = "Another run of `adopt` has gone on with it, while this one stood still."
+        remedy = "Look at the other run. When it has ended, run `adopt` again; it looks anew."
+    raise NotAtThisPoint(
+        f"The adoption is at `{stands or 'its beginning'}`, and this is a step of `{answer['step_of']}`.",
+        where=host.name,
+        meaning=f"{meaning} Nothing was changed by this step; what was copied to the site before stays there.",
+        remedy=remedy,
+    )
+
+
+def begin(site: HarborSite, host: Host, *, planned: str = "") -> Outcome:
     """Note what was found, copy its configuration aside, write the command that puts it back.
+
+    Args:
+        site: the site.
+        host: where the old Harbor runs.
+        planned: how far the adoption was when this run was planned.
 
     Raises:
         Refused: it is gone since the look.
+        NotAtThisPoint: the plan is void.
     """
     seen = observe(site, host)
     if seen is None:
@@ -157,7 +193,7 @@ def begin(site: HarborSite, host: Host) -> Outcome:
     old = look(site, host, seen)
     found = old.found
     given = {
-        "do": "begin",
+        "planned": planned,
         "found": {
             "directory": found.directory,
             "version": found.version,
@@ -182,7 +218,7 @@ def begin(site: HarborSite, host: Host) -> Outcome:
         "psql": f"{layout_of(site).bin}/psql" if found.database_host else "",
         "access": _access(host, old) if old.external else {},
     }
-    first = host.python(_STEPS, given, timeout=180.0)["first"]
+    first = _act(host, "begin", timeout=180.0, **given)["first"]
     detail = f"configuration kept in {KEPT_AT}; {PUT_BACK} puts it back"
     return changed(detail) if first else unchanged(detail)
 
@@ -277,16 +313,15 @@ def copy_while_it_serves(site: HarborSite, host: Host) -> Outcome:
 
 def refuse_writes(site: HarborSite, host: Host) -> Outcome:
     """Make the old Harbor read-only; pulls go on."""
-    given = {"do": "read-only", "admin_password": site.harbor.admin_password.get_secret_value()}
-    answer = host.python(_STEPS, given, timeout=120.0)
+    password = site.harbor.admin_password.get_secret_value()
+    answer = _act(host, "read-only", timeout=120.0, admin_password=password)
     return changed("it takes no pushes") if answer["changed"] else unchanged("it takes no pushes already")
 
 
 def take_down(site: HarborSite, host: Host) -> Outcome:
     """Remove the old Harbor's containers; its directories stay as they are."""
     del site
-    given = {"do": "down", "directory": noted(host)["directory"]}
-    answer = host.python(_STEPS, given, timeout=600.0)
+    answer = _act(host, "down", timeout=600.0, directory=noted(host)["directory"])
     return changed(f"{answer['removed']} containers") if answer["changed"] else unchanged("it is down")
 
 
@@ -298,16 +333,20 @@ def allow_writes(site: HarborSite, target: Host) -> Outcome:
 
 
 def set_phase(site: HarborSite, host: Host, *, phase: str) -> Outcome:
-    """Note on the node how far the adoption has come."""
+    """Note on the node how far the adoption has come; to note again where it stands is to ask whether it does.
+
+    Raises:
+        NotAtThisPoint: it does not come from there.
+    """
     del site
-    answer = host.python(_STEPS, {"do": "phase", "phase": phase}, timeout=30.0)
+    answer = _act(host, "phase", timeout=60.0, phase=phase)
     return changed(phase) if answer["changed"] else unchanged(phase)
 
 
 def put_back(site: HarborSite, host: Host) -> Outcome:
     """Put the old Harbor back to service, by the command that an operator would use."""
     del site
-    host.python(_STEPS, {"do": "back"}, timeout=700.0)
+    _act(host, "back", timeout=700.0)
     return changed("the old Harbor is back, and takes pushes")
 
 

@@ -38,8 +38,8 @@ class HarborFound:
         external_url: what clients are told.
         blobs, blob_bytes, blobs_whole: counted at images_at; not whole where the time was over before.
         units: systemd units that name the directory.
-        adoption: how far an adoption of it has come: "", copying, moving, moved, done, or returned when it was put
-            back to service.
+        adoption: how far an adoption of it has come: "", copying, moving, moved, done, returning while it is put
+            back to service, or returned.
         adoption_was: how far it had come before it was put back; "" where that was not noted.
         settings: why its harbor.yml, override or token key cannot be used for this site, each as a sentence.
     """

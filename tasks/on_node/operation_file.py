@@ -151,6 +151,15 @@ def renew(p: Dict[str, Any]) -> Answer:
     return {"state": "renewed"}
 
 
+def confirm(p: Dict[str, Any]) -> Answer:
+    """Say whether the lock is still ours, and renew it; one that was taken since and given back is nobody's.
+
+    That something sent later is here already is no doubt of that: steps on several nodes ask at once.
+    """
+    answer = renew(p)
+    return {"state": "renewed"} if answer["state"] == "late" else answer
+
+
 def release(p: Dict[str, Any]) -> Answer:
     """Give the lock back if it is ours."""
     lock = current_lock(p)
@@ -181,6 +190,7 @@ ACTIONS: Dict[str, Callable[[Dict[str, Any]], Answer]] = {
     "acquire": acquire,
     "write": write,
     "renew": renew,
+    "confirm": confirm,
     "release": release,
     "close": close,
     "accept": accept,

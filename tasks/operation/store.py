@@ -172,11 +172,33 @@ def close(site: HarborSite, *hosts: Host, record: OperationRecord, required: Seq
     return _record(site, hosts, record, "close", required, detail)
 
 
+def confirm(site: HarborSite, *hosts: Host, op_id: str, required: Sequence[str] = ()) -> None:
+    """See that the lock is still ours on all these nodes, and renew it there.
+
+    Nobody took it meanwhile, not even for a moment: it would be gone, or another's.
+
+    Args:
+        hosts: nodes on which `acquire` took the lock.
+        op_id: of which operation.
+        required: nodes that must say so; of the others it is enough that they do not say the contrary.
+
+    Raises:
+        LockLost: another run took it.
+        NotMirrored: a required node, or every node, could not be asked.
+    """
+    done = _each(hosts, lambda host: _act(site, host, "confirm", op_id=op_id))
+    for node, answer in done.items():
+        if not isinstance(answer, str) and answer["state"] == "lost":
+            raise _lost(node, op_id, answer["lock"])
+    missed = {node: answer for node, answer in done.items() if isinstance(answer, str)}
+    _require([host for host in hosts if host.name not in missed], required, missed, "The lock")
+
+
 @contextlib.contextmanager
 def renewed(site: HarborSite, *hosts: Host, op_id: str, every_s: float = RENEWAL_S) -> Iterator[None]:
     """Renew the lock while its process works; one that is killed or stalls loses it within a minute.
 
-    A renewal that fails is not told: the next `advance` finds a lock that was lost, and stops.
+    A renewal that fails is not told: the next `advance`, or `confirm`, finds a lock that was lost, and stops.
     """
     ended = threading.Event()
 
@@ -290,17 +312,20 @@ def _record(
     done = _each(hosts, lambda host: _act(site, host, action, op_id=record.op_id, record=text, **more))
     for node, answer in done.items():
         if not isinstance(answer, str) and answer["state"] == "lost":
-            owner = describe(answer["lock"]["holder"]) if answer["lock"] else "nobody"
-            raise LockLost(
-                f"The lock of operation {record.op_id} is held by {owner}.",
-                where=node,
-                meaning="Another process works on the site; this one has stopped.",
-                remedy="Look at the other run. Run again when it has ended.",
-            )
+            raise _lost(node, record.op_id, answer["lock"])
     missed = {node: answer for node, answer in done.items() if isinstance(answer, str)}
     written = [host for host in hosts if host.name not in missed]
     _require(written, required, missed, "The operation record")
     return changed(detail, written=[host.name for host in written], missed=missed)
+
+
+def _lost(node: str, op_id: str, lock: dict[str, Any] | None) -> LockLost:
+    return LockLost(
+        f"The lock of operation {op_id} is held by {describe(lock['holder']) if lock else 'nobody'}.",
+        where=node,
+        meaning="Another run works on the site, or has since; this one has stopped, its next step was not begun.",
+        remedy="Look at the other run. Run again when it has ended; the flow looks anew.",
+    )
 
 
 def _acquire_on(site: HarborSite, host: Host, op_id: str, term: int | None) -> dict[str, Any]:

@@ -18,6 +18,14 @@ from tasks.outcome import Outcome
 class StoodStill(HarborHaError):
     """This process stood still between what it wrote down and what it wanted to do."""
 
+    def __init__(self, late_s: float) -> None:
+        super().__init__(
+            f"This was to be done {late_s:.0f} s ago at the latest: the process stood still.",
+            where="orchestrator",
+            meaning="Another run may have ended the operation since; nothing was done.",
+            remedy="Run the flow again; it looks anew.",
+        )
+
 
 def timely(act: Callable[..., Outcome]) -> Callable[..., Outcome]:
     """Give a step's function the argument `by`: when it begins later, it does nothing.
@@ -32,12 +40,7 @@ def timely(act: Callable[..., Outcome]) -> Callable[..., Outcome]:
     def in_time(*given: Any, by: float | None = None, **plain: Any) -> Outcome:
         late = 0.0 if by is None else time.monotonic() - by
         if late > 0:
-            raise StoodStill(
-                f"This was to be done {late:.0f} s ago at the latest: the process stood still.",
-                where="orchestrator",
-                meaning="Another run may have ended the operation since; nothing was done.",
-                remedy="Run the flow again; it looks anew.",
-            )
+            raise StoodStill(late)
         return act(*given, **plain)
 
     return in_time

@@ -14,8 +14,10 @@ from flows import bootstrap
 from flows.machinery.protocol import Protocol, StepRecord
 from flows.rules.preflight import Plan
 from tasks.errors import HarborHaError, Refused, RemoteCommandFailed, RemoteTimeout
+from tasks.harbor.adoption import NotAtThisPoint
 from tasks.harbor.external_database import ExternalSeen
 from tasks.hosts.observation import SiteSeen
+from tasks.operation.store import LockLost
 from tasks.outcome import Outcome
 from tests.unit.harbor_site import make_site
 from tests.unit.test_preflight_rule import node
@@ -30,6 +32,7 @@ ROWS = "Take over the bundled database"
 EMPTY = "See that the pair is empty"
 ALLOW = "End read-only mode in the pair"
 BACK = "Put the old Harbor back"
+NOTE = "Note how far the adoption is"
 
 
 class Steps:
@@ -54,6 +57,9 @@ class Steps:
 
     def on_each(self, step: Any, nodes: list[str], **plain: Any) -> dict[str, Outcome]:
         return {node: self.on(step, node, **plain) for node in nodes}
+
+    def going_back(self) -> Any:
+        return contextlib.nullcontext()
 
     def as_run(self) -> Protocol:
         return cast(Protocol, self)
@@ -138,9 +144,11 @@ def at(phase: str) -> Any:
 def test_everything_large_comes_before_read_only_and_the_last_pass_after_the_stop() -> None:
     steps = Steps()
     flow.move(steps.as_run(), PLAN, at(""))
-    assert steps.done[:-1] == [EMPTY, COPY, READ_ONLY, AGAIN, STOP, AGAIN, ROWS, ALLOW]
+    assert steps.done[:-1] == [EMPTY, COPY, READ_ONLY, AGAIN, NOTE, STOP, AGAIN, NOTE, ROWS, ALLOW]
     assert steps.nodes[ROWS] == ("node-a", "node-b")
-    assert steps.phases == ["moved"]
+    assert steps.phases == ["moving", "moving", "moved"], (
+        "asked before each step that takes something from it"
+    )
 
 
 def test_an_external_database_is_rehearsed_before_anything_is_copied_and_taken_by_its_own_step() -> None:
@@ -182,7 +190,7 @@ def test_a_failure_before_the_pair_has_rows_puts_the_old_harbor_back(title: str)
     with pytest.raises(RemoteCommandFailed):
         flow.move(steps.as_run(), PLAN, at("copying"))
     assert steps.done[-2:] == [EMPTY, BACK]
-    assert steps.phases == []
+    assert "moved" not in steps.phases
 
 
 def test_once_the_pair_has_rows_the_old_harbor_is_not_put_back() -> None:
@@ -191,7 +199,7 @@ def test_once_the_pair_has_rows_the_old_harbor_is_not_put_back() -> None:
     with pytest.raises(HarborHaError, match=r"Run `adopt` again") as caught:
         flow.move(steps.as_run(), PLAN, at("copying"))
     assert BACK not in steps.done
-    assert steps.phases == []
+    assert "moved" not in steps.phases
     assert "/var/lib/harbor-ha/adopted/put-back" in str(caught.value)
 
 
@@ -202,6 +210,23 @@ def test_where_nobody_can_tell_whether_the_rows_were_committed_it_stays_down() -
         flow.move(steps.as_run(), PLAN, at("copying"))
     assert BACK not in steps.done
     assert steps.done.count(EMPTY) == 1, "it was asked before, and not after"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [NotAtThisPoint("at `returned`", where="node-a"), LockLost("held by another", where="node-a")],
+)
+def test_an_old_harbor_that_is_somebody_elses_by_now_is_neither_stopped_nor_put_back(
+    error: HarborHaError,
+) -> None:
+    """Its operator has put it back, or another run goes on with it: both decide about it, and we do not."""
+    steps = Steps()
+    steps.fails[STOP] = [error]
+    with pytest.raises(type(error)) as caught:
+        flow.move(steps.as_run(), PLAN, OLD)
+    assert caught.value is error
+    assert steps.done[-1] == STOP
+    assert isinstance(error, NotAtThisPoint) or "The old Harbor on node-a was left as it is" in str(error)
 
 
 def test_a_failure_to_put_it_back_names_the_command() -> None:

@@ -90,6 +90,30 @@ def test_without_what_was_noted_no_step_is_done(site: HarborSite) -> None:
         assert host.copies == []
 
 
+@pytest.mark.parametrize(
+    ("stands_at", "meaning"),
+    [
+        ("returned", "was put back.*run `adopt`"),
+        ("returning", "being put back.*put-back` come to its end"),
+        ("moved", "Another run of `adopt` has gone on.*Look at the other run"),
+    ],
+)
+def test_a_step_that_comes_too_late_says_what_happened_what_was_not_done_and_what_to_do(
+    stands_at: str, meaning: str, site: HarborSite
+) -> None:
+    host = Answers()
+    host.passes = [{"stands_at": stands_at, "step_of": "moving"}] * 3
+    steps: list[Callable[[HarborSite, Host], Any]] = [
+        adoption.take_down,
+        adoption.refuse_writes,
+        lambda site, host: adoption.set_phase(site, host, phase="moved"),
+    ]
+    for call in steps:
+        with pytest.raises(adoption.NotAtThisPoint, match=f"node-a: .*`{stands_at}`.*{meaning}") as caught:
+            call(site, host.as_host())
+        assert "Nothing was changed by this step" in str(caught.value)
+
+
 def test_the_old_secrets_are_copied_and_another_one_is_never_overwritten(
     site: HarborSite, tmp_path: Path
 ) -> None:

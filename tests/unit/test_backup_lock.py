@@ -164,6 +164,15 @@ def test_under_a_retention_policy_the_lock_is_taken_renewed_released_and_taken_a
         slow.renew()
 
 
+def test_a_run_that_was_silent_while_another_came_and_went_learns_that_it_lost(store: ObjectStore) -> None:
+    """What the other one did meanwhile, a backup or a clean-up, is not what this run has seen."""
+    slow = take(store)
+    take(store, 18).release()
+    with pytest.raises(LockLost):
+        slow.renew()
+    take(store, 19)
+
+
 def test_a_damaged_lock_is_not_taken_for_a_free_one(store: ObjectStore) -> None:
     store.put_bytes("meta/locks/backup/00000001.json", b"{")
     with pytest.raises(LockedByAnother):

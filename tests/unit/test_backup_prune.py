@@ -22,6 +22,7 @@ from tasks.backup.format.layout import (
     new_backup_id,
 )
 from tasks.backup.format.manifest import Artifact, Harbor, Manifest, Source
+from tasks.backup.night.lock import LockLost
 from tasks.backup.night.prune import prune_blobs
 from tasks.backup.restore.fetch import ArtifactDamaged
 from tasks.storage.errors import ObjectImmutable
@@ -75,6 +76,20 @@ def left(store: ObjectStore) -> set[str]:
     from tasks.storage.inventory import bucket_inventory
 
     return {blob.digest for blob in bucket_inventory(store)}
+
+
+def test_a_run_whose_lock_is_anothers_by_then_removes_no_blob(store: ObjectStore, tmp_path: Path) -> None:
+    """It had read what all backups need; the one that was made while it stood still is not among them."""
+    backup_of(store, tmp_path, 1)
+    put_blobs(store, 2)
+    before = left(store)
+
+    def lost() -> None:
+        raise LockLost("taken")
+
+    with pytest.raises(LockLost):
+        prune_blobs(store, LATER, GRACE, confirm=True, still_ours=lost)
+    assert left(store) == before
 
 
 def test_only_blobs_that_no_backup_needs_are_removed(store: ObjectStore, tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("site has data", {}, {}, {"database": PRIMARY}),
     ("NAS has images", {}, {"nas_images": True}, {}),
     ("NAS full", {}, {"nas_free": 29_000_000_000}, {}),
+    ("being put back", {"adoption": "returning", "adoption_was": "moved", "runs": False}, {}, {}),
     ("put back", {"adoption": "returned"}, {}, {}),
     ("put back", {"adoption": "returned", "adoption_was": "moved"}, {}, {}),
     ("put back", {"adoption": "returned", "adoption_was": "done"}, {}, {"database": PRIMARY}),

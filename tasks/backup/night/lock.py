@@ -138,11 +138,23 @@ class BucketLock:
         self._require_ours()
 
     def _require_ours(self) -> None:
-        if self._lost or any(other.state in ("held", "old") for other in self._others()):
-            if not self._lost:
-                self._lost = True
-                self.release()
+        if not self._lost and not self._still_ours():
+            self._lost = True
+            self.release()
+        if self._lost:
             raise self._loss()
+
+    def _still_ours(self) -> bool:
+        """Tell whether nobody else has the lock, or has had it: whoever takes over a claim that is over removes it.
+
+        A run that had stood still while another one came and went believed its lock its own, and would have removed
+        blobs that the other's backup needs. Under a retention policy nothing can be removed, and that is not seen.
+        """
+        claims = _claims(self._store, self._directory)
+        others = [claim for claim in claims if claim.token != self._token]
+        live = [claim for claim in others if claim.state in ("held", "old")]
+        ours = len(others) < len(claims)
+        return ours and not any(_live(self._store, claim, self._now()) for claim in live)
 
     def release(self) -> None:
         """Let the next run have it at once; harmless when it was lost."""

@@ -81,6 +81,7 @@ def prune_blobs(
     *,
     confirm: bool,
     told: Callable[[int, int], None] = lambda count, size: None,
+    still_ours: Callable[[], object] = lambda: None,
 ) -> tuple[int, int]:
     """Find, and when confirmed remove, blobs that no backup needs.
 
@@ -90,6 +91,8 @@ def prune_blobs(
         grace: see `unneeded`.
         confirm: remove them.
         told: called with count and bytes so far.
+        still_ours: called before each removal; raises when the lock is another's: the next backup, which needs what
+            no backup needed, may have been made meanwhile.
 
     Returns:
         How many there are, and their bytes.
@@ -107,10 +110,12 @@ def prune_blobs(
             count, size = count + 1, size + item.size
             batch.append(item.key)
             if confirm and len(batch) >= _BATCH:
+                still_ours()
                 store.delete_many(batch)
                 batch.clear()
                 told(count, size)
-    if confirm:
+    if confirm and batch:
+        still_ours()
         store.delete_many(batch)
     return count, size
 

@@ -16,7 +16,7 @@ CORE, STORE, DATABASE = "harbor-core", "registry", "harbor-db"
 INSTALLED = "harbor_installed.json"
 # Of an adoption that was begun here: where the old Harbor lies, also when its containers are gone.
 ADOPTION = "harbor_adoption.json"
-OPEN = ("copying", "moving", "moved")
+OPEN = ("copying", "moving", "moved", "returning")
 LABEL = "com.docker.compose.project"
 # Of core's environment: what says how it runs and is no secret.
 TOLD = (
