@@ -13,7 +13,7 @@ import pytest
 
 from tasks.guard.on_node import boot_guard, guard_rules, guard_watch
 from tasks.guard.on_node.guard_look import local
-from tasks.guard.on_node.guard_rules import FENCE, NONE, START, YIELD
+from tasks.guard.on_node.guard_rules import FENCE, HOLD, NONE, START, YIELD
 from tasks.on_node.pg_disk import age_of, postmaster_in, postmaster_of, servers_in
 from tasks.postgres.on_node import pg_compensate, pg_fence, pg_stop
 from tests.unit.local_postgres import programs, running_postgres
@@ -347,6 +347,24 @@ def test_a_peer_that_is_there_and_cannot_be_asked_holds_the_start_until_it_can(
     passes_until(guard, START)
     assert started == [("start", "--no-block", p["unit"])]
     assert boot_guard.judge("15-main", config) == 0
+
+
+def test_a_primary_that_runs_stops_while_a_standby_was_told_to_promote_itself_and_starts_again_after_it(
+    p: dict[str, Any], tmp_path: Path, listener: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was started in the moment before the standby was told, and nobody had looked since."""
+    here = local(p)
+    assert here is not None
+    state = [guard_rules.TOLD_TO_PROMOTE]
+    monkeypatch.setattr(guard_watch, "ask", lambda *_: guard_rules.Peer("node-b", state[0], here.sysid, 1))
+    p.update(peers=[["node-b", "127.0.0.1", listener]], witnesses=[])
+    guard = guard_of(p, tmp_path)
+    assert guard.one_pass() == HOLD
+    assert servers_in(p["data"]) == []
+    assert not Path(p["data"], "standby.signal").exists()
+    assert guard.one_pass() == NONE
+    state[0] = guard_rules.STANDBY
+    passes_until(guard, START)
 
 
 def test_an_isolated_node_with_a_self_fence_does_not_start_as_a_primary(

@@ -4,6 +4,7 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 
 PRIMARY = "primary"
 STANDBY = "standby"
+TOLD_TO_PROMOTE = "told to promote"  # a standby still, that nothing but a start of its server keeps from it
 DOWN = "down"  # its machine answers, its server does not run
 STARTING = "starting"  # its port is open and it cannot be asked: it recovers, or it turns the login away
 SILENT = "silent"
@@ -21,7 +22,7 @@ START_HELD = "held start"
 START_AFTER_S = 10.0
 
 # What the guard does next.
-NONE, YIELD, FENCE, START, FORGET = "none", "yield", "fence", "start", "forget"
+NONE, YIELD, FENCE, HOLD, START, FORGET = "none", "yield", "fence", "hold", "start", "forget"
 
 Claim = Optional[Dict[str, Any]]
 
@@ -97,6 +98,9 @@ def judge_start(
         against = against or _claim_against_start(local, claim)
     if against is not None:
         return Start(False, against)
+    pending = must_wait(local, peers)
+    if pending is not None:
+        return Start(False, pending, True)
     unasked = [peer.name for peer in peers if peer.state == STARTING]
     if unasked:
         told = "%s is there and cannot be asked (it recovers, or it turns the login away); that is no consent"
@@ -126,7 +130,7 @@ def _peer_against(local: Local, peers: Sequence[Peer]) -> Optional[str]:
             continue
         if peer.state == PRIMARY and peer.timeline >= local.timeline:
             return "%s is the primary on timeline %d, this node has timeline %d" % words
-        if peer.state == STANDBY and peer.timeline > local.timeline:
+        if peer.state in (STANDBY, TOLD_TO_PROMOTE) and peer.timeline > local.timeline:
             return "%s follows timeline %d, this node has timeline %d" % words
     return None
 
@@ -179,6 +183,20 @@ def must_yield(
     return None
 
 
+def must_wait(local: Local, peers: Sequence[Peer]) -> Optional[str]:
+    """Say why a primary must not run for now: a standby of its database was told to promote itself; None without one.
+
+    Whoever told it took this node for fenced, and the request stands. It ends with a primary on a newer timeline, or
+    with a start of that server, which forgets it; then this node may go on.
+    """
+    for peer in peers:
+        if peer.state == TOLD_TO_PROMOTE and peer.sysid == local.sysid:
+            return (
+                "%s was told to promote itself; only a start of its server makes it forget that" % peer.name
+            )
+    return None
+
+
 def must_fence(silent_s: float, self_fence_s: Optional[float]) -> Optional[str]:
     """Say why an isolated primary must stop itself; None when it need not.
 
@@ -214,6 +232,10 @@ def next_act(sight: Sight, self_fence_s: Optional[float]) -> Tuple[str, str]:
     why = must_fence(sight.silent_s, self_fence_s)
     if why is not None:
         return FENCE, why
+    if sight.local is not None:
+        why = must_wait(sight.local, sight.peers)
+        if why is not None:
+            return HOLD, why
     if sight.held and sight.silent_s == 0.0:
         return FORGET, "it runs again, and is in touch"
     return NONE, ""

@@ -10,7 +10,6 @@ Stop first, note afterwards: on a full disk the note failed, for ever, and nothi
 be looked at is no sign of life: a pass that fails counts toward the self-fence.
 """
 
-import hashlib
 import json
 import os
 import signal
@@ -20,18 +19,29 @@ import threading
 import time
 from typing import Any, Dict, List, Optional, Set, Tuple
 
-from tasks.guard.on_node.guard_look import CONFIG, accepted, ask, in_touch, local, shared_claim
+from tasks.guard.on_node.guard_look import (
+    CONFIG,
+    accepted,
+    ask,
+    in_touch,
+    local,
+    read_config,
+    shared_claim,
+    version_of,
+)
 from tasks.guard.on_node.guard_note import (
     forget,
     heartbeat_path,
     held,
     note_fence,
+    note_held_start,
     write_volatile,
 )
 from tasks.guard.on_node.guard_question import Question
 from tasks.guard.on_node.guard_rules import (
     FENCE,
     FORGET,
+    HOLD,
     NONE,
     SELF_FENCED,
     START,
@@ -55,7 +65,6 @@ from tasks.on_node.pg_disk import (
     set_start_conf,
     signal_all,
     single_user,
-    text_of,
     up_s,
     wait_gone,
 )
@@ -132,6 +141,14 @@ def yield_to_peer(p: Dict[str, Any], why: str) -> List[str]:
     attempt(problems, "standby.signal", lambda: set_standby_signal(p))
     # Not `manual`: pg_ctlcluster starts such a cluster for the user postgres, past systemd and the boot guard.
     attempt(problems, "start.conf", lambda: set_start_conf(p, "disabled"))
+    return problems
+
+
+def hold_back(p: Dict[str, Any], why: str) -> List[str]:
+    """Stop, and start again when nothing speaks against it any more. Returns what could not be done."""
+    problems: List[str] = []
+    stop_server(p)
+    attempt(problems, "the note for its start", lambda: note_held_start(p, why))
     return problems
 
 
@@ -312,6 +329,8 @@ class Guard:
             self.fenced = True
         elif act == YIELD:
             problems = yield_to_peer(self.p, why)
+        elif act == HOLD:
+            problems = hold_back(self.p, why)
         elif act in (START, FORGET):
             problems = self.let_go(act)
         if act == NONE:
@@ -363,24 +382,6 @@ class Guard:
     def well(self, what: str) -> None:
         """Note that it works: its next failure is news."""
         self.said = {said for said in self.said if said[0] != what}
-
-
-def read_config(path: str) -> Dict[str, Any]:
-    """Read what the node needs to know; raises ValueError when it is not there or not whole."""
-    found = json.loads(text_of(path) or "null")
-    names = ("node", "data", "conf", "unit", "state_dir", "peers", "witnesses", "self_fence_s")
-    if not isinstance(found, dict) or any(name not in found for name in names):
-        raise ValueError("%s is not there or lacks something" % path)
-    return found
-
-
-def version_of(path: str) -> Optional[str]:
-    """Hash this program's text; the orchestrator compares it with what it would install."""
-    try:
-        with open(path, "rb") as source:
-            return hashlib.sha256(source.read()).hexdigest()[:16]
-    except OSError:
-        return None
 
 
 def watch() -> None:
