@@ -17,7 +17,7 @@ _SETTING = "harbor_ha.told_to_promote"
 _STARTED = "extract(epoch FROM pg_postmaster_start_time())::text"
 # Compared for equality with what the server says of itself: no clock is judged, and a start forgets it.
 TOLD = "coalesce(current_setting('%s', true) = %s, false)" % (_SETTING, _STARTED)
-_HEAD = "# Written by harbor-ha: this server, started then, was told to promote itself. The next start forgets it.\n"
+_TOLD_HEAD = "# Written by harbor-ha: this server, started then, was told to promote itself. The next start forgets it.\n"
 # A reload takes some milliseconds. Whoever asks before sees what it saw before.
 _RELOAD_S = 1.0
 
@@ -30,7 +30,7 @@ def told_path(p: Dict[str, Any]) -> str:
 def say_told(p: Dict[str, Any]) -> None:
     """Have this server say from now on that it was told to promote itself."""
     started = psql(p, "SELECT %s;" % _STARTED)
-    write_durably(told_path(p), "%s%s = '%s'\n" % (_HEAD, _SETTING, started), 0o644, "postgres")
+    write_durably(told_path(p), "%s%s = '%s'\n" % (_TOLD_HEAD, _SETTING, started), 0o644, "postgres")
     postmaster = postmaster_of(p["data"])
     if postmaster is not None:
         os.kill(postmaster, signal.SIGHUP)

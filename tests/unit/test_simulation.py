@@ -77,7 +77,7 @@ def outcome_of(plan: Plan, mutant: Mutant | None = None) -> Outcome:
 
 
 def test_a_history_is_the_same_each_time() -> None:
-    stories = [run(drawn(7)).story for _ in range(2)]
+    stories = [run(drawn(11)).story for _ in range(2)]
     assert stories[0] == stories[1]
     assert len(stories[0]) > 10
 
