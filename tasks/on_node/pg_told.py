@@ -17,7 +17,7 @@ _SETTING = "harbor_ha.told_to_promote"
 _STARTED = "extract(epoch FROM pg_postmaster_start_time())::text"
 # Compared for equality with what the server says of itself: no clock is judged, and a start forgets it.
 TOLD = "coalesce(current_setting('%s', true) = %s, false)" % (_SETTING, _STARTED)
-_TOLD_HEAD = "# Written by harbor-ha: this server, started then, was told to promote itself. The next start forgets it.\n"
+_TOLD_HEAD = "# Written by harbor-ha: the server that was started then was told to promote itself.\n"
 # A reload takes some milliseconds. Whoever asks before sees what it saw before.
 _RELOAD_S = 1.0
 

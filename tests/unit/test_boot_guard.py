@@ -30,6 +30,7 @@ from tasks.guard.on_node.guard_rules import (
     must_wait,
     must_yield,
     next_act,
+    still_claims,
 )
 
 ME = Local("node-a", "77", 3, False)
@@ -89,6 +90,41 @@ def test_a_standby_that_was_told_to_promote_itself_is_no_consent(timeline: int) 
     for held in (SELF_FENCED, START_HELD):
         assert next_act(Sight(False, False, ME, [ACCEPTED], [told], held=held), 30.0)[0] == NONE
         assert next_act(Sight(False, False, ME, [ACCEPTED], [peer(STANDBY, 3)], held=held), 30.0)[0] == START
+
+
+def test_what_speaks_of_the_database_before_keeps_no_new_one_from_starting() -> None:
+    """Moved away and created or restored anew on the site's own machine: timeline 1, and refused for ever."""
+    new = Local("node-a", "99", 1, False)
+    theirs = {"primary": "node-b", "timeline": 2, "system_identifier": "77"}
+    mine = {"primary": "node-a", "timeline": 2, "system_identifier": "77"}
+    assert still_claims(new, [theirs, mine, None]) == ()
+    assert still_claims(ME, [theirs, None]) == (theirs,)
+    undated = {"primary": "node-b", "timeline": 3}
+    assert still_claims(ME, [undated]) == (undated,), "a record that names no database is of this one"
+
+
+def test_only_where_a_restore_went_back_the_acceptance_of_before_says_nothing() -> None:
+    old = Local("node-a", "77", 3, False)
+    before = {"primary": "node-b", "timeline": 5, "system_identifier": "77", "term": 4}
+    assert still_claims(old, [None, before], {"over": before}) == ()
+    assert still_claims(old, [None, {**before, "term": 9}], {"over": before}) != (), (
+        "promoted after the restore"
+    )
+    assert still_claims(Local("node-c", "77", 3, False), [before]) == (before,)
+
+
+def test_an_old_machine_stays_down_beside_a_site_that_was_restored() -> None:
+    restored = {"system_identifier": "99", "node": "node-c"}
+    start = judge_start(ME, [ACCEPTED], [peer(SILENT)], restored=restored)
+    assert (start.allowed, start.transient) == (False, False)
+    assert "restored on node-c as the database 99" in start.why
+    assert "restored.json" in start.why
+    assert next_act(Sight(True, False, ME, [ACCEPTED], [], 1e7, restored=restored), None)[0] == FENCE
+    for held in (SELF_FENCED, START_HELD):
+        stopped = Sight(False, False, ME, [ACCEPTED], [], held=held, restored=restored)
+        assert next_act(stopped, 30.0)[0] == NONE
+        assert next_act(stopped._replace(restored=None), 30.0)[0] == START, "a person has removed the record"
+    assert judge_start(ME, [ACCEPTED], [], restored={**restored, "system_identifier": "77"}).allowed
 
 
 def test_one_of_another_database_that_was_told_to_promote_itself_holds_nobody_back() -> None:

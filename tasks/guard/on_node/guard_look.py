@@ -55,6 +55,24 @@ def shared_claim(p: Dict[str, Any]) -> Optional[Dict[str, Any]]:
     return record_in(p["nas_accepted"]) if p.get("nas_accepted") else None
 
 
+def gone_back(p: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    """Read what a restore to a point in time on this node went back behind; ValueError when that cannot be read."""
+    return note_in(p["state_dir"] + "/restored.json")
+
+
+def restored_site(p: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    """Read on the NAS which database the site was restored as; may hang with the NAS, like `shared_claim`."""
+    return note_in(os.path.dirname(p["nas_accepted"]) + "/restored.json") if p.get("nas_accepted") else None
+
+
+def note_in(path: str) -> Optional[Dict[str, Any]]:
+    """Read a note; None when there is none. Raises ValueError when it is none of ours."""
+    found = json.loads(text_of(path) or "null")
+    if found is not None and not isinstance(found, dict):
+        raise ValueError("%s holds no object" % path)
+    return found
+
+
 def record_in(path: str) -> Optional[Dict[str, Any]]:
     """Read a record of an acceptance; None when there is none. Raises ValueError when it is none of ours."""
     text = text_of(path)

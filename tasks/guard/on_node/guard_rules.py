@@ -66,6 +66,7 @@ class Sight(NamedTuple):
         silent_s: seconds since a witness last answered a question, by the monotonic clock. A question that could
             not be put counts as one without an answer.
         held: `SELF_FENCED`, `START_HELD`, or None: why it does not run although it should.
+        restored: which database the site was restored as, as the NAS says.
     """
 
     running: bool
@@ -76,10 +77,15 @@ class Sight(NamedTuple):
     running_s: float = float("inf")
     silent_s: float = 0.0
     held: Optional[str] = None
+    restored: Claim = None
 
 
 def judge_start(
-    local: Local, claims: Sequence[Claim], peers: Sequence[Peer], alone: Optional[bool] = None
+    local: Local,
+    claims: Sequence[Claim],
+    peers: Sequence[Peer],
+    alone: Optional[bool] = None,
+    restored: Claim = None,
 ) -> Start:
     """Decide whether this node's server may start, and say why.
 
@@ -90,10 +96,11 @@ def judge_start(
     Args:
         claims: the records of who was accepted last, of this node and of the NAS; None for one that never was.
         alone: no witness answers; None when the site has no self-fence, and being alone is no reason.
+        restored: which database the site was restored as, as the NAS says.
     """
     if local.standby_signal:
         return Start(True, "it is a standby")
-    against = _peer_against(local, peers)
+    against = must_leave(local, restored) or _peer_against(local, peers)
     for claim in claims:
         against = against or _claim_against_start(local, claim)
     if against is not None:
@@ -151,6 +158,20 @@ def of_this_database(local: Local, claim: Claim) -> bool:
     return claim is not None and str(claim.get("system_identifier")) == local.sysid
 
 
+def still_claims(local: Local, claims: Sequence[Claim], restored: Claim = None) -> Tuple[Claim, ...]:
+    """Keep what speaks of this node's database, also where a claim does not say of which one it speaks.
+
+    This node's own record may be of a database that was moved away; a new one was refused by it for ever. And what a
+    restore to a point in time went back behind says nothing on the node that it was made on.
+
+    Args:
+        restored: what a restore on this node has left: `over`, the acceptance that it found on the NAS.
+    """
+    over = (restored or {}).get("over")
+    ours = [claim for claim in claims if claim is not None and (over is None or claim != over)]
+    return tuple(claim for claim in ours if str(claim.get("system_identifier", local.sysid)) == local.sysid)
+
+
 def must_yield(
     local: Local, running_s: float, peers: Sequence[Peer], claims: Sequence[Claim] = ()
 ) -> Optional[str]:
@@ -181,6 +202,21 @@ def must_yield(
         if running_s <= YIELD_S or any(claim.get("primary") == peer.name for claim in ours):
             return "%s is the primary on timeline %d" % (peer.name, peer.timeline)
     return None
+
+
+def must_leave(local: Local, restored: Claim) -> Optional[str]:
+    """Say why this node's database must not serve: the site was restored as another one; None when it was not.
+
+    An old machine that booted after a disaster's restore found only its own name in the records, and its Harbor served
+    beside the new one: two databases on one Redis and one NAS.
+    """
+    now = (restored or {}).get("system_identifier")
+    if local.standby_signal or now is None or str(now) == local.sysid:
+        return None
+    return (
+        "the site was restored on %s as the database %s, and this is the old one (%s); move it away and run bootstrap, "
+        "or remove restored.json from the site's .harbor-ha on the NAS if the restore is to be forgotten"
+    ) % ((restored or {}).get("node"), now, local.sysid)
 
 
 def must_wait(local: Local, peers: Sequence[Peer]) -> Optional[str]:
@@ -225,6 +261,9 @@ def next_act(sight: Sight, self_fence_s: Optional[float]) -> Tuple[str, str]:
         return _when_stopped(sight, self_fence_s)
     if sight.signal:
         return (FORGET, "it is a standby") if sight.held else (NONE, "")
+    why = None if sight.local is None else must_leave(sight.local, sight.restored)
+    if why is not None:
+        return FENCE, why
     if sight.local is not None:
         why = must_yield(sight.local, sight.running_s, sight.peers, sight.claims)
         if why is not None:
@@ -256,6 +295,8 @@ def _when_stopped(sight: Sight, self_fence_s: Optional[float]) -> Tuple[str, str
     if sight.signal:
         return FORGET, "somebody has made it a standby; it is theirs to start"
     if sight.local is None:
+        return NONE, ""
+    if must_leave(sight.local, sight.restored) is not None:
         return NONE, ""
     alone = sight.silent_s > 0.0
     if sight.held == SELF_FENCED:

@@ -23,9 +23,11 @@ from tasks.guard.on_node.guard_look import (
     CONFIG,
     accepted,
     ask,
+    gone_back,
     in_touch,
     local,
     read_config,
+    restored_site,
     shared_claim,
     version_of,
 )
@@ -37,7 +39,7 @@ from tasks.guard.on_node.guard_note import (
     note_held_start,
     write_volatile,
 )
-from tasks.guard.on_node.guard_question import Question
+from tasks.guard.on_node.guard_question import Question, beside
 from tasks.guard.on_node.guard_rules import (
     FENCE,
     FORGET,
@@ -52,7 +54,7 @@ from tasks.guard.on_node.guard_rules import (
     Peer,
     Sight,
     next_act,
-    of_this_database,
+    still_claims,
     when_settled,
 )
 from tasks.guard.on_node.guard_share import share_acceptance
@@ -114,13 +116,6 @@ def start_containers() -> None:
     subprocess.call(["timeout", "60", "sh", "-c", script, "sh"] + CONTAINERS, cwd="/")
 
 
-def beside(work: Any) -> threading.Thread:
-    """Do something in a thread: starting a program reads a disk, which may hang."""
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
-
-
 def fence(p: Dict[str, Any], why: str) -> List[str]:
     """Stop the server, and the containers at the same time; then note what for. Returns what could not be done."""
     problems: List[str] = []
@@ -172,7 +167,9 @@ class Guard:
         self.signal = Question(lambda: os.path.exists(self.p["data"] + "/standby.signal"))
         self.local = Question(lambda: local(self.p))
         self.own = Question(lambda: accepted(self.p))
+        self.back = Question(lambda: gone_back(self.p))
         self.shared = Question(lambda: shared_claim(self.p))
+        self.restored = Question(lambda: restored_site(self.p))
         self.sharing = Question(lambda: share_acceptance(self.p))
         self.peers: Dict[str, Question] = {}
         self.said: Set[Tuple[str, str]] = set()
@@ -244,8 +241,8 @@ class Guard:
         self.heard("cluster", self.local)
         here = self.local.answer if self.local.asked_at >= before else None
         if here is not None:
-            claims = [claims[0]] + [claim for claim in claims[1:] if of_this_database(here, claim)]
-        return seen._replace(local=here, claims=claims, peers=self.ask_peers())
+            claims = list(still_claims(here, claims, self.back.answer))
+        return seen._replace(local=here, claims=claims, peers=self.ask_peers(), restored=self.restored.answer)
 
     def silence(self) -> float:
         """Return for how long no witness has answered; 0 when one has in this pass."""
@@ -268,10 +265,13 @@ class Guard:
     def claims(self) -> List[Claim]:
         """Return the records of who was accepted: this node's own, and the NAS's."""
         self.own.put(DISK_S)
+        self.back.put(DISK_S)
         self.heard("accepted.json", self.own)
         # Not waited for: its answer is of the pass before, and a dead NAS costs nothing.
         self.shared.put(0.0)
         self.heard("accepted.json on the NAS", self.shared)
+        self.restored.put(0.0)
+        self.heard("restored.json on the NAS", self.restored)
         return [self.own.answer, self.shared.answer]
 
     def due(self, seen: Sight, claims: List[Claim]) -> bool:
