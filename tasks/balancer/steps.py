@@ -7,4 +7,5 @@ from tasks.step import step
 undrain = step(timely(serving.undrain), "End the drain at the load balancer")
 hurry = step(serving.hurry, "Do not wait for the load balancer's checks")
 listen = step(serving.listen, "Listen at the load balancer")
+drain_others = step(serving.drain_others, "Drain everybody else at the load balancer")
 admit = step(timely(serving.admit), "Serve the node through the load balancer")

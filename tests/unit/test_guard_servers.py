@@ -421,6 +421,32 @@ def test_the_nas_tells_a_node_that_was_off_of_the_new_primary(p: dict[str, Any],
     assert boot_guard.judge("15-main", config) == 0
 
 
+def test_an_old_machine_that_boots_after_the_site_was_restored_elsewhere_does_not_serve(
+    p: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its own record names itself, and the NAS's is of another database: nothing kept it from starting."""
+    accept(p, tmp_path / "state" / "accepted.json", "node-a")
+    restored = tmp_path / "nas" / "restored.json"
+    restored.parent.mkdir()
+    restored.write_text(json.dumps({"system_identifier": "99", "node": "node-c"}))
+    guard = guard_of(p, tmp_path)
+    passes_until(guard, FENCE)
+    assert servers_in(p["data"]) == []
+    assert boot_guard.judge("15-main", str(tmp_path / "node.json")) == 1
+    restored.unlink()
+    assert boot_guard.judge("15-main", str(tmp_path / "node.json")) == 0, "a person has decided otherwise"
+
+
+def test_a_new_database_on_the_sites_own_machine_is_not_refused_by_the_record_of_the_one_before(
+    p: dict[str, Any], tmp_path: Path
+) -> None:
+    other = {"primary": "node-b", "timeline": 9, "system_identifier": "77"}
+    (tmp_path / "state").mkdir(exist_ok=True)
+    (tmp_path / "state" / "accepted.json").write_text(json.dumps(other))
+    config = stopped(p, tmp_path)
+    assert boot_guard.judge("15-main", config) == 0
+
+
 def test_a_server_started_past_the_boot_guard_while_isolated_is_stopped_at_once(
     p: dict[str, Any], tmp_path: Path
 ) -> None:
