@@ -101,6 +101,7 @@ def disaster_restore(
             restored = point_in_time.bring_back_images(run, target, images)
             sections |= point_in_time.describe(point, recovered, restored)
         still_lost(run, target, life, attested=attest_site_lost)
+        sections |= keep_the_old_out(run, target)
         start_harbor(run, target)
         lost = restored.data.get("lost_count", 0)
         prove(run, target, whole_only=point is not None or lost > 0)
@@ -237,6 +238,26 @@ def bring_back_images(run: Protocol, target: str, images: str, given: dict[str, 
     else:
         run.on(steps.require_links, target)
     return run.on(steps.restore_images, target, **given)
+
+
+def keep_the_old_out(run: Protocol, target: str) -> dict[str, list[str]]:
+    """Have no old machine serve beside this one when its power is back: no client reaches it, and it is told."""
+    drained = run.on(balancer.drain_others, target).data
+    told = run.on(steps.tell_restored, target).data
+    lines = []
+    if drained.get("drained"):
+        lines.append(f"Out of the load balancer: {', '.join(drained['drained'])}.")
+    if drained.get("unseen"):
+        lines.append(
+            f"WARNING: whether the load balancer serves another machine was not seen: {drained['unseen']}. "
+            "Take the old ones out of it before they have power."
+        )
+    if not told.get("shared", True):
+        lines.append(
+            "WARNING: the NAS could not be told which database counts. An old machine that is switched on starts its "
+            "own: keep them off, or run the restore again with the NAS mounted."
+        )
+    return {"Old machines": lines} if lines else {}
 
 
 def start_harbor(run: Protocol, target: str) -> None:

@@ -11,7 +11,7 @@ from tasks.again import TRANSFER, WAIT
 from tasks.backup.drill import rehearsal
 from tasks.backup.night import gc, nightly
 from tasks.backup.night.configuration import require_filesystem
-from tasks.backup.restore import recovery, revive, served
+from tasks.backup.restore import recovery, revive, served, told
 from tasks.step import step
 
 await_no_collection = step(gc.await_no_collection, "Wait for garbage collection to end", again=WAIT)
@@ -35,5 +35,6 @@ restore_needed_images = step(
 )
 ask_redis = step(revive.ask_redis, "Ask whether Redis can be emptied")
 empty_caches = step(revive.empty_caches, "Empty the caches in Redis")
+tell_restored = step(told.tell, "Tell the old machines which database counts")
 resave_schedule = step(revive.resave_schedule, "Save the schedule of garbage collection")
 pull_sample = step(served.pull_sample, "Pull images of before")

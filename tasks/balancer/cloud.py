@@ -69,6 +69,32 @@ class CloudBalancer(ABC):
             elif sleeping:
                 self._weigh(cloud, listener, sleeping, FULL_WEIGHT, deadline)
 
+    def drain_others(self, node: str) -> list[str]:
+        """Give every entry that is not the node's the weight 0, whoever it is; name those that had another one.
+
+        After a disaster the lost machines are not in the site file any more, and still are in the group.
+
+        Raises:
+            BalancerError: it did not confirm within 30 s.
+        """
+        with asked():
+            cloud, deadline = self._cloud(CALL_S)
+            listener = self._listener(cloud, deadline)
+            found: list[Server] = []
+            while others := self._others(cloud, listener, node, deadline):
+                if time.monotonic() > deadline:
+                    names = ", ".join(one.server for one in others)
+                    raise BalancerError(f"It goes on to send connections to {names}.", where="load balancer")
+                found = found or others
+                self._weigh(cloud, listener, others, 0, deadline)
+                time.sleep(self.pace_s)
+        return [one.server for one in found]
+
+    def _others(self, cloud: Cloud, listener: Listener, node: str, deadline: float) -> list[Server]:
+        servers = self._servers(cloud, listener, deadline)
+        mine = entries_of(self._site, node, servers)
+        return [one for one in servers if one not in mine and (one.weight != 0 or not one.settled)]
+
     def ensure_listener(self) -> bool:
         """Make the TCP listener where there is none, start it where it does not run; say whether that was needed.
 

@@ -2,6 +2,8 @@
 
 from blocks import HarborSite
 from tasks.balancer.balancer import admit_confirmed, balancer_of, drain_confirmed, listener_of
+from tasks.balancer.cloud import CloudBalancer
+from tasks.balancer.command import CommandBalancer
 from tasks.balancer.haproxy import HaProxy
 from tasks.balancer.states import BalancerError, Served
 from tasks.hosts.connection import Host
@@ -39,6 +41,35 @@ def admit(site: HarborSite, host: Host, *, timeout: float = 30.0) -> Outcome:
         return unchanged(f"{node} is served")
     admit_confirmed(balancer, node, timeout)
     return changed(f"{node} is served")
+
+
+def drain_others(site: HarborSite, host: Host) -> Outcome:
+    """Take everybody but this node out of the load balancer, also whom the site file does not name any more.
+
+    Returns:
+        data: `drained`, who is out by now; `unseen`, why others may still be served, empty where none can be.
+
+    Raises:
+        BalancerError: the load balancer did not confirm it.
+    """
+    node, balancer = host.name, balancer_of(site)
+    if balancer is None:
+        return unchanged(
+            "the load balancer is not ours to tell", drained=[], unseen="it cannot be told anything"
+        )
+    if isinstance(balancer, CloudBalancer):
+        done = balancer.drain_others(node)
+        told = f"drained {', '.join(done)}" if done else "it sends connections to nobody else"
+        return (changed if done else unchanged)(told, drained=done, unseen="")
+    states = {name: state for name, state in balancer.status().items() if name != node}
+    serving = [name for name, at in states.items() if at.served is not Served.DRAINED or at.sessions]
+    for name in serving:
+        drain_confirmed(balancer, name)
+    # The commands are run for a node of the site file; whom it does not name any more they do not know.
+    only_listed = isinstance(balancer, CommandBalancer)
+    unseen = "its commands know only the nodes of the site file" if only_listed else ""
+    text = f"drained {', '.join(serving)}" if serving else "nobody else is served"
+    return (changed if serving else unchanged)(text, drained=sorted(states), unseen=unseen)
 
 
 def undrain(site: HarborSite, host: Host) -> Outcome:

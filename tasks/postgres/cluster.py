@@ -34,7 +34,8 @@ def create(site: HarborSite, host: Host) -> Outcome:
         ClusterNotOurs: the directory holds a database without our record, or the cluster's name is taken.
     """
     layout = layout_of(site)
-    answer = host.python(_CLUSTER_CREATE, {**_names(layout), "site": site.name}, timeout=120)
+    given = {**_names(layout), "site": site.name, "nas_path": site.nas.path.rstrip("/")}
+    answer = host.python(_CLUSTER_CREATE, given, timeout=120)
     if answer["state"] == "foreign":
         raise ClusterNotOurs(
             f"{layout.data} holds the database {answer['sysid']}, which this site did not create.",

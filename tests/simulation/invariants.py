@@ -226,7 +226,9 @@ class Monitor:
         if promotion.rung == "COMMANDED" and switched_on and node.unwarned:
             if write.by == "job":
                 return "fence_command: switched on again while nobody who knew answered"
-            away = world.nodes[promotion.node].server is None
+            new = world.nodes[promotion.node].server
+            # Also until the old one's guard has looked again, which is a while after the new one is back.
+            away = new is None or world.engine.now - new.started < LOOKING_S
             if away or world.engine.now - node.back_at < LOOKING_S:
                 return "fence_command: switched on again, and back before the failover has ended"
         return ""

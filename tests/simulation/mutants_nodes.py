@@ -17,7 +17,7 @@ from tests.simulation.mutant import (
 )
 from tests.simulation.mutants_flows import FLOWS, REPLACED
 from tests.simulation.mutants_found import FOUND
-from tests.simulation.mutants_stalled import STALLED
+from tests.simulation.mutants_stalled import STALLED, UNTOLD
 from tests.simulation.mutation import Edit
 from tests.simulation.schedules import A, B, plan
 
@@ -209,7 +209,11 @@ NODES: tuple[Mutant, ...] = (
     Mutant(
         "S19",
         "a primary that fenced itself starts at the first pass that allows it",
-        (Edit("tasks.guard.on_node.guard_rules:when_settled", "free_s < START_AFTER_S", "False"),),
+        (
+            Edit("tasks.guard.on_node.guard_rules:when_settled", "free_s < START_AFTER_S", "False"),
+            # What the standby says of its request would hold it here; not in the moment before it was told.
+            UNTOLD,
+        ),
         _back,
         ("two writers",),
     ),

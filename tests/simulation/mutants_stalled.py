@@ -15,6 +15,7 @@ from tests.simulation.mutant import (
     call,
     event,
     failover,
+    once,
 )
 from tests.simulation.mutation import Edit
 from tests.simulation.schedules import A, B, plan
@@ -41,7 +42,25 @@ def _begun_late() -> Iterator[Plan]:
         yield replace(base, fates=((27, "stall", 200.0), (number, "late", 1000.0)))
 
 
+UNTOLD = Edit(
+    "tasks.guard.on_node.guard_look:ask", "_ROLES[lines[1]]", 'STANDBY if lines[1][0] == "t" else PRIMARY'
+)
+
 STALLED: tuple[Mutant, ...] = (
+    Mutant(
+        "S30",
+        "a standby that was told to promote itself consents to the old primary's start",
+        (UNTOLD,),
+        once(
+            CONFIRMED,
+            event(1, "slow_promotion", B, 40.0),
+            event(3, "power_off", A),
+            failover(8),
+            event(23, "power_on", A),
+            quiet_s=200.0,
+        ),
+        ("two writers",),
+    ),
     Mutant(
         "S29",
         "a next core is begun minutes late, by a run that has been replaced",

@@ -166,7 +166,12 @@ def fault_by_chance(rng: random.Random, at: float, nodes: list[str]) -> list[Eve
         [Event(at, "late_program", (node, rng.choice((20.0, 45.0, 120.0))))],
         [Event(at, "lag", (other,)), Event(at + 0.5, "burst", (node,))],
         [Event(at, "lag", (other,)), Event(later, "no_lag", (other,))],
-        [Event(at, "slow_promotion", (node, 100.0))],
+        [Event(at, "slow_promotion", (rng.choice(nodes), rng.choice((15.0, 40.0, 100.0))))],
+        [
+            Event(at, "slow_promotion", (other, rng.choice((15.0, 40.0, 100.0)))),
+            Event(at, "power_off", (node,)),
+            Event(later, "power_on", (node,)),
+        ],
         [Event(at, "slow_start", (node, rng.choice((12.0, 50.0))))],
         [Event(at, "slot_lost", (node,))],
         [Event(at, "harbor_stops", (node,))],

@@ -231,7 +231,7 @@ def replacements() -> dict[int, Any]:
         (shared_copy.keep_shared, files.keep_shared),
         (shared_copy.drop_shared, files.drop_shared),
         (guard_note.write_volatile, files.write_volatile),
-        (guard_watch.version_of, version_of),
+        (guard_look.version_of, version_of),
         (threading, processes.SimThreading),
         (pg_run.systemctl, processes.systemctl),
         (pg_run.start, processes.start),

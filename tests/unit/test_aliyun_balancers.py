@@ -13,6 +13,7 @@ from tasks.balancer import nlb as nlb_module
 from tasks.balancer import serving
 from tasks.balancer.balancer import admit_confirmed, balancer_of, drain_confirmed, listener_of
 from tasks.balancer.clb import Clb
+from tasks.balancer.cloud import CloudBalancer
 from tasks.balancer.nlb import Nlb
 from tasks.balancer.states import BalancerError, NodeState, Served
 from tests.unit.aliyun_endpoint import FORBIDDEN, SAID_BY_THE_CLOUD, THROTTLED, Fault
@@ -89,6 +90,19 @@ def test_a_drain_that_is_done_already_changes_nothing(cloud: Cloud, tmp_path: Pa
     assert balancer is not None
     balancer.drain("node-a")
     assert TELLS[kind] not in cloud.endpoint.calls
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whoever_else_is_in_the_group_is_drained_also_whom_the_site_does_not_know(
+    cloud: Cloud, tmp_path: Path, kind: str
+) -> None:
+    """After a disaster the lost machines are not in the site file any more, and still are in the group."""
+    servers(cloud, kind)["eni-bp1xxxxxxxxxx"] = 100
+    balancer = balancer_of(site_of(cloud, tmp_path, kind))
+    assert isinstance(balancer, CloudBalancer)
+    assert sorted(balancer.drain_others("node-a")) == sorted([B, "eni-bp1xxxxxxxxxx"])
+    assert servers(cloud, kind) == {A: 100, B: 0, "eni-bp1xxxxxxxxxx": 0}
+    assert balancer.drain_others("node-a") == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from tasks.guard.on_node import guard_look
+from tasks.guard.on_node.guard_rules import PRIMARY, STANDBY, TOLD_TO_PROMOTE
 from tasks.on_node import operation_file
+from tasks.on_node.pg_told import TOLD, say_told
 from tasks.operation.record import OperationKind, OperationRecord, Phase, to_json
 from tasks.postgres.on_node import pg_compensate, pg_hold, pg_promote
-from tests.unit.local_pair import Clusters, clusters, wait_for
+from tests.unit.local_pair import PORTS, Clusters, clusters, wait_for
 
 pytestmark = pytest.mark.servers
 
@@ -113,6 +116,28 @@ def test_a_standby_that_was_told_to_promote_itself_does_not_pass_for_one_that_st
     clusters.stop("b")
     clusters.start("b")
     assert clusters.program(pg_hold, "b", authority=authority(Phase.PROMOTING))["state"] == "standby"
+
+
+def test_a_standby_that_was_told_to_promote_itself_says_so_to_an_old_primary_that_asks(
+    clusters: Clusters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard_look, "reaches", lambda address, port: "open")
+    given = clusters.given("a", replication_user="postgres", passfile="/nonexistent")
+
+    def asked() -> str:
+        return guard_look.ask(given, "b", str(clusters.root), PORTS["b"]).state
+
+    assert asked() == STANDBY
+    say_told(clusters.given("b"))
+    assert asked() == TOLD_TO_PROMOTE
+    clusters.stop("b")
+    clusters.start("b")
+    assert asked() == STANDBY, "a start forgets it"
+    record(clusters, "b", Phase.PROMOTING)
+    # The word is out before the request: what the promotion left behind is what was said during it.
+    assert promote(clusters, authority=authority(Phase.PROMOTING))["state"] == "promoted"
+    assert clusters.sql("b", f"SELECT {TOLD};") == "t"
+    assert asked() == PRIMARY
 
 
 def test_an_old_primary_is_not_taken_back_for_an_operation_that_is_not_at_taking_back(

@@ -9,6 +9,7 @@ from tasks.guard.on_node.guard_rules import (
     DOWN,
     FENCE,
     FORGET,
+    HOLD,
     NONE,
     PRIMARY,
     SELF_FENCED,
@@ -17,6 +18,7 @@ from tasks.guard.on_node.guard_rules import (
     START,
     START_HELD,
     STARTING,
+    TOLD_TO_PROMOTE,
     YIELD,
     Local,
     Peer,
@@ -25,8 +27,10 @@ from tasks.guard.on_node.guard_rules import (
     may_resume,
     may_start,
     must_fence,
+    must_wait,
     must_yield,
     next_act,
+    still_claims,
 )
 
 ME = Local("node-a", "77", 3, False)
@@ -72,6 +76,60 @@ def test_a_peer_that_is_there_and_cannot_be_asked_is_no_consent() -> None:
     start = judge_start(ME, [ACCEPTED], [peer(STARTING, 0, None)])
     assert (start.allowed, start.transient) == (False, True)
     assert "node-b is there and cannot be asked" in start.why
+
+
+@pytest.mark.parametrize("timeline", [2, 3])
+def test_a_standby_that_was_told_to_promote_itself_is_no_consent(timeline: int) -> None:
+    """It answers as a standby for as long as it replays; the old primary was switched on meanwhile, and wrote."""
+    told = peer(TOLD_TO_PROMOTE, timeline)
+    start = judge_start(ME, [ACCEPTED], [told])
+    assert (start.allowed, start.transient) == (False, True)
+    assert "node-b was told to promote itself" in start.why
+    assert not may_resume(ME, ACCEPTED, [told])
+    assert next_act(Sight(True, False, ME, [ACCEPTED], [told], 1e7), None) == (HOLD, start.why)
+    for held in (SELF_FENCED, START_HELD):
+        assert next_act(Sight(False, False, ME, [ACCEPTED], [told], held=held), 30.0)[0] == NONE
+        assert next_act(Sight(False, False, ME, [ACCEPTED], [peer(STANDBY, 3)], held=held), 30.0)[0] == START
+
+
+def test_what_speaks_of_the_database_before_keeps_no_new_one_from_starting() -> None:
+    """Moved away and created or restored anew on the site's own machine: timeline 1, and refused for ever."""
+    new = Local("node-a", "99", 1, False)
+    theirs = {"primary": "node-b", "timeline": 2, "system_identifier": "77"}
+    mine = {"primary": "node-a", "timeline": 2, "system_identifier": "77"}
+    assert still_claims(new, [theirs, mine, None]) == ()
+    assert still_claims(ME, [theirs, None]) == (theirs,)
+    undated = {"primary": "node-b", "timeline": 3}
+    assert still_claims(ME, [undated]) == (undated,), "a record that names no database is of this one"
+
+
+def test_only_where_a_restore_went_back_the_acceptance_of_before_says_nothing() -> None:
+    old = Local("node-a", "77", 3, False)
+    before = {"primary": "node-b", "timeline": 5, "system_identifier": "77", "term": 4}
+    assert still_claims(old, [None, before], {"over": before}) == ()
+    assert still_claims(old, [None, {**before, "term": 9}], {"over": before}) != (), (
+        "promoted after the restore"
+    )
+    assert still_claims(Local("node-c", "77", 3, False), [before]) == (before,)
+
+
+def test_an_old_machine_stays_down_beside_a_site_that_was_restored() -> None:
+    restored = {"system_identifier": "99", "node": "node-c"}
+    start = judge_start(ME, [ACCEPTED], [peer(SILENT)], restored=restored)
+    assert (start.allowed, start.transient) == (False, False)
+    assert "restored on node-c as the database 99" in start.why
+    assert "restored.json" in start.why
+    assert next_act(Sight(True, False, ME, [ACCEPTED], [], 1e7, restored=restored), None)[0] == FENCE
+    for held in (SELF_FENCED, START_HELD):
+        stopped = Sight(False, False, ME, [ACCEPTED], [], held=held, restored=restored)
+        assert next_act(stopped, 30.0)[0] == NONE
+        assert next_act(stopped._replace(restored=None), 30.0)[0] == START, "a person has removed the record"
+    assert judge_start(ME, [ACCEPTED], [], restored={**restored, "system_identifier": "77"}).allowed
+
+
+def test_one_of_another_database_that_was_told_to_promote_itself_holds_nobody_back() -> None:
+    assert must_wait(ME, [peer(TOLD_TO_PROMOTE, 3, "other")]) is None
+    assert not judge_start(ME, [], [peer(TOLD_TO_PROMOTE, 4)]).transient, "it follows a newer timeline"
 
 
 def test_with_a_self_fence_an_isolated_node_does_not_start_as_a_primary() -> None:
@@ -166,7 +224,8 @@ def test_after_a_self_fence_it_starts_again_only_when_every_peer_answers_and_non
 def sights() -> list[Sight]:
     claims: list[list[dict[str, Any] | None]] = [[None], [ACCEPTED]]
     claims += [[ACCEPTED, {"primary": "node-b", "timeline": t, "system_identifier": "77"}] for t in (2, 3, 4)]
-    peers = [[peer(s, t)] for s in (PRIMARY, STANDBY) for t in (3, 4)] + [[peer(s)] for s in (DOWN, SILENT)]
+    peers = [[peer(s, t)] for s in (PRIMARY, STANDBY, TOLD_TO_PROMOTE) for t in (3, 4)]
+    peers += [[peer(s)] for s in (DOWN, SILENT)]
     return [
         Sight(running, signal, here, claim, seen, age, silent_s, held)
         for running, signal, here, claim, seen, age, silent_s, held in itertools.product(
@@ -193,7 +252,7 @@ def test_whatever_the_guard_sees_it_stops_no_standby_and_starts_nothing_that_may
         assert (act == NONE) == (why == "")
         if sight.signal:
             assert act in (NONE, FORGET), sight
-        if act in (YIELD, FENCE):
+        if act in (YIELD, FENCE, HOLD):
             assert sight.running
         if act == START:
             assert not sight.running
@@ -203,7 +262,7 @@ def test_whatever_the_guard_sees_it_stops_no_standby_and_starts_nothing_that_may
             assert self_fence_s is None or sight.silent_s == 0.0
         if act == NONE and sight.running and not sight.signal and self_fence_s is not None:
             assert sight.silent_s < self_fence_s, "an isolated primary goes on"
-    assert taken == {NONE, YIELD, START, FORGET} | ({FENCE} if self_fence_s is not None else set())
+    assert taken == {NONE, YIELD, HOLD, START, FORGET} | ({FENCE} if self_fence_s is not None else set())
 
 
 def test_a_role_that_could_never_be_looked_at_does_not_keep_an_isolated_server_running() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tasks.guard.on_node import boot_guard, guard_rules, guard_watch
 from tasks.guard.on_node.guard_look import local
-from tasks.guard.on_node.guard_rules import FENCE, NONE, START, YIELD
+from tasks.guard.on_node.guard_rules import FENCE, HOLD, NONE, START, YIELD
 from tasks.on_node.pg_disk import age_of, postmaster_in, postmaster_of, servers_in
 from tasks.postgres.on_node import pg_compensate, pg_fence, pg_stop
 from tests.unit.local_postgres import programs, running_postgres
@@ -349,6 +349,24 @@ def test_a_peer_that_is_there_and_cannot_be_asked_holds_the_start_until_it_can(
     assert boot_guard.judge("15-main", config) == 0
 
 
+def test_a_primary_that_runs_stops_while_a_standby_was_told_to_promote_itself_and_starts_again_after_it(
+    p: dict[str, Any], tmp_path: Path, listener: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was started in the moment before the standby was told, and nobody had looked since."""
+    here = local(p)
+    assert here is not None
+    state = [guard_rules.TOLD_TO_PROMOTE]
+    monkeypatch.setattr(guard_watch, "ask", lambda *_: guard_rules.Peer("node-b", state[0], here.sysid, 1))
+    p.update(peers=[["node-b", "127.0.0.1", listener]], witnesses=[])
+    guard = guard_of(p, tmp_path)
+    assert guard.one_pass() == HOLD
+    assert servers_in(p["data"]) == []
+    assert not Path(p["data"], "standby.signal").exists()
+    assert guard.one_pass() == NONE
+    state[0] = guard_rules.STANDBY
+    passes_until(guard, START)
+
+
 def test_an_isolated_node_with_a_self_fence_does_not_start_as_a_primary(
     p: dict[str, Any], tmp_path: Path, listener: int
 ) -> None:
@@ -400,6 +418,32 @@ def test_the_nas_tells_a_node_that_was_off_of_the_new_primary(p: dict[str, Any],
     (tmp_path / "nas" / "accepted.json").write_text(
         '{"primary": "node-b", "timeline": 9, "system_identifier": "another"}'
     )
+    assert boot_guard.judge("15-main", config) == 0
+
+
+def test_an_old_machine_that_boots_after_the_site_was_restored_elsewhere_does_not_serve(
+    p: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its own record names itself, and the NAS's is of another database: nothing kept it from starting."""
+    accept(p, tmp_path / "state" / "accepted.json", "node-a")
+    restored = tmp_path / "nas" / "restored.json"
+    restored.parent.mkdir()
+    restored.write_text(json.dumps({"system_identifier": "99", "node": "node-c"}))
+    guard = guard_of(p, tmp_path)
+    passes_until(guard, FENCE)
+    assert servers_in(p["data"]) == []
+    assert boot_guard.judge("15-main", str(tmp_path / "node.json")) == 1
+    restored.unlink()
+    assert boot_guard.judge("15-main", str(tmp_path / "node.json")) == 0, "a person has decided otherwise"
+
+
+def test_a_new_database_on_the_sites_own_machine_is_not_refused_by_the_record_of_the_one_before(
+    p: dict[str, Any], tmp_path: Path
+) -> None:
+    other = {"primary": "node-b", "timeline": 9, "system_identifier": "77"}
+    (tmp_path / "state").mkdir(exist_ok=True)
+    (tmp_path / "state" / "accepted.json").write_text(json.dumps(other))
+    config = stopped(p, tmp_path)
     assert boot_guard.judge("15-main", config) == 0
 
 

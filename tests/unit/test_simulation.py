@@ -100,7 +100,7 @@ def test_a_site_of_one_database_node_is_restarted_by_a_failover_and_else_told_wh
 
 
 def test_a_history_is_the_same_each_time() -> None:
-    stories = [run(drawn(7)).story for _ in range(2)]
+    stories = [run(drawn(11)).story for _ in range(2)]
     assert stories[0] == stories[1]
     assert len(stories[0]) > 10
 

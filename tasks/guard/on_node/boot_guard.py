@@ -8,10 +8,19 @@ import json
 import os
 import sys
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
-from tasks.guard.on_node.guard_look import CONFIG, accepted, ask_all, in_touch, local, shared_claim
-from tasks.guard.on_node.guard_note import note_held_start, run_path
+from tasks.guard.on_node.guard_look import (
+    CONFIG,
+    accepted,
+    ask_all,
+    gone_back,
+    in_touch,
+    local,
+    restored_site,
+    shared_claim,
+)
+from tasks.guard.on_node.guard_note import note_fence, note_held_start, run_path
 from tasks.guard.on_node.guard_question import Question
 from tasks.guard.on_node.guard_rules import (
     SILENT,
@@ -20,7 +29,8 @@ from tasks.guard.on_node.guard_rules import (
     Local,
     Start,
     judge_start,
-    of_this_database,
+    must_leave,
+    still_claims,
 )
 from tasks.on_node.pg_disk import attempt, remove_durably, text_of
 
@@ -44,12 +54,18 @@ def judge(instance: str, config: str = CONFIG) -> int:
     if here is None:
         return 0
     try:
-        start = decide(p, here, accepted(p))
+        known, back = accepted(p), gone_back(p)
     except ValueError as error:
-        print("refused: accepted.json cannot be read: %s" % error)
+        print("refused: accepted.json or restored.json cannot be read: %s" % error)
         return 1
+    shared, restored = asked_of_nas(p)
+    start = decide(p, here, still_claims(here, [known, shared], back), restored)
     problems: List[str] = []
-    if start.transient:
+    if must_leave(here, restored) is not None:
+        # Its Harbor is not started by it either.
+        note = {"at": time.time(), "why": start.why}
+        attempt(problems, "the note for the guard", lambda: note_fence(p, note))
+    elif start.transient:
         attempt(problems, "the note for the guard", lambda: note_held_start(p, start.why))
     else:
         attempt(problems, "the note for the guard", lambda: remove_durably(run_path(p, "held_start")))
@@ -58,17 +74,25 @@ def judge(instance: str, config: str = CONFIG) -> int:
     return 0 if start.allowed else 1
 
 
-def decide(p: Dict[str, Any], here: Local, known: Claim) -> Start:
+def asked_of_nas(p: Dict[str, Any]) -> List[Claim]:
+    """Ask the NAS who was accepted, and which database the site was restored as; None for what it does not say."""
+    questions = [Question(lambda: shared_claim(p)), Question(lambda: restored_site(p))]
+    deadline = time.monotonic() + NAS_S
+    for question in questions:
+        question.put(0.0)
+    for question in questions:
+        question.wait(deadline - time.monotonic())
+    return [question.answer for question in questions]
+
+
+def decide(p: Dict[str, Any], here: Local, claims: Sequence[Claim], restored: Claim = None) -> Start:
     """Ask everybody, with some patience for those that boot at the same time."""
-    nas = Question(lambda: shared_claim(p))
-    nas.put(NAS_S)
-    claims = [known, nas.answer if of_this_database(here, nas.answer) else None]
     deadline = time.monotonic() + PATIENCE_S
     while True:
         peers, alone = ask_all(p), is_alone(p)
         late = time.monotonic() >= deadline
         if late or not (alone or any(peer.state in (SILENT, STARTING) for peer in peers)):
-            return judge_start(here, claims, peers, alone)
+            return judge_start(here, claims, peers, alone, restored)
         time.sleep(0.5)
 
 

@@ -1,17 +1,30 @@
 """Part of node programs: what a node sees of its own cluster and of its peers."""
 
 import glob
+import hashlib
 import json
 import os
 import socket
 import threading
 from typing import Any, Dict, List, Optional
 
-from tasks.guard.on_node.guard_rules import DOWN, PRIMARY, SILENT, STANDBY, STARTING, Local, Peer
+from tasks.guard.on_node.guard_rules import (
+    DOWN,
+    PRIMARY,
+    SILENT,
+    STANDBY,
+    STARTING,
+    TOLD_TO_PROMOTE,
+    Local,
+    Peer,
+)
 from tasks.on_node.pg_disk import control, text_of
 from tasks.on_node.pg_run import Failed, as_postgres, run
+from tasks.on_node.pg_told import TOLD
 
 CONFIG = "/etc/harbor-ha/node.json"
+# What a server says: whether it is in recovery, and whether it was told to promote itself since its start.
+_ROLES = {"t|f": STANDBY, "t|t": TOLD_TO_PROMOTE, "f|f": PRIMARY, "f|t": PRIMARY}
 
 
 def local(p: Dict[str, Any]) -> Optional[Local]:
@@ -42,6 +55,24 @@ def shared_claim(p: Dict[str, Any]) -> Optional[Dict[str, Any]]:
     return record_in(p["nas_accepted"]) if p.get("nas_accepted") else None
 
 
+def gone_back(p: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    """Read what a restore to a point in time on this node went back behind; ValueError when that cannot be read."""
+    return note_in(p["state_dir"] + "/restored.json")
+
+
+def restored_site(p: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    """Read on the NAS which database the site was restored as; may hang with the NAS, like `shared_claim`."""
+    return note_in(os.path.dirname(p["nas_accepted"]) + "/restored.json") if p.get("nas_accepted") else None
+
+
+def note_in(path: str) -> Optional[Dict[str, Any]]:
+    """Read a note; None when there is none. Raises ValueError when it is none of ours."""
+    found = json.loads(text_of(path) or "null")
+    if found is not None and not isinstance(found, dict):
+        raise ValueError("%s holds no object" % path)
+    return found
+
+
 def record_in(path: str) -> Optional[Dict[str, Any]]:
     """Read a record of an acceptance; None when there is none. Raises ValueError when it is none of ours."""
     text = text_of(path)
@@ -65,11 +96,11 @@ def ask(p: Dict[str, Any], name: str, address: str, port: int) -> Peer:
     argv = as_postgres([p["bin"] + "/psql", "-XAtqw", "-d", conninfo, "-f", "-"])
     try:
         # A replication session: it alone tells a standby's true timeline.
-        said = run(argv, 4, "IDENTIFY_SYSTEM;\nSELECT pg_is_in_recovery();\n", {"PGPASSFILE": p["passfile"]})
-        lines = said.splitlines()
+        asked = "IDENTIFY_SYSTEM;\nSELECT pg_is_in_recovery(), %s;\n" % TOLD
+        lines = run(argv, 4, asked, {"PGPASSFILE": p["passfile"]}).splitlines()
         sysid, timeline = lines[0].split("|")[:2]
-        return Peer(name, STANDBY if lines[1] == "t" else PRIMARY, sysid, int(timeline))
-    except (Failed, IndexError, ValueError):
+        return Peer(name, _ROLES[lines[1]], sysid, int(timeline))
+    except (Failed, IndexError, KeyError, ValueError):
         return Peer(name, STARTING)
 
 
@@ -101,3 +132,21 @@ def reaches(address: str, port: int) -> str:
         return "refused"
     except OSError:
         return "silent"
+
+
+def read_config(path: str) -> Dict[str, Any]:
+    """Read what the node needs to know; raises ValueError when it is not there or not whole."""
+    found = json.loads(text_of(path) or "null")
+    names = ("node", "data", "conf", "unit", "state_dir", "peers", "witnesses", "self_fence_s")
+    if not isinstance(found, dict) or any(name not in found for name in names):
+        raise ValueError("%s is not there or lacks something" % path)
+    return found
+
+
+def version_of(path: str) -> Optional[str]:
+    """Hash this program's text; the orchestrator compares it with what it would install."""
+    try:
+        with open(path, "rb") as source:
+            return hashlib.sha256(source.read()).hexdigest()[:16]
+    except OSError:
+        return None

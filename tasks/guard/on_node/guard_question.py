@@ -51,3 +51,10 @@ class Question:
             self.error = error
             return
         self.answer, self.asked_at, self.error = answer, asked_at, None
+
+
+def beside(work: Any) -> threading.Thread:
+    """Do something in a thread: starting a program reads a disk, which may hang."""
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread

@@ -4,6 +4,7 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 
 PRIMARY = "primary"
 STANDBY = "standby"
+TOLD_TO_PROMOTE = "told to promote"  # a standby still, that nothing but a start of its server keeps from it
 DOWN = "down"  # its machine answers, its server does not run
 STARTING = "starting"  # its port is open and it cannot be asked: it recovers, or it turns the login away
 SILENT = "silent"
@@ -21,7 +22,7 @@ START_HELD = "held start"
 START_AFTER_S = 10.0
 
 # What the guard does next.
-NONE, YIELD, FENCE, START, FORGET = "none", "yield", "fence", "start", "forget"
+NONE, YIELD, FENCE, HOLD, START, FORGET = "none", "yield", "fence", "hold", "start", "forget"
 
 Claim = Optional[Dict[str, Any]]
 
@@ -65,6 +66,7 @@ class Sight(NamedTuple):
         silent_s: seconds since a witness last answered a question, by the monotonic clock. A question that could
             not be put counts as one without an answer.
         held: `SELF_FENCED`, `START_HELD`, or None: why it does not run although it should.
+        restored: which database the site was restored as, as the NAS says.
     """
 
     running: bool
@@ -75,10 +77,15 @@ class Sight(NamedTuple):
     running_s: float = float("inf")
     silent_s: float = 0.0
     held: Optional[str] = None
+    restored: Claim = None
 
 
 def judge_start(
-    local: Local, claims: Sequence[Claim], peers: Sequence[Peer], alone: Optional[bool] = None
+    local: Local,
+    claims: Sequence[Claim],
+    peers: Sequence[Peer],
+    alone: Optional[bool] = None,
+    restored: Claim = None,
 ) -> Start:
     """Decide whether this node's server may start, and say why.
 
@@ -89,14 +96,18 @@ def judge_start(
     Args:
         claims: the records of who was accepted last, of this node and of the NAS; None for one that never was.
         alone: no witness answers; None when the site has no self-fence, and being alone is no reason.
+        restored: which database the site was restored as, as the NAS says.
     """
     if local.standby_signal:
         return Start(True, "it is a standby")
-    against = _peer_against(local, peers)
+    against = must_leave(local, restored) or _peer_against(local, peers)
     for claim in claims:
         against = against or _claim_against_start(local, claim)
     if against is not None:
         return Start(False, against)
+    pending = must_wait(local, peers)
+    if pending is not None:
+        return Start(False, pending, True)
     unasked = [peer.name for peer in peers if peer.state == STARTING]
     if unasked:
         told = "%s is there and cannot be asked (it recovers, or it turns the login away); that is no consent"
@@ -126,7 +137,7 @@ def _peer_against(local: Local, peers: Sequence[Peer]) -> Optional[str]:
             continue
         if peer.state == PRIMARY and peer.timeline >= local.timeline:
             return "%s is the primary on timeline %d, this node has timeline %d" % words
-        if peer.state == STANDBY and peer.timeline > local.timeline:
+        if peer.state in (STANDBY, TOLD_TO_PROMOTE) and peer.timeline > local.timeline:
             return "%s follows timeline %d, this node has timeline %d" % words
     return None
 
@@ -145,6 +156,20 @@ def _claim_against_start(local: Local, claim: Claim) -> Optional[str]:
 def of_this_database(local: Local, claim: Claim) -> bool:
     """Tell whether a record is about this node's database; the NAS may remember the one before it."""
     return claim is not None and str(claim.get("system_identifier")) == local.sysid
+
+
+def still_claims(local: Local, claims: Sequence[Claim], restored: Claim = None) -> Tuple[Claim, ...]:
+    """Keep what speaks of this node's database, also where a claim does not say of which one it speaks.
+
+    This node's own record may be of a database that was moved away; a new one was refused by it for ever. And what a
+    restore to a point in time went back behind says nothing on the node that it was made on.
+
+    Args:
+        restored: what a restore on this node has left: `over`, the acceptance that it found on the NAS.
+    """
+    over = (restored or {}).get("over")
+    ours = [claim for claim in claims if claim is not None and (over is None or claim != over)]
+    return tuple(claim for claim in ours if str(claim.get("system_identifier", local.sysid)) == local.sysid)
 
 
 def must_yield(
@@ -179,6 +204,35 @@ def must_yield(
     return None
 
 
+def must_leave(local: Local, restored: Claim) -> Optional[str]:
+    """Say why this node's database must not serve: the site was restored as another one; None when it was not.
+
+    An old machine that booted after a disaster's restore found only its own name in the records, and its Harbor served
+    beside the new one: two databases on one Redis and one NAS.
+    """
+    now = (restored or {}).get("system_identifier")
+    if local.standby_signal or now is None or str(now) == local.sysid:
+        return None
+    return (
+        "the site was restored on %s as the database %s, and this is the old one (%s); move it away and run bootstrap, "
+        "or remove restored.json from the site's .harbor-ha on the NAS if the restore is to be forgotten"
+    ) % ((restored or {}).get("node"), now, local.sysid)
+
+
+def must_wait(local: Local, peers: Sequence[Peer]) -> Optional[str]:
+    """Say why a primary must not run for now: a standby of its database was told to promote itself; None without one.
+
+    Whoever told it took this node for fenced, and the request stands. It ends with a primary on a newer timeline, or
+    with a start of that server, which forgets it; then this node may go on.
+    """
+    for peer in peers:
+        if peer.state == TOLD_TO_PROMOTE and peer.sysid == local.sysid:
+            return (
+                "%s was told to promote itself; only a start of its server makes it forget that" % peer.name
+            )
+    return None
+
+
 def must_fence(silent_s: float, self_fence_s: Optional[float]) -> Optional[str]:
     """Say why an isolated primary must stop itself; None when it need not.
 
@@ -207,6 +261,9 @@ def next_act(sight: Sight, self_fence_s: Optional[float]) -> Tuple[str, str]:
         return _when_stopped(sight, self_fence_s)
     if sight.signal:
         return (FORGET, "it is a standby") if sight.held else (NONE, "")
+    why = None if sight.local is None else must_leave(sight.local, sight.restored)
+    if why is not None:
+        return FENCE, why
     if sight.local is not None:
         why = must_yield(sight.local, sight.running_s, sight.peers, sight.claims)
         if why is not None:
@@ -214,6 +271,10 @@ def next_act(sight: Sight, self_fence_s: Optional[float]) -> Tuple[str, str]:
     why = must_fence(sight.silent_s, self_fence_s)
     if why is not None:
         return FENCE, why
+    if sight.local is not None:
+        why = must_wait(sight.local, sight.peers)
+        if why is not None:
+            return HOLD, why
     if sight.held and sight.silent_s == 0.0:
         return FORGET, "it runs again, and is in touch"
     return NONE, ""
@@ -234,6 +295,8 @@ def _when_stopped(sight: Sight, self_fence_s: Optional[float]) -> Tuple[str, str
     if sight.signal:
         return FORGET, "somebody has made it a standby; it is theirs to start"
     if sight.local is None:
+        return NONE, ""
+    if must_leave(sight.local, sight.restored) is not None:
         return NONE, ""
     alone = sight.silent_s > 0.0
     if sight.held == SELF_FENCED:

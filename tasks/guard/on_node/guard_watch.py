@@ -10,7 +10,6 @@ Stop first, note afterwards: on a full disk the note failed, for ever, and nothi
 be looked at is no sign of life: a pass that fails counts toward the self-fence.
 """
 
-import hashlib
 import json
 import os
 import signal
@@ -20,18 +19,31 @@ import threading
 import time
 from typing import Any, Dict, List, Optional, Set, Tuple
 
-from tasks.guard.on_node.guard_look import CONFIG, accepted, ask, in_touch, local, shared_claim
+from tasks.guard.on_node.guard_look import (
+    CONFIG,
+    accepted,
+    ask,
+    gone_back,
+    in_touch,
+    local,
+    read_config,
+    restored_site,
+    shared_claim,
+    version_of,
+)
 from tasks.guard.on_node.guard_note import (
     forget,
     heartbeat_path,
     held,
     note_fence,
+    note_held_start,
     write_volatile,
 )
-from tasks.guard.on_node.guard_question import Question
+from tasks.guard.on_node.guard_question import Question, beside
 from tasks.guard.on_node.guard_rules import (
     FENCE,
     FORGET,
+    HOLD,
     NONE,
     SELF_FENCED,
     START,
@@ -42,7 +54,7 @@ from tasks.guard.on_node.guard_rules import (
     Peer,
     Sight,
     next_act,
-    of_this_database,
+    still_claims,
     when_settled,
 )
 from tasks.guard.on_node.guard_share import share_acceptance
@@ -55,7 +67,6 @@ from tasks.on_node.pg_disk import (
     set_start_conf,
     signal_all,
     single_user,
-    text_of,
     up_s,
     wait_gone,
 )
@@ -105,13 +116,6 @@ def start_containers() -> None:
     subprocess.call(["timeout", "60", "sh", "-c", script, "sh"] + CONTAINERS, cwd="/")
 
 
-def beside(work: Any) -> threading.Thread:
-    """Do something in a thread: starting a program reads a disk, which may hang."""
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    return thread
-
-
 def fence(p: Dict[str, Any], why: str) -> List[str]:
     """Stop the server, and the containers at the same time; then note what for. Returns what could not be done."""
     problems: List[str] = []
@@ -135,6 +139,14 @@ def yield_to_peer(p: Dict[str, Any], why: str) -> List[str]:
     return problems
 
 
+def hold_back(p: Dict[str, Any], why: str) -> List[str]:
+    """Stop, and start again when nothing speaks against it any more. Returns what could not be done."""
+    problems: List[str] = []
+    stop_server(p)
+    attempt(problems, "the note for its start", lambda: note_held_start(p, why))
+    return problems
+
+
 class Guard:
     """What the guard remembers from pass to pass.
 
@@ -155,7 +167,9 @@ class Guard:
         self.signal = Question(lambda: os.path.exists(self.p["data"] + "/standby.signal"))
         self.local = Question(lambda: local(self.p))
         self.own = Question(lambda: accepted(self.p))
+        self.back = Question(lambda: gone_back(self.p))
         self.shared = Question(lambda: shared_claim(self.p))
+        self.restored = Question(lambda: restored_site(self.p))
         self.sharing = Question(lambda: share_acceptance(self.p))
         self.peers: Dict[str, Question] = {}
         self.said: Set[Tuple[str, str]] = set()
@@ -227,8 +241,8 @@ class Guard:
         self.heard("cluster", self.local)
         here = self.local.answer if self.local.asked_at >= before else None
         if here is not None:
-            claims = [claims[0]] + [claim for claim in claims[1:] if of_this_database(here, claim)]
-        return seen._replace(local=here, claims=claims, peers=self.ask_peers())
+            claims = list(still_claims(here, claims, self.back.answer))
+        return seen._replace(local=here, claims=claims, peers=self.ask_peers(), restored=self.restored.answer)
 
     def silence(self) -> float:
         """Return for how long no witness has answered; 0 when one has in this pass."""
@@ -251,10 +265,13 @@ class Guard:
     def claims(self) -> List[Claim]:
         """Return the records of who was accepted: this node's own, and the NAS's."""
         self.own.put(DISK_S)
+        self.back.put(DISK_S)
         self.heard("accepted.json", self.own)
         # Not waited for: its answer is of the pass before, and a dead NAS costs nothing.
         self.shared.put(0.0)
         self.heard("accepted.json on the NAS", self.shared)
+        self.restored.put(0.0)
+        self.heard("restored.json on the NAS", self.restored)
         return [self.own.answer, self.shared.answer]
 
     def due(self, seen: Sight, claims: List[Claim]) -> bool:
@@ -312,6 +329,8 @@ class Guard:
             self.fenced = True
         elif act == YIELD:
             problems = yield_to_peer(self.p, why)
+        elif act == HOLD:
+            problems = hold_back(self.p, why)
         elif act in (START, FORGET):
             problems = self.let_go(act)
         if act == NONE:
@@ -363,24 +382,6 @@ class Guard:
     def well(self, what: str) -> None:
         """Note that it works: its next failure is news."""
         self.said = {said for said in self.said if said[0] != what}
-
-
-def read_config(path: str) -> Dict[str, Any]:
-    """Read what the node needs to know; raises ValueError when it is not there or not whole."""
-    found = json.loads(text_of(path) or "null")
-    names = ("node", "data", "conf", "unit", "state_dir", "peers", "witnesses", "self_fence_s")
-    if not isinstance(found, dict) or any(name not in found for name in names):
-        raise ValueError("%s is not there or lacks something" % path)
-    return found
-
-
-def version_of(path: str) -> Optional[str]:
-    """Hash this program's text; the orchestrator compares it with what it would install."""
-    try:
-        with open(path, "rb") as source:
-            return hashlib.sha256(source.read()).hexdigest()[:16]
-    except OSError:
-        return None
 
 
 def watch() -> None:

@@ -4,6 +4,9 @@ All of Harbor logs to harbor-log through a port of this machine, and the engine 
 whichever comes before that port listens fails, and the engine does not try it again. The same happens to those
 that need a NAS which is mounted late. After a power cut or an upgrade of Docker half of Harbor stayed down.
 
+Where the site was restored on another machine meanwhile, all of it is stopped instead: an old jobservice took the
+jobs of the new Harbor out of their one Redis.
+
 What somebody has stopped, a fence for example, has no error and stays stopped.
 
 And when the engine itself dies (killed for its memory), the next one finds the containers running and takes their
@@ -15,8 +18,9 @@ import json
 import os
 import sys
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
+from tasks.guard.on_node.guard_rules import Local, must_leave
 from tasks.harbor.on_node.containers import (
     containers,
     core_runs,
@@ -27,8 +31,12 @@ from tasks.harbor.on_node.containers import (
 )
 from tasks.harbor.on_node.next_core import CORE, require_no_next_core
 from tasks.on_node.lib import must, poll
+from tasks.on_node.pg_disk import control, text_of
+from tasks.on_node.shared_copy import read_shared
 
 LOG = "harbor-log"
+# What a node with a database knows of it; the guard's.
+NODE = "/etc/harbor-ha/node.json"
 # Seconds. Core waits as long for its database before it gives up and is started again.
 CORE_S = 60.0
 
@@ -83,6 +91,18 @@ def find_core(home: str, port: int) -> None:
         print("nginx " + reload_proxy(proxy), flush=True)
 
 
+def replaced(config: str) -> Optional[str]:
+    """Say why this machine's Harbor must not run, as the NAS tells; None also where it does not tell.
+
+    A standby's as well: it uses the old primary, and takes jobs from Redis.
+    """
+    p = json.loads(text_of(config) or "null")
+    sysid = None if p is None else control(p).get("Database system identifier")
+    return (
+        None if sysid is None else must_leave(Local(p["node"], sysid, 0, False), read_shared(p, "restored"))
+    )
+
+
 def boot(home: str, nas: str, port: int, fenced: str) -> None:
     """Start what is missing; ends the program, to be tried again, when that is not possible yet.
 
@@ -95,6 +115,10 @@ def boot(home: str, nas: str, port: int, fenced: str) -> None:
     if os.path.exists(fenced):
         sys.exit("This node has fenced itself; what it stopped is started when it is in touch again.")
     seen = states(home)
+    old = replaced(NODE)
+    if old is not None:
+        docker(["stop", "-t", "3"], [name for name in seen if name != LOG])
+        sys.exit("This Harbor is not the site's any more: %s." % old)
     # A next core is never started here, and the engine leaves it down; one that outlived its engine must go. Where it
     # is the only core, its switch was cut short.
     if CORE in seen:

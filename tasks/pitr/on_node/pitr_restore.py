@@ -7,7 +7,9 @@ from typing import Any, Dict
 
 from tasks.on_node.files import move, new_directory, remove_tree
 from tasks.on_node.pg_disk import control, ids_of, remove_durably, servers_in, text_of, write_durably
+from tasks.on_node.pg_former import set_former_aside
 from tasks.on_node.pg_run import Failed, as_postgres, run, systemctl
+from tasks.on_node.shared_copy import drop_shared, read_shared
 from tasks.postgres.on_node.pg_archive import set_archive_aside
 
 
@@ -57,6 +59,12 @@ def swap(p: Dict[str, Any], new: str) -> None:
         move(p["data"], unused)
     move(new, p["data"])
     set_archive_aside(p["archive"], p["sysid"])
+    set_former_aside(p)
+    # The NAS goes on to tell every other node of that primary. Only this one, which goes back to a time before, may
+    # start in spite of it; a later acceptance counts here as well.
+    write_durably(p["state_dir"] + "/restored.json", json.dumps({"over": read_shared(p, "accepted")}) + "\n")
+    if p.get("nas_path"):
+        drop_shared(p, "restored")
     write_durably(p["record"], p["record_text"])
     remove_durably(intent)
     remove_tree(unused)

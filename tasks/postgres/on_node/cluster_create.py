@@ -14,6 +14,8 @@ from typing import Any, Dict, Optional, Tuple
 from tasks.on_node.files import make_directories, move, write_file
 from tasks.on_node.pg_cluster import data_elsewhere
 from tasks.on_node.pg_control import control_text
+from tasks.on_node.pg_former import set_former_aside
+from tasks.on_node.shared_copy import drop_shared
 from tasks.postgres.on_node.pg_archive import set_archive_aside
 
 
@@ -69,6 +71,10 @@ def create(p: Dict[str, Any]) -> Tuple[str, Optional[str]]:
     sysid = system_identifier(p)
     # Before the record: killed in between, the next run makes the cluster anew and comes here again.
     set_archive_aside(p["archive"], sysid)
+    set_former_aside(p)
+    # A restore's word against every other database would keep this one from starting.
+    if p.get("nas_path"):
+        drop_shared(p, "restored")
     write(p["record"], {"site": p["site"], "system_identifier": sysid})
     os.unlink(intent)
     return "created", sysid

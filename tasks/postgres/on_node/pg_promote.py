@@ -15,6 +15,7 @@ from tasks.on_node.authority import authorized, moment
 from tasks.on_node.pg_disk import ENGLISH, control, text_of, write_durably
 from tasks.on_node.pg_run import Failed, psql, psql_argv, standby_timeline
 from tasks.on_node.pg_sync import set_sync
+from tasks.on_node.pg_told import say_told
 from tasks.on_node.shared_copy import keep_shared
 from tasks.postgres.on_node.pg_heartbeat import HEARTBEAT
 
@@ -146,9 +147,10 @@ def judge(p: Dict[str, Any], said: Dict[str, str], was_standby: bool) -> Dict[st
 
 
 def note_request(p: Dict[str, Any]) -> None:
-    """Write down that this server is told to promote itself, before it is told: see pg_hold."""
+    """Write down, and tell who asks, that this server is told to promote itself, before it is: pg_hold, pg_told."""
     note = dict(moment(), operation=p["operation"])
     write_durably(p["state_dir"] + "/promotion.json", json.dumps(note, sort_keys=True) + "\n")
+    say_told(p)
 
 
 def accept_here(p: Dict[str, Any], timeline: int) -> None:

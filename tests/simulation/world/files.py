@@ -21,7 +21,7 @@ UNSEEN_BY_GUARDS = (
     "/rewind.json",
     ".commits.json",
     "/start.conf",
-    ".conf",
+    "sync.conf",
     ".service",
     "/paused.json",
     "/witnessed.json",

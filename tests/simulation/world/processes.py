@@ -6,6 +6,7 @@ import subprocess as real_subprocess
 from typing import Any
 
 from tasks.on_node.pg_run import Failed
+from tasks.on_node.pg_told import told_path
 from tests.simulation.world.here import machine, node, world
 from tests.simulation.world.machines import SYSTEM, Node
 from tests.simulation.world.site import MASK, Write
@@ -167,6 +168,8 @@ def psql(p: dict[str, Any], sql: str, limit: float = 5.0, database: str = "postg
         return "t" if hears(here, place) else "f"
     if sql.strip().startswith("SELECT pg_is_in_recovery()"):
         return "t" if recovering else "f"
+    if "pg_postmaster_start_time" in sql:
+        return ("t" if told(place) else "f") if "current_setting" in sql else str(server.started)
     if sql.strip() in ("SELECT 1",) or "ALTER SYSTEM RESET" in sql:
         return "1"
     raise NotImplementedError(f"the simulation does not know this SQL: {sql[:200]}")
@@ -243,7 +246,14 @@ def run(argv: list[str], limit: float, stdin: str = "", more: dict[str, str] | N
         raise Failed("timeout expired")
     if not server.answers:
         raise Failed("the database system is starting up")
-    return f"{SYSTEM}|{data.branch.timeline}|{lsn(data.end)}|\n{'t' if server.state == 'standby' else 'f'}\n"
+    role = f"{'t' if server.state == 'standby' else 'f'}|{'t' if told(peer) else 'f'}"
+    return f"{SYSTEM}|{data.branch.timeline}|{lsn(data.end)}|\n{role}\n"
+
+
+def told(place: Node) -> bool:
+    """Tell whether this start of a server was told to promote itself, as its configuration says."""
+    path = told_path({"conf": "/etc/postgresql/15/main"})
+    return place.server is not None and f"'{place.server.started}'" in place.files.get(path, "")
 
 
 def reaches(address: str, port: int) -> str:
