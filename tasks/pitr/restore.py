@@ -7,6 +7,7 @@ from typing import Any
 
 from blocks import HarborSite
 from tasks.backup.drill.invariants import broken_invariants
+from tasks.backup.restore import done
 from tasks.backup.restore.application import as_application
 from tasks.errors import HarborHaError, Refused
 from tasks.hosts.connection import Host
@@ -80,6 +81,8 @@ def begin(site: HarborSite, host: Host, *, to_time: str, base: str, sysid: str) 
     require_free(found, host.name, to_time)
     if found.to_time == to_time:
         return unchanged(f"goes on with the restore to {to_time}")
+    # Of the restore before, into another directory: the identifier is the lost site's each time.
+    done.forget(host)
     note = {"to_time": to_time, "base": base, "sysid": sysid}
     host.put(MARKER, json.dumps(note), mode=0o600)
     return changed(f"restores to {to_time} from the base backup {base}")
