@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any, Dict, Optional
 
-from tasks.on_node.pg_disk import postmaster_of, servers_in, text_of, write_durably
+from tasks.on_node.pg_disk import control, postmaster_of, servers_in, text_of, write_durably
 from tasks.on_node.pg_log import log_since, log_size
 from tasks.on_node.pg_run import Failed, psql, start, systemctl
 from tasks.postgres.on_node.pg_follow import clean_auto_conf
@@ -19,7 +19,8 @@ SELECT coalesce(to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', 'YYY
 def recover(p: Dict[str, Any]) -> Dict[str, Any]:
     """Return what was reached: `replayed` is when the last replayed transaction was committed."""
     known: Dict[str, Any] = json.loads(text_of(p["marker"]) or "{}")
-    if known.get("done"):
+    # Another cluster in its place was once reported as recovered, and was empty.
+    if known.get("done") and control(p).get("Database system identifier") == known.get("sysid"):
         return {"changed": False, "replayed": known["replayed"], "timeline": known["timeline"]}
     before = log_size(p["log"])
     deadline = time.monotonic() + p["limit_s"]
