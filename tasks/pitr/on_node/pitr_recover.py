@@ -7,7 +7,7 @@ import time
 from typing import Any, Dict, Optional
 
 from tasks.on_node.pg_disk import control, postmaster_of, servers_in, text_of, write_durably
-from tasks.on_node.pg_log import log_since, log_size
+from tasks.on_node.pg_log import log_since, log_size, log_text
 from tasks.on_node.pg_run import Failed, psql, start, systemctl
 from tasks.postgres.on_node.pg_follow import clean_auto_conf
 
@@ -32,9 +32,7 @@ def recover(p: Dict[str, Any]) -> Dict[str, Any]:
             problem = log_since(p["log"], before)
         time.sleep(0.2)
     systemctl("stop", p["unit"])
-    with open(p["log"], errors="replace") as log:
-        log.seek(before)
-        said = log.read()
+    said = log_text(p["log"], before)
     if "recovery ended before configured recovery target was reached" in said:
         last = re.findall(r"last completed transaction was at log time (.+)", said)
         return {"ended": last[-1].strip() if last else ""}
