@@ -85,19 +85,14 @@ def standing(site: HarborSite, host: Host) -> Standing:
 def judge(known: Mapping[str, Any], seen: DirectorySeen) -> Standing:
     """Decide whether what was noted is about what is there; a pure function."""
     placed = known.get("restored") or known.get("placing")
-    if not known:
-        counts = False
-    elif placed:
-        counts = seen.sysid == known.get("sysid") and known.get("data", seen.path) == seen.path
-        # Killed between the two renames there is nothing, and the next run goes on.
-        counts = counts or (not seen.occupied and not known.get("restored"))
-    else:
-        # Begun, and nothing fetched yet: no database, or the empty one that was made for it.
-        counts = not seen.occupied or seen.databases <= _OF_INITDB
+    # Nothing is there, or the empty cluster that was made for it; also after a kill between the two renames.
+    to_come = not known.get("restored") and (not seen.occupied or seen.databases <= _OF_INITDB)
+    is_it = seen.sysid == known.get("sysid") and known.get("data", seen.path) == seen.path
+    counts = bool(known) and (to_come or (bool(placed) and is_it))
     if not counts:
         return Standing(None, False, seen.occupied, stale=bool(known))
     finished = bool(known.get("done"))
-    return Standing(known.get("to_time"), finished, seen.occupied, placed=bool(placed) and seen.occupied)
+    return Standing(known.get("to_time"), finished, seen.occupied, placed=bool(placed) and is_it)
 
 
 def _look_at_directory(site: HarborSite, host: Host) -> DirectorySeen:

@@ -39,7 +39,9 @@ ELSEWHERE = DirectorySeen("/other/data", "7100", True, 4)
         (BEGUN, FULL, False),
         (PLACING, NOTHING, True),
         (PLACING, OURS, True),
-        (PLACING, EMPTY, False),
+        # Killed between the renames, and again after the next empty cluster was made.
+        (PLACING, EMPTY, True),
+        (PLACING, FULL, False),
         (RESTORED, OURS, True),
         (RESTORED, NOTHING, False),
         (DONE, OURS, True),
