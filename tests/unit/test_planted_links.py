@@ -217,8 +217,9 @@ def test_a_half_made_cluster_is_not_moved_behind_a_link(
     plant(theirs / "15", roots)
     give(theirs)
     monkeypatch.setattr("subprocess.run", lambda *given, **more: None)
+    given = {"data": f"{theirs}/15/main", "conf": "/none/15/main", "major": "15", "cluster": "main"}
     with pytest.raises(OSError, match="leads to what is not his"):
-        cluster_create.set_aside({"data": f"{theirs}/15/main", "major": "15", "cluster": "main"})
+        cluster_create.set_aside(given)
     assert [path.name for path in roots.iterdir()] == ["main"]
 
 

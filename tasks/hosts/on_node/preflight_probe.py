@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional
 
 from tasks.on_node.bundled_core import ASK_CORE, CORE_FILE, uses_bundled
 from tasks.on_node.package_states import lacking
-from tasks.on_node.pg_cluster import data_elsewhere
+from tasks.on_node.pg_cluster import creation_open, data_elsewhere
 from tasks.on_node.pg_control import control_text
 
 
@@ -117,7 +117,6 @@ def database(p: Dict[str, Any]) -> Dict[str, Any]:
         "occupied": os.path.isdir(data) and bool(os.listdir(data)),
         "record_sysid": record and record["system_identifier"],
         "record_site": record and record["site"],
-        "creating": os.path.exists(p["state_dir"] + "/creating.json"),
         "standby": os.path.exists(data + "/standby.signal"),
         "sysid": None,
         "mount_points": [path for path in p["renamed"] if os.path.ismount(path)],
@@ -129,6 +128,10 @@ def database(p: Dict[str, Any]) -> Dict[str, Any]:
         except OSError:
             match = None
         found["sysid"] = match.group(1) if match else "unreadable"
+    known = None if found["sysid"] == "unreadable" else found["sysid"]
+    found["creating"] = creation_open(
+        text(p["state_dir"] + "/creating.json"), data, found["record_sysid"], known
+    )
     return found
 
 
