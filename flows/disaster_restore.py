@@ -84,25 +84,28 @@ def disaster_restore(
     believed = {"identity_file": identity_file or None, "accept_unsigned": accept_unsigned}
     manifest = decide(run, target, backup, images, point, life, attested=attest_site_lost, **believed)
     given = {"backup": manifest.backup_id, **believed}
+    # What the node notes of this restore, and believes of no other.
+    of = manifest.backup_id if point is None else f"the moment {point.time.isoformat()}"
     sections = {"Backup": describe(manifest)}
     with run.telling_changes():
         run.on(steps.ask_redis, target)
         run.on(hosts.mount_nas, target)
         life = still_lost(run, target, life, attested=attest_site_lost)
         prepare_machine(run, target)
+        run.on(steps.stop_stray, target, of=of)
         if point is None:
             create_database(run, target)
             run.on(steps.restore_databases, target, **given)
-            bring_back_harbor(run, target, given)
-            restored = bring_back_images(run, target, images, given)
+            bring_back_harbor(run, target, of, given)
+            restored = bring_back_images(run, target, images, of, given)
         else:
             recovered = point_in_time.rebuild_database(run, target, point)
-            bring_back_harbor(run, target, given)
+            bring_back_harbor(run, target, of, given)
             restored = point_in_time.bring_back_images(run, target, images)
             sections |= point_in_time.describe(point, recovered, restored)
         still_lost(run, target, life, attested=attest_site_lost)
         sections |= keep_the_old_out(run, target)
-        start_harbor(run, target)
+        start_harbor(run, target, of)
         lost = restored.data.get("lost_count", 0)
         prove(run, target, whole_only=point is not None or lost > 0)
         announce(
@@ -218,9 +221,9 @@ def create_database(run: Protocol, target: str) -> None:
         run.on(pitr.create_stanza, target)
 
 
-def bring_back_harbor(run: Protocol, target: str, given: dict[str, Any]) -> None:
+def bring_back_harbor(run: Protocol, target: str, of: str, given: dict[str, Any]) -> None:
     """Put the secrets back, and install Harbor around them."""
-    run.on(steps.clear_stale_state, target)
+    run.on(steps.clear_stale_state, target, of=of)
     run.on(steps.restore_secrets, target, **given)
     run.on(harbor.install, target)
     run.on(steps.restore_settings, target, **given)
@@ -231,12 +234,14 @@ def bring_back_harbor(run: Protocol, target: str, given: dict[str, Any]) -> None
     run.on(harbor.prepare_configuration, target)
 
 
-def bring_back_images(run: Protocol, target: str, images: str, given: dict[str, Any]) -> Outcome:
+def bring_back_images(run: Protocol, target: str, images: str, of: str, given: dict[str, Any]) -> Outcome:
     """Make every blob of the backup present on the NAS, and the links that lead to them."""
     if images == "oss":
-        run.on(steps.restore_links, target, **given)
+        run.on(steps.restore_links, target, of=of, **given)
     else:
         run.on(steps.require_links, target)
+        # The directory alone says nothing: an older snapshot of the NAS has it, and lacks links.
+        run.on(steps.make_links, target)
     return run.on(steps.restore_images, target, **given)
 
 
@@ -260,10 +265,11 @@ def keep_the_old_out(run: Protocol, target: str) -> dict[str, list[str]]:
     return {"Old machines": lines} if lines else {}
 
 
-def start_harbor(run: Protocol, target: str) -> None:
+def start_harbor(run: Protocol, target: str, of: str) -> None:
     """Start Harbor on caches that know nothing of the past, and open it to clients."""
-    run.on(steps.empty_caches, target)
+    run.on(steps.empty_caches, target, of=of)
     run.on(harbor.up, target)
+    run.on(steps.note_started, target, of=of)
     run.on(harbor.start_at_boot, target)
     run.on(harbor.wait_healthy, target)
     run.on(steps.resave_schedule, target)

@@ -77,7 +77,7 @@ def bring_back_images(run: Protocol, target: str, images: str) -> Outcome:
     """Make links and blobs present that the restored database refers to, as far as NAS and bucket have them."""
     if images == "nas":
         run.on(steps.require_links, target)
-    run.on(pitr.restore_links, target)
+    run.on(steps.make_links, target)
     return run.on(steps.restore_needed_images, target)
 
 

@@ -86,7 +86,12 @@ def serve_target(work: Operation) -> None:
     target = work.held.target
     if not work.run.site.node(target).runs_harbor:
         return
-    done, _ = work.run.try_each(balancer.end_drain, [target], by=work.in_time())
+    done, failed = work.run.try_each(balancer.end_drain, [target], by=work.in_time())
+    for error in failed.values():
+        told = (
+            f"{target} is still drained at the load balancer, if it was before: {error} -> run bootstrap then"
+        )
+        work.sections.setdefault("Left behind", []).append(told)
     if any(outcome.changed for outcome in done.values()):
         told = f"{target} was drained at the load balancer; it is served now, since its Harbor uses the new primary"
         work.sections.setdefault("Served", []).append(told)

@@ -1,23 +1,14 @@
 """Make room in the pair for a second adoption: what the one before it has brought is renamed, and never removed."""
 
-from datetime import UTC, datetime
-
 from blocks import HarborSite
 from tasks.errors import Refused
 from tasks.harbor import migrate
 from tasks.harbor.adoption import RETURNED
+from tasks.harbor.copied import rename_aside
 from tasks.harbor.on_node import harbor_found
 from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import STATE_DIR
-from tasks.postgres.sql import execute
-
-_SQL_S = 60.0
-# Nobody of Harbor's is connected any more; a monitor, which would keep the name, may be.
-_RENAME = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :'name' AND pid <> pg_backend_pid();
-ALTER DATABASE :"name" RENAME TO :"aside";
-"""
 
 
 def set_aside(site: HarborSite, source: Host, target: Host) -> Outcome:
@@ -42,9 +33,7 @@ def set_aside(site: HarborSite, source: Host, target: Host) -> Outcome:
     done = []
     name = site.postgres.database
     if migrate.has_tables(site, target):
-        aside = f"{name[:40]}_aside_{datetime.now(UTC):%Y%m%d_%H%M%S}"
-        execute(site, target, _RENAME, timeout=_SQL_S, name=name, aside=aside)
-        done.append(f"database {name} is {aside} now")
+        done.append(f"database {name} is {rename_aside(site, target, name)} now")
     if source.read(migrate.RECORD) is not None:
         source.run(["mv", "-f", "--", migrate.RECORD, f"{migrate.RECORD}.aside"])
         done.append("the note of the first copy is set aside")

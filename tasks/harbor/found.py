@@ -13,12 +13,11 @@ from tasks.harbor.on_node import harbor_found as program
 from tasks.harbor.secrets import token_key_flaw
 from tasks.hosts.connection import Host
 from tasks.node_program import node_program
+from tasks.on_node.bundled_core import BUNDLED_NAMES
 
 _PROGRAM = node_program(program)
 _TIMEOUT_S = 120.0
 _UNITS = ("/etc/systemd/system", "/lib/systemd/system")
-# Harbor's own names for the database container that it brings along.
-_BUNDLED = ("", "postgresql", program.DATABASE)
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def from_answer(site: HarborSite, seen: Mapping[str, Any]) -> HarborFound:
         data_volume=seen.get("data_volume"),
         images_at=seen.get("images_at"),
         database_at=seen.get("database_at"),
-        database_host="" if host in _BUNDLED else host,
+        database_host="" if host in BUNDLED_NAMES else host,
         core_database={name: str(core[name]) for name in external_database.IN_CORE if name in core},
         storage=object_store(document) or str(core.get("REGISTRY_STORAGE_PROVIDER_NAME") or "filesystem"),
         external_url=str(core.get("EXT_ENDPOINT", "")),

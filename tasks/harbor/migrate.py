@@ -1,22 +1,33 @@
 """Take the data of a Harbor over into the pair, out of its own database container or off a server elsewhere."""
 
-import re
-import shutil
+import contextlib
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from blocks import HarborSite
-from tasks.errors import HarborHaError, Refused
-from tasks.harbor import external_database
+from tasks.errors import HarborHaError, HostUnreachable, Refused, RemoteConnectionLost, RemoteTimeout
+from tasks.harbor import bundled, external_database
+from tasks.harbor.adoption import allow_writes
+from tasks.harbor.copied import (
+    Counts,
+    Sides,
+    Standing,
+    in_use,
+    note_of,
+    refuse_apart,
+    rename_aside,
+    standing_of,
+    write_note,
+)
+from tasks.harbor.load import count_query, load, parsed
 from tasks.harbor.on_node import adoption_steps
 from tasks.harbor.versions import habits, parse_version
-from tasks.hosts.connection import Host, RemoteProcess
+from tasks.hosts.connection import Host
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import layout_of
 from tasks.postgres.sql import execute
 
-CONTAINER = "harbor-db"
 RECORD = "/var/lib/harbor-ha/harbor_migrated.json"
 # Where `adoption.begin` has written how an external database is reached.
 KEPT_AT = adoption_steps.KEPT_AT
@@ -25,7 +36,6 @@ _REHEARSAL_S = 300.0
 # A container that was stopped has closed its connections; the server sees that at once, or by a packet later.
 _GONE_S = 15.0
 _POLL_S = 0.5
-_END = "harbor-ha-end-of-counts"
 _TABLES = (
     "SELECT quote_ident(schemaname) || '.' || quote_ident(relname) FROM pg_stat_user_tables"
     " WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1"
@@ -62,9 +72,10 @@ class MigrationIncomplete(HarborHaError):
 def from_bundled(site: HarborSite, source: Host, target: Host, *, directory: str = "") -> Outcome:
     """Copy the databases out of `harbor-db` into the primary; before `prepare` names the pair.
 
-    Harbor's other containers on the source are stopped first, so that nothing is written that the copy would
-    not have. Each database is loaded in one transaction that is committed only when the row counts of all
-    tables are the same on both sides.
+    Harbor's other containers on the source are stopped first, so that nothing is written that the copy would not
+    have, and should they come back they are read-only. Each database is loaded in one transaction that is committed
+    only when the row counts of all tables are the same on both sides. A note that it was done is compared with what
+    is there for as long as core names that database.
 
     Args:
         site: its database names and role.
@@ -73,21 +84,53 @@ def from_bundled(site: HarborSite, source: Host, target: Host, *, directory: str
         directory: where the Harbor with the data lies, if not in the site's own.
 
     Raises:
-        Refused: the target already has other tables, or the container with the data does not run.
+        Refused: the target already has other tables, or both were written to after a copy, or the container with
+            the data does not run.
         MigrationIncomplete: row counts differ; nothing was kept.
     """
-    if source.read(RECORD) is not None:
+    if not directory and _has_left(site, source):
         return unchanged("the bundled database was taken over before")
-    if not _container_runs(site, source, required=bool(directory)):
+    if not bundled.runs(site, source, required=bool(directory)):
         return unchanged("there is no bundled database")
-    there = _ask_container(source, "postgres")(_DATABASES)
-    bundled = Original(
+    there = bundled.ask(source, "postgres")(_DATABASES)
+    original = Original(
         {name: _target_name(site, name) for name in _names(site) if name in there},
-        lambda name: _ask_container(source, name),
-        _dump_of_container,
+        lambda name: bundled.ask(source, name),
+        bundled.dump,
         "the bundled database",
     )
-    return _take_over(site, source, target, bundled, lambda: stop_writers(site, source, directory=directory))
+    if directory:
+        # `adopt` has made it read-only, and ends that in the pair itself.
+        return _take_over(
+            site, source, target, original, lambda: stop_writers(site, source, directory=directory)
+        )
+
+    def quiet() -> None:
+        bundled.end_writes(source)
+        stop_writers(site, source)
+
+    try:
+        return _take_over(site, source, target, original, quiet, lambda: allow_writes(site, target))
+    except (RemoteTimeout, RemoteConnectionLost, HostUnreachable):
+        # Nobody can tell whether the pair has it by now; the next run goes on.
+        raise
+    except HarborHaError:
+        _let_write(site, source, target)
+        raise
+
+
+def _has_left(site: HarborSite, source: Host) -> bool:
+    # The note alone says nothing of what was pushed after it.
+    return source.read(RECORD) is not None and not (
+        bundled.exists(source) and bundled.core_uses_it(site, source)
+    )
+
+
+def _let_write(site: HarborSite, source: Host, target: Host) -> None:
+    """Let the old Harbor take pushes after a failure, if the pair has certainly none of its rows."""
+    with contextlib.suppress(HarborHaError):
+        if not has_tables(site, target):
+            bundled.allow_writes(source)
 
 
 def from_external(site: HarborSite, source: Host, target: Host, *, directory: str) -> Outcome:
@@ -105,8 +148,6 @@ def from_external(site: HarborSite, source: Host, target: Host, *, directory: st
         Refused: the target already has other tables, or somebody else may write to the original.
         MigrationIncomplete: row counts differ; nothing was kept.
     """
-    if source.read(RECORD) is not None:
-        return unchanged("the external database was taken over before")
     (name,) = _ask_external(site, source)("SELECT current_database()")
     external = Original(
         {name: site.postgres.database},
@@ -134,20 +175,78 @@ def rehearse_external(site: HarborSite, source: Host) -> Outcome:
 
 
 def _take_over(
-    site: HarborSite, source: Host, target: Host, original: Original, quiet: Callable[[], object]
+    site: HarborSite,
+    source: Host,
+    target: Host,
+    original: Original,
+    quiet: Callable[[], object],
+    opened: Callable[[], object] = lambda: None,
 ) -> Outcome:
-    counted = {name: _counts(original.ask(name)) for name in original.databases}
-    todo = [
-        name for name, copy in original.databases.items() if not _is_copy(site, target, copy, counted[name])
-    ]
-    if todo:
-        quiet()
-    rows = {name: _copy(site, source, target, original, name) for name in todo}
-    source.put(RECORD, f'{{"target": "{target.name}"}}\n', mode=0o600)
+    """Copy what the pair does not have; `quiet` ends the writes to the original, `opened` allows those to the pair."""
+    noted = note_of(source, RECORD)
+    rows, todo = _compared(site, source, target, original, noted, original.databases)
+    quiet()
+    if len(todo) < len(original.databases):
+        # Once more, now that nothing is written to them: they may have been since they were copied.
+        late = [name for name in original.databases if name not in todo]
+        try:
+            more, again = _compared(site, source, target, original, noted, late)
+        except Refused as refused:
+            raise _too_late(source, refused) from None
+        rows, todo = rows | more, todo | again
+    told = []
+    for name, standing in todo.items():
+        rows[name] = _copy(site, source, target, original, name, anew=standing is Standing.OUTDATED)
+        told.append(f"{name}: {sum(rows[name].values())} rows")
+    # Unequal also after a run that was killed between its copy and its note.
+    if noted != rows:
+        opened()
+        write_note(source, RECORD, target.name, rows)
     if not todo:
         return unchanged(f"the pair has the rows of {original.called} already")
-    told = ", ".join(f"{name}: {sum(counts.values())} rows" for name, counts in rows.items())
-    return changed(f"copied and compared {told}")
+    anew = any(standing is Standing.OUTDATED for standing in todo.values())
+    aside = "; it was written to after the copy before, which was renamed" if anew else ""
+    return changed(f"copied and compared {', '.join(told)}{aside}")
+
+
+def _compared(
+    site: HarborSite,
+    source: Host,
+    target: Host,
+    original: Original,
+    noted: Mapping[str, Counts] | None,
+    names: Iterable[str],
+) -> tuple[dict[str, Counts], dict[str, Standing]]:
+    """Count the rows of databases, and tell which of them are to be copied.
+
+    Raises:
+        Refused: the pair has something else; it is never loaded into.
+    """
+    rows: dict[str, Counts] = {}
+    todo: dict[str, Standing] = {}
+    for name in names:
+        rows[name], copy = _counts(original.ask(name)), original.databases[name]
+        sides = Sides(rows[name], _present(site, target, copy), (noted or {}).get(name))
+        sides = replace(sides, in_use=bool(sides.present) and in_use(site, target, copy))
+        standing = standing_of(sides)
+        if standing is Standing.APART:
+            raise refuse_apart(sides, copy, source.name, original.called)
+        if standing is not Standing.WHOLE:
+            todo[name] = standing
+    return rows, todo
+
+
+def _too_late(source: Host, refused: Refused) -> HarborHaError:
+    return HarborHaError(
+        f"The database of the Harbor on {source.name} was written to in its last moment: {'; '.join(refused.reasons)}",
+        where=source.name,
+        meaning="That Harbor was stopped already, and is read-only if it is started; nothing was lost.",
+    )
+
+
+def _present(site: HarborSite, target: Host, name: str) -> Counts:
+    there = name in _ask_pair(site, target, "postgres")(_DATABASES)
+    return _counts(_ask_pair(site, target, name)) if there else {}
 
 
 def _await_alone(ask: Query, where: str) -> None:
@@ -182,7 +281,7 @@ def stop_writers(site: HarborSite, source: Host, *, directory: str = "") -> Outc
 
 def _writers(source: Host, label: str) -> list[str]:
     names = source.run(["docker", "ps", "--filter", label, "--format", "{{.Names}}"]).stdout.split()
-    return [name for name in names if name not in (CONTAINER, "harbor-log", "redis")]
+    return [name for name in names if name not in (bundled.CONTAINER, "harbor-log", "redis")]
 
 
 def has_tables(site: HarborSite, target: Host) -> bool:
@@ -214,22 +313,6 @@ def require_empty(site: HarborSite, target: Host) -> Outcome:
 _DATABASES = "SELECT datname FROM pg_database WHERE NOT datistemplate"
 
 
-def differing(original: Mapping[str, int], copy: Mapping[str, int]) -> list[str]:
-    """List the tables whose row counts differ, each with both counts; None stands for no such table."""
-    names = sorted(set(original) | set(copy))
-    return [
-        f"{name}: {original.get(name)} rows here, {copy.get(name)} in the pair"
-        for name in names
-        if original.get(name) != copy.get(name)
-    ]
-
-
-def count_query(tables: list[str]) -> str:
-    """Make one query that counts the rows of tables; they are quoted already by the server."""
-    parts = [f"SELECT '{table.replace(chr(39), chr(39) * 2)}', count(*) FROM {table}" for table in tables]
-    return " UNION ALL ".join(parts) or "SELECT NULL, 0 WHERE false"
-
-
 def _names(site: HarborSite) -> list[str]:
     notary = habits(parse_version(site.harbor.version)).notary
     return ["registry", *(["notaryserver", "notarysigner"] if notary else [])]
@@ -237,42 +320,6 @@ def _names(site: HarborSite) -> list[str]:
 
 def _target_name(site: HarborSite, database: str) -> str:
     return site.postgres.database if database == "registry" else database
-
-
-def _container_runs(site: HarborSite, source: Host, *, required: bool) -> bool:
-    state = source.run(["docker", "inspect", "--format", "{{.State.Running}}", CONTAINER], check=False)
-    if state.exit_status == 0 and state.stdout.strip() == "true":
-        return True
-    if required:
-        raise Refused(
-            f"{source.name} has a bundled database, but {CONTAINER} does not run.",
-            [f"Start it (`docker start {CONTAINER}`) to have its data taken over."],
-        )
-    directory = f"{site.harbor.data_volume.rstrip('/')}/database"
-    found = source.run(["find", directory, "-maxdepth", "2", "-name", "PG_VERSION"], check=False)
-    if found.stdout.strip():
-        raise Refused(
-            f"{source.name} has a bundled database in {directory}, but {CONTAINER} does not run.",
-            [
-                f"Start it (`docker start {CONTAINER}`) to have its data taken over, or move {directory} away if"
-                " the data is not wanted."
-            ],
-        )
-    return False
-
-
-def _ask_container(source: Host, database: str) -> Query:
-    argv = ["docker", "exec", "-i", CONTAINER, "psql", "-U", "postgres", "-XAtq", "-F", "\t", "-d", database]
-
-    def ask(query: str) -> list[str]:
-        return source.run(argv, stdin=query, timeout=300).stdout.splitlines()
-
-    return ask
-
-
-def _dump_of_container(database: str) -> list[str]:
-    dump = ["docker", "exec", CONTAINER, "pg_dump", "-U", "postgres", "--no-owner", "--no-privileges"]
-    return [*dump, "-d", database]
 
 
 def _ask_external(site: HarborSite, source: Host) -> Query:
@@ -288,39 +335,28 @@ def _ask_pair(site: HarborSite, target: Host, database: str) -> Query:
 
 def _counts(ask: Query) -> dict[str, int]:
     tables = ask(_TABLES)
-    return _parsed(ask(count_query(tables))) if tables else {}
+    return parsed(ask(count_query(tables))) if tables else {}
 
 
-def _parsed(lines: list[str]) -> dict[str, int]:
-    return {name: int(count) for name, count in (line.rsplit("\t", 1) for line in lines if "\t" in line)}
-
-
-def _is_copy(site: HarborSite, target: Host, name: str, original: Mapping[str, int]) -> bool:
+def _copy(
+    site: HarborSite, source: Host, target: Host, original: Original, database: str, *, anew: bool
+) -> Counts:
+    name = original.databases[database]
+    if anew:
+        rename_aside(site, target, name)
     if name not in _ask_pair(site, target, "postgres")(_DATABASES):
         owner = site.postgres.application.user
         execute(site, target, 'CREATE DATABASE :"name" OWNER :"owner";', name=name, owner=owner)
-        return False
-    present = _counts(_ask_pair(site, target, name))
-    if not present:
-        return False
-    # A run that was killed after its commit: what it copied is whole, or it would not be there.
-    differences = differing(original, present)
-    if differences:
-        raise Refused(f"The pair's database {name} already has tables of its own.", differences)
-    return True
-
-
-def _copy(site: HarborSite, source: Host, target: Host, original: Original, database: str) -> dict[str, int]:
     # Once more: since the first count it may have been written to.
     counts = _counts(original.ask(database))
-    load = ["psql", "-XAtq", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-p", str(site.postgres.port)]
-    load += ["-d", original.databases[database], "-f", "-"]
+    loading = ["psql", "-XAtq", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-p", str(site.postgres.port)]
+    loading += ["-d", name, "-f", "-"]
     with (
         source.stream(original.dump(database), timeout=_LOAD_TIMEOUT_S) as reading,
-        target.stream(load, user="postgres", timeout=_LOAD_TIMEOUT_S) as writing,
+        target.stream(loading, user="postgres", timeout=_LOAD_TIMEOUT_S) as writing,
     ):
         try:
-            differences = _load(site, reading, writing, counts)
+            differences = load(site, reading, writing, counts)
         except OSError:
             # psql ended while it was written to; its own message is in its exit status.
             writing.wait()
@@ -336,43 +372,3 @@ def _copy(site: HarborSite, source: Host, target: Host, original: Original, data
             remedy=f"Make sure that nothing else writes to {original.called}, then run this again.",
         )
     return counts
-
-
-def _load(
-    site: HarborSite, reading: RemoteProcess, writing: RemoteProcess, original: Mapping[str, int]
-) -> list[str]:
-    _say(writing, f'BEGIN;\nSET ROLE "{_identifier(site.postgres.application.user)}";\n')
-    shutil.copyfileobj(reading.stdout, writing.stdin, 1 << 20)
-    reading.wait()
-    # Asked in the transaction that did the load, so that a difference can still be rolled back.
-    _say(writing, f"\n\\echo {_END}\n{count_query(sorted(original))};\n\\echo {_END}\n")
-    differences = differing(original, _between_marks(writing, original))
-    _say(writing, "ROLLBACK;\n" if differences else "COMMIT;\n")
-    return differences
-
-
-def _between_marks(writing: RemoteProcess, original: Mapping[str, int]) -> dict[str, int]:
-    lines, marks = [], 0
-    while marks < 2:
-        raw = writing.stdout.readline()
-        line = raw.decode("utf-8", "replace").rstrip("\n")
-        if not raw:
-            # psql has ended: an error of the load. Its message comes with its exit status.
-            writing.close_stdin()
-            writing.wait()
-            return dict.fromkeys(original, -1)
-        marks += line == _END
-        if marks == 1 and line != _END:
-            lines.append(line)
-    return _parsed(lines)
-
-
-def _say(writing: RemoteProcess, text: str) -> None:
-    writing.stdin.write(text.encode())
-    writing.stdin.flush()
-
-
-def _identifier(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", name):
-        raise Refused("The role's name cannot be used.", [f"postgres.application.user is {name!r}."])
-    return name

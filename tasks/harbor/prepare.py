@@ -115,7 +115,7 @@ def prepare(site: HarborSite, host: Host, *, force: bool = False) -> Outcome:
         raise PrepareFailed(
             answer["why"],
             where=host.name,
-            meaning="The configuration from before it was put back; the running Harbor is as it was.",
+            meaning=f"The configuration from before it was put back; {_what_runs(host)}.",
             remedy="Correct what it complains about, in the site file or in the override, and run the flow again.",
         )
     if answer["state"] == "unchanged":
@@ -123,6 +123,20 @@ def prepare(site: HarborSite, host: Host, *, force: bool = False) -> Outcome:
     if answer["state"] == "aligned":
         return changed("gave docker-compose.yml and its override what this node's compose asks for")
     return changed(f"ran ./prepare {' '.join(flags)}".rstrip())
+
+
+def _what_runs(host: Host) -> str:
+    """Tell how Harbor was left; it was called running when this very run had stopped it to copy its database."""
+    argv = ["docker", "inspect", "--type", "container", "--format", "{{.State.Running}}", "harbor-core"]
+    seen = host.run(argv, check=False).stdout.strip()
+    if seen == "true":
+        return "the running Harbor is as it was"
+    if seen == "false":
+        return (
+            "Harbor stands still on this node. If its bundled database was taken over, the flow has stopped it: it "
+            "stays down, and is read-only if somebody starts it, until the flow is run again"
+        )
+    return "no Harbor has run on this node yet"
 
 
 def _ended(pem: str) -> str:

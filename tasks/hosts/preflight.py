@@ -231,7 +231,7 @@ def _questions(site: HarborSite, node_name: str) -> dict[str, Any]:
     return {
         "paths": disk_paths(site, node_name),
         "ports": ports_of(site, node_name),
-        "install_dir": site.harbor.install_dir,
+        "install_dir": site.harbor.install_dir.rstrip("/"),
         "nas": site.nas.path.rstrip("/"),
         "names": names,
         "redis": {

@@ -10,6 +10,8 @@ import os
 import re
 from typing import List
 
+from tasks.on_node.files import Planted, opened_regular
+
 # What a report can bear, and more than enough to find that in.
 _LINES = 8
 _READ_BYTES = 65536
@@ -37,14 +39,22 @@ def log_since(path: str, begin: int) -> str:
     first = max(begin, size - _READ_BYTES)
     if first == size:
         return "nothing was written to %s" % path
-    with open(path, "rb") as log:
-        log.seek(first)
-        lines = log.read(size - first).decode("utf-8", "replace").splitlines()
+    lines = log_text(path, first, size - first).splitlines()
     if first > begin:
         # The first one has lost its beginning.
         del lines[0]
     own = [line for line in lines if not _OF_A_CLIENT.search(line)]
     return "\n".join(without_repetitions(own or lines)[-_LINES:])
+
+
+def log_text(path: str, begin: int, size: int = -1) -> str:
+    """Return a part of the log; what it is told goes to reports, and it belongs to the user postgres."""
+    try:
+        with opened_regular(path) as log:
+            log.seek(begin)
+            return log.read(size).decode("utf-8", "replace")
+    except Planted as error:
+        return str(error)
 
 
 def without_repetitions(lines: List[str]) -> List[str]:

@@ -20,22 +20,16 @@ from tasks.backup.format.blobs import (
     needed_line,
 )
 from tasks.backup.format.layout import BLOBS, digest_of
-from tasks.backup.night.links import REGISTRY_ROOT
 from tasks.backup.night.snapshot import open_snapshot
 from tasks.backup.restore.application import as_application
-from tasks.backup.restore.on_node import make_links
 from tasks.backup.restore.restore_blobs import blobs_on_node, bring_blobs
-from tasks.backup.restore.revive import harbor_runs
 from tasks.backup.restore.whole import images_of
 from tasks.backup.server import server_of
 from tasks.backup.settings import store_of
 from tasks.hosts.connection import Host
-from tasks.node_program import node_program
 from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import layout_of
 from tasks.storage.store import ObjectStore
-
-_MAKE_LINKS = node_program(make_links)
 
 _TIMEOUT_S = 48 * 3600.0
 _NAMED_AT_MOST = 100
@@ -57,18 +51,6 @@ class Lost:
         self.count += 1
         if self.count <= _NAMED_AT_MOST:
             self.digests.append(digest)
-
-
-def restore_links(site: HarborSite, host: Host) -> Outcome:
-    """Make the links that the restored database refers to and that the NAS lacks; what is there stays."""
-    if harbor_runs(host):
-        return unchanged("Harbor runs already, on links that were restored")
-    with as_application(site, host) as server:
-        psql = ["runuser", "-u", server.user, "--", *server.psql(site.postgres.database)]
-        given = {"root": f"{site.nas.registry}/{REGISTRY_ROOT}", "psql": psql}
-        answer = host.python(_MAKE_LINKS, given, timeout=_TIMEOUT_S)
-    text = f"{answer['made']} of {answer['links']} links were missing"
-    return changed(text) if answer["made"] else unchanged(text)
 
 
 def restore_images(

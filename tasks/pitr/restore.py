@@ -1,12 +1,15 @@
 """A site's database out of base backup and WAL, on the one machine that becomes Harbor again."""
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from blocks import HarborSite
 from tasks.backup.drill.invariants import broken_invariants
+from tasks.backup.restore import done
 from tasks.backup.restore.application import as_application
 from tasks.errors import HarborHaError, Refused
 from tasks.hosts.connection import Host
@@ -32,23 +35,76 @@ _RECOVER_S = 12 * 3600.0
 class Standing:
     """What an earlier restore to a point in time left on a node.
 
+    What was noted counts for the directory and the database that it was written for: after the data had been moved
+    away, the same time onto a new cluster restored nothing, and another time was refused for ever.
+
     Attributes:
-        to_time: of that restore; None when there was none.
+        to_time: of that restore; None when there was none, or what is there did not come from it.
         done: it became a primary; another time would need an empty machine.
         occupied: the data directory holds a database.
+        stale: something was noted that does not count.
+        placed: what is there is a base backup that was put there.
     """
 
     to_time: str | None
     done: bool
     occupied: bool
+    stale: bool = False
+    placed: bool = False
+
+
+@dataclass(frozen=True)
+class DirectorySeen:
+    """What the data directory holds.
+
+    Attributes:
+        path: its path.
+        sysid: the system identifier; "" where there is none that can be read.
+        occupied: there is a control file.
+        databases: how many; initdb makes three.
+    """
+
+    path: str
+    sysid: str
+    occupied: bool
+    databases: int
+
+
+_OF_INITDB = 3
 
 
 def standing(site: HarborSite, host: Host) -> Standing:
     """Look at what is on the node; nothing is changed."""
-    known: dict[str, Any] = json.loads(host.read(MARKER) or b"{}")
-    control = f"{layout_of(site).data}/global/pg_control"
-    occupied = host.run(["test", "-e", control], check=False).exit_status == 0
-    return Standing(known.get("to_time"), bool(known.get("done")), occupied)
+    try:
+        known: dict[str, Any] = json.loads(host.read(MARKER) or b"{}")
+    except ValueError:
+        known = {"to_time": None}
+    return judge(known, _look_at_directory(site, host))
+
+
+def judge(known: Mapping[str, Any], seen: DirectorySeen) -> Standing:
+    """Decide whether what was noted is about what is there; a pure function."""
+    placed = known.get("restored") or known.get("placing")
+    # Nothing is there, or the empty cluster that was made for it; also after a kill between the two renames.
+    to_come = not known.get("restored") and (not seen.occupied or seen.databases <= _OF_INITDB)
+    is_it = seen.sysid == known.get("sysid") and known.get("data", seen.path) == seen.path
+    counts = bool(known) and (to_come or (bool(placed) and is_it))
+    if not counts:
+        return Standing(None, False, seen.occupied, stale=bool(known))
+    finished = bool(known.get("done"))
+    return Standing(known.get("to_time"), finished, seen.occupied, placed=bool(placed) and is_it)
+
+
+def _look_at_directory(site: HarborSite, host: Host) -> DirectorySeen:
+    layout = layout_of(site)
+    occupied = host.run(["test", "-e", f"{layout.data}/global/pg_control"], check=False).exit_status == 0
+    argv = ["env", "LC_ALL=C", f"{layout.bin}/pg_controldata", "-D", layout.data]
+    told = host.run(argv, check=False)
+    found = re.search(r"system identifier:\s*(\d+)", told.stdout) if told.exit_status == 0 else None
+    names = host.run(["ls", "-1", f"{layout.data}/base"], check=False).stdout.split()
+    return DirectorySeen(
+        layout.data, found.group(1) if found else "", occupied, sum(name.isdigit() for name in names)
+    )
 
 
 def require_free(found: Standing, where: str, to_time: str) -> None:
@@ -78,9 +134,16 @@ def begin(site: HarborSite, host: Host, *, to_time: str, base: str, sysid: str) 
     """
     found = standing(site, host)
     require_free(found, host.name, to_time)
+    if found.stale:
+        host.run(["mv", "-f", "--", MARKER, f"{MARKER}.aside"])
     if found.to_time == to_time:
         return unchanged(f"goes on with the restore to {to_time}")
-    note = {"to_time": to_time, "base": base, "sysid": sysid}
+    # Of the restore before, into another directory: the identifier is the lost site's each time.
+    done.forget(host)
+    note = {"to_time": to_time, "base": base, "sysid": sysid, "data": layout_of(site).data}
+    if found.placed:
+        # Of another time, and never a primary: it is ours all the same.
+        note["placing"] = found.to_time or ""
     host.put(MARKER, json.dumps(note), mode=0o600)
     return changed(f"restores to {to_time} from the base backup {base}")
 

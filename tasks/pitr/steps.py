@@ -2,8 +2,8 @@
 
 from tasks.again import BASE_BACKUP, PACKAGES
 from tasks.pitr import base_backup as base
-from tasks.pitr import images, restore
 from tasks.pitr import install as installation
+from tasks.pitr import restore
 from tasks.step import step
 
 install = step(installation.install, "Install pgBackRest", again=PACKAGES)
@@ -15,4 +15,3 @@ begin = step(restore.begin, "Note what is restored here")
 restore_base = step(restore.restore_base, "Restore the base backup")
 recover = step(restore.recover, "Replay WAL up to the time")
 check = step(restore.check, "Check what must be true of the database")
-restore_links = step(images.restore_links, "Make the links that the database refers to")

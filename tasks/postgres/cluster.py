@@ -31,7 +31,8 @@ def create(site: HarborSite, host: Host) -> Outcome:
     half-made directory is its own.
 
     Raises:
-        ClusterNotOurs: the directory holds a database without our record, or the cluster's name is taken.
+        ClusterNotOurs: the directory holds a database without our record, or the cluster's name is taken,
+            or a server runs from its configuration.
     """
     layout = layout_of(site)
     given = {**_names(layout), "site": site.name, "nas_path": site.nas.path.rstrip("/")}
@@ -49,6 +50,15 @@ def create(site: HarborSite, host: Host) -> Outcome:
             where=host.name,
             meaning="It was not touched.",
             remedy="Choose another name in postgres.cluster.",
+        )
+    if answer["state"] == "runs":
+        raise ClusterNotOurs(
+            f"A server runs from {layout.conf}, as process {answer['sysid']}, and {layout.data} holds no database that "
+            "this site has made to the end.",
+            where=host.name,
+            meaning="Its data was moved away, or its creation was cut off. It would have to be set aside; nothing was "
+            "touched.",
+            remedy=f"Stop it (`systemctl stop {layout.unit}`) if it may go, or put its data back; then run this again.",
         )
     detail = f"cluster {layout.major}/{layout.cluster}, system identifier {answer['sysid']}"
     return (changed if answer["state"] == "created" else unchanged)(detail, sysid=answer["sysid"])

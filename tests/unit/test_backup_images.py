@@ -8,8 +8,10 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 import pyrage
 import pytest
@@ -30,6 +32,7 @@ from tasks.backup.restore.restore_blobs import (
 from tasks.backup.tools import NodeTools
 from tasks.errors import RemoteCommandFailed
 from tasks.node_program import node_program
+from tasks.on_node.files import opened_regular
 from tasks.storage.store import ObjectStore
 from tests.unit.local_host import local_host
 from tests.unit.local_oss import running_oss
@@ -165,11 +168,11 @@ def test_a_link_is_written_from_its_path_and_only_current_is_opened(
     write_image(registry, "app", 1)
     opened_files: list[str] = []
 
-    def watched(path: str, mode: str) -> io.BufferedReader:
+    def watched(path: str) -> AbstractContextManager[IO[bytes]]:
         opened_files.append(path)
-        return io.open(path, "rb")  # noqa: UP020
+        return opened_regular(path)
 
-    monkeypatch.setattr(pack_links, "open", watched, raising=False)
+    monkeypatch.setattr(pack_links, "opened_regular", watched)
     target = io.BytesIO()
     pack_links.pack(str(tree(registry)), target)
     assert [Path(path).parent.name for path in opened_files] == ["current"]

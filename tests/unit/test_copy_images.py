@@ -148,3 +148,62 @@ def test_many_damaged_blobs_stop_the_adoption_and_a_rotten_one_does_not() -> Non
     refuse_much_damage({"damaged": 90, "blobs": 10_000, "named": ["a"]}, "node-a")
     with pytest.raises(HarborHaError, match="200 of 10000"):
         refuse_much_damage({"damaged": 200, "blobs": 10_000, "named": ["a"]}, "node-a")
+
+
+def test_a_blob_that_is_a_link_of_harbors_user_brings_no_file_of_roots_to_the_nas(
+    images: Images, tmp_path: Path
+) -> None:
+    """It was followed: the content lay on the NAS, readable for user 10000, until its digest was compared."""
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"root:secret")
+    blobs = [images.blob(b"%d" % number) for number in range(3)]
+    planted = images.blobs / blobs[0].partition("/")[2] / "data"
+    planted.unlink()
+    planted.symlink_to(precious)
+    seen = images.copy()
+    assert (seen["damaged"], seen["named"], seen["copied"]) == (1, [blobs[0]], 2)
+    assert not images.copied(blobs[0]).exists()
+
+
+def test_what_is_not_proven_yet_is_nobodys_to_read(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = []
+    real = program.digest_of
+
+    def look(source: Any, copy: Any = None) -> str:
+        modes.extend([] if copy is None else [os.fstat(copy.fileno()).st_mode & 0o777])
+        if copy is None:
+            modes.append(os.fstat(source.fileno()).st_mode & 0o777)
+        return real(source, copy)
+
+    monkeypatch.setattr(program, "digest_of", look)
+    blob = images.blob(b"content")
+    images.copy()
+    assert modes == [0o600, 0o600]
+    assert images.copied(blob).stat().st_mode & 0o777 == 0o644
+
+
+def test_a_link_file_that_was_swapped_for_a_link_is_not_read(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look and the opening by name a swap left any file of root's on the NAS, under the link's name."""
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"root:secret")
+    copied = images.link("library/a/_manifests/tags/v1/current/link", "sha256:aa")
+    place = images.source / copied.relative_to(images.target)
+    before, look = os.lstat(place), os.lstat
+    place.unlink()
+    place.symlink_to(precious)
+    monkeypatch.setattr(os, "lstat", lambda path: before if path == str(place) else look(path))
+    assert images.copy()["gone"] == 1
+    assert not copied.exists()
+
+
+def test_a_link_on_the_nas_is_replaced_and_not_compared_through(images: Images, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("sha256:aa")
+    copied = images.link("library/a/_manifests/tags/v1/current/link", "sha256:aa")
+    copied.parent.mkdir(parents=True)
+    copied.symlink_to(other)
+    images.copy()
+    assert not copied.is_symlink()
+    assert copied.read_text() == "sha256:aa"

@@ -1,5 +1,7 @@
 """A bundled database is taken over whole or not at all."""
 
+import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,8 @@ import pytest
 from blocks import HarborSite
 from tasks.errors import Refused, RemoteCommandFailed
 from tasks.harbor import aside, migrate
-from tasks.harbor.migrate import MigrationIncomplete, differing, from_bundled
+from tasks.harbor.copied import differing
+from tasks.harbor.migrate import MigrationIncomplete, from_bundled
 from tests.unit.harbor_site import NodeInDirectory, make_site, program
 from tests.unit.local_host import as_user
 from tests.unit.local_postgres import programs, running_postgres
@@ -22,7 +25,12 @@ pytestmark = [
 # The bundled database is another database of the same server; the container is this script.
 DOCKER = """
 case $1 in
-  inspect) test -e RUNNING && echo true ;;
+  inspect)
+    for last; do :; done
+    case $last in
+      harbor-core) test -e CORE && cat CORE ;;
+      *) test -e RUNNING && echo true ;;
+    esac ;;
   ps) echo harbor-db; echo harbor-core; echo harbor-log ;;
   stop) echo "$@" >> STOPPED ;;
   exec) shift; [ "$1" = -i ] && shift; shift; exec BEFORE "$@" ;;
@@ -42,6 +50,14 @@ class Machine:
         """Take the data over; whether anything changed."""
         return from_bundled(self.site, self.node.as_host(), self.node.as_host()).changed
 
+    def core_names(self, host: str) -> None:
+        """Give core's container the address of its database."""
+        (self.directory / "core").write_text(f"LOG_LEVEL=info\nPOSTGRESQL_HOST={host}\n")
+
+    def read_only(self, database: str) -> str:
+        """Whether a Harbor that starts on a database is read-only."""
+        return self.sql(database, "SELECT v FROM properties WHERE k = 'read_only';")
+
     def sql(self, database: str, statement: str) -> str:
         """Run a statement as the superuser."""
         return self.node.run(
@@ -59,6 +75,7 @@ def server() -> Iterator[str]:
 def machine(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     user = " ".join(as_user([], "postgres"))
     body = DOCKER.replace("RUNNING", str(tmp_path / "running")).replace("STOPPED", str(tmp_path / "stopped"))
+    body = body.replace("CORE", str(tmp_path / "core"))
     program(tmp_path / "bin", "docker", body.replace("BEFORE", user))
     (tmp_path / "running").touch()
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{programs()}:/usr/sbin:/usr/bin:/bin")
@@ -69,8 +86,9 @@ def machine(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> Ite
     site.postgres.port, site.postgres.database = 5999, "taken_over"
     machine = Machine(site, NodeInDirectory("node-a", tmp_path / "state"), tmp_path)
     yield machine
-    machine.sql("postgres", "DROP DATABASE IF EXISTS taken_over;")
-    machine.sql("registry", "DELETE FROM tag;")
+    for name in ["taken_over", *asides(machine)]:
+        machine.sql("postgres", f'DROP DATABASE IF EXISTS "{name}";')
+    machine.sql("registry", "DELETE FROM tag; UPDATE properties SET v = 'false';")
 
 
 def test_every_row_arrives_and_belongs_to_harbors_role(machine: Machine) -> None:
@@ -184,3 +202,105 @@ def test_after_a_put_back_the_first_copy_is_renamed_and_the_old_harbor_can_be_co
     assert machine.take_over()
     assert machine.sql("taken_over", "SELECT name FROM tag;") == "pushed since"
     machine.sql("postgres", f'DROP DATABASE "{name}";')
+
+
+def test_what_was_pushed_to_the_old_harbor_after_the_copy_is_copied_too(machine: Machine) -> None:
+    """Killed after the record, the old one came back with the engine and took pushes: they were lost unreported."""
+    machine.core_names("postgresql")
+    machine.take_over()
+    machine.sql("registry", "INSERT INTO tag (name) VALUES ('pushed since');")
+
+    assert machine.take_over()
+
+    assert machine.sql("taken_over", "SELECT name FROM tag;") == "pushed since"
+    (name,) = asides(machine)
+    assert machine.sql(name, "SELECT count(*) FROM tag;") == "0", "the first copy is kept"
+    assert not machine.take_over(), "the third run finds the second copy"
+
+
+def test_where_both_have_gone_on_nothing_is_lost_and_both_ways_are_told(machine: Machine) -> None:
+    machine.core_names("postgresql")
+    machine.take_over()
+    (machine.directory / "stopped").unlink()
+    machine.sql("registry", "INSERT INTO tag (name) VALUES ('pushed to the old one');")
+    machine.sql("taken_over", "INSERT INTO tag (name) VALUES ('pushed to the pair'), ('another');")
+
+    with pytest.raises(Refused, match=r"public\.tag: 1 rows here, 2 in the pair") as refused:
+        machine.take_over()
+
+    assert "took writes after" in str(refused.value)
+    assert sum("-> " in reason for reason in refused.value.reasons) == 2
+    assert not (machine.directory / "stopped").exists(), "Harbor must go on serving after a refusal"
+    assert machine.sql("taken_over", "SELECT count(*) FROM tag;") == "2"
+
+
+def test_a_pair_that_went_on_is_left_alone_where_the_old_harbor_stood_still(machine: Machine) -> None:
+    machine.core_names("postgresql")
+    machine.take_over()
+    machine.sql("taken_over", "INSERT INTO tag (name) VALUES ('pushed to the pair');")
+    assert not machine.take_over()
+    assert machine.sql("taken_over", "SELECT name FROM tag;") == "pushed to the pair"
+
+
+def test_a_copy_that_somebody_uses_is_not_replaced(machine: Machine) -> None:
+    machine.core_names("postgresql")
+    machine.take_over()
+    machine.sql("registry", "INSERT INTO tag (name) VALUES ('pushed since');")
+    machine.site.postgres.application.user = "postgres"
+    other = subprocess.Popen(
+        as_user(["psql", "-XAtq", "-d", "taken_over", "-c", "SELECT pg_sleep(60)"], "postgres")
+    )
+    try:
+        _wait_for_session(machine)
+        with pytest.raises(Refused, match="took writes after"):
+            machine.take_over()
+    finally:
+        machine.sql(
+            "postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'taken_over';"
+        )
+        other.wait(10)
+    assert asides(machine) == []
+
+
+def _wait_for_session(machine: Machine) -> None:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'taken_over';"
+    deadline = time.monotonic() + 10
+    while machine.sql("postgres", query) == "0":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_record_of_a_pair_that_was_made_anew_is_not_believed(machine: Machine) -> None:
+    machine.core_names("harbor-db")
+    machine.take_over()
+    machine.sql("postgres", "DROP DATABASE taken_over;")
+    assert machine.take_over()
+    assert machine.sql("taken_over", "SELECT name FROM project ORDER BY 1;") == "hub\nlibrary"
+
+
+def test_once_core_names_the_pair_the_record_counts(machine: Machine) -> None:
+    machine.core_names("postgresql")
+    machine.take_over()
+    machine.core_names("10.20.0.11")
+    machine.sql("registry", "INSERT INTO tag (name) VALUES ('by a hand');")
+    assert not machine.take_over()
+
+
+def test_the_old_harbor_comes_back_read_only_and_the_pair_takes_pushes(machine: Machine) -> None:
+    machine.take_over()
+    assert (machine.read_only("registry"), machine.read_only("taken_over")) == ("true", "false")
+    (machine.directory / "migrated.json").unlink()
+    machine.sql("taken_over", "UPDATE properties SET v = 'true';")
+    assert not machine.take_over()
+    assert machine.read_only("taken_over") == "false", "killed between the copy and the note"
+
+
+def test_after_a_copy_that_failed_the_old_harbor_takes_pushes_once_it_is_started(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.sql("registry", "UPDATE properties SET v = 'false';")
+    counts = migrate._counts
+    monkeypatch.setattr(migrate, "_counts", lambda ask: {name: n + 1 for name, n in counts(ask).items()})
+    with pytest.raises(MigrationIncomplete):
+        machine.take_over()
+    assert machine.read_only("registry") == "false"

@@ -171,6 +171,25 @@ def test_a_failed_prepare_leaves_the_configuration_from_before(
     assert prepared(site, node)
 
 
+@pytest.mark.parametrize(
+    ("running", "said"),
+    [
+        ("true", "the running Harbor is as it was"),
+        ("false", "stands still on this node"),
+        ("", "no Harbor has run"),
+    ],
+)
+def test_a_refusal_says_whether_harbor_runs(
+    running: str, said: str, site: HarborSite, home: Path, node: NodeInDirectory, tmp_path: Path
+) -> None:
+    """It said "as it was" of a Harbor that the same run had stopped to copy its database."""
+    program(tmp_path / "compose", "docker", f"[ $1 != inspect ] || {{ echo {running}; exit 0; }}\n" + PLUGIN)
+    configured(site, node)
+    (home / "fail").touch()
+    with pytest.raises(prepare.PrepareFailed, match=said):
+        prepared(site, node)
+
+
 def test_what_prepare_quotes_of_harbor_yml_is_not_passed_on(
     site: HarborSite, home: Path, node: NodeInDirectory
 ) -> None:

@@ -17,12 +17,14 @@ from typing import Any
 
 import pytest
 
+from tasks.backup.night.on_node import pack_links
 from tasks.backup.restore.on_node import make_links, receive_blobs
 from tasks.harbor.on_node import secret_files, storage
 from tasks.hosts import connection
 from tasks.hosts.directories import make_directory
-from tasks.on_node import lib, pg_disk
+from tasks.on_node import lib, pg_disk, pg_log
 from tasks.postgres.on_node import cluster_create, pg_archive, pg_follow, pg_rewind
+from tasks.storage.on_node import blob_producer
 from tests.unit.local_host import local_host
 from tests.unit.test_node_programs import MODULES, ROOT
 
@@ -215,8 +217,9 @@ def test_a_half_made_cluster_is_not_moved_behind_a_link(
     plant(theirs / "15", roots)
     give(theirs)
     monkeypatch.setattr("subprocess.run", lambda *given, **more: None)
+    given = {"data": f"{theirs}/15/main", "conf": "/none/15/main", "major": "15", "cluster": "main"}
     with pytest.raises(OSError, match="leads to what is not his"):
-        cluster_create.set_aside({"data": f"{theirs}/15/main", "major": "15", "cluster": "main"})
+        cluster_create.set_aside(given)
     assert [path.name for path in roots.iterdir()] == ["main"]
 
 
@@ -283,6 +286,88 @@ def writes_by_name(tree: ast.AST) -> set[str]:
         ):
             found.add(name)
     return found
+
+
+# What opens a file by its name to read it: what another user has put there may lead to any file of root's.
+READ_AND_WHY = {
+    "tasks.guard.on_node.guard_watch": "its own program, which only root writes",
+    "tasks.harbor.on_node.install": "the installer, in a directory of root's",
+    "tasks.harbor.on_node.storage": "/proc",
+    "tasks.hosts.on_node.nas_mount": "/proc and /etc/fstab",
+    "tasks.hosts.on_node.preflight_probe": "/proc, /etc, our records; of core's environment only the host is looked at",
+    "tasks.hosts.on_node.probe_reading": "of what lies in others' directories single values are told, of a known form",
+    "tasks.hosts.on_node.supply_probe": "/etc, and a package list in a directory of mkdtemp",
+    "tasks.on_node.files": "the root directory, from which every step is opened",
+    "tasks.on_node.lib": "configuration in root's directories; what is another user's is read by `regular_bytes`",
+    "tasks.on_node.pg_cluster": "of postgresql.conf only the data directory is told",
+    "tasks.on_node.pg_disk": "of what lies in postgres' directories single values; not what is written again",
+    "tasks.on_node.pg_processes": "/proc, and the number in postmaster.pid",
+    "tasks.postgres.on_node.cluster_create": "our record",
+}
+
+
+def reads_by_name(tree: ast.AST) -> set[str]:
+    """Name the calls of a program that open a file by its name to read it."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name, words = ast.unparse(node.func), ast.unparse(node)
+            opened = name == "open" and not _mode(node).strip("rbt")
+            by_name = name == "os.open" and "dir_fd" not in words and "O_CREAT" not in words
+            if opened or by_name or name.rpartition(".")[2] in ("read_bytes", "read_text"):
+                found.add(name)
+    return found
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_program_reads_by_name_only_where_no_other_user_gains_by_it(name: str) -> None:
+    tree = ast.parse(Path(import_module(name).__file__ or "").read_text())
+    assert bool(reads_by_name(tree)) == (name in READ_AND_WHY)
+
+
+SENT = hashlib.sha256(b"root:secret\n# a comment\n").digest()
+
+
+@as_root
+def test_no_blob_that_is_a_link_is_sent_to_the_bucket(theirs: Path, precious: Path) -> None:
+    name = SENT.hex()
+    (theirs / name[:2] / name).mkdir(parents=True)
+    plant(theirs / name[:2] / name / "data", precious)
+    give(theirs)
+    out = io.BytesIO()
+    blob_producer.send(str(theirs), SENT, out)
+    assert b"secret" not in out.getvalue()
+    assert out.getvalue()[32:40] == (2**64 - 2).to_bytes(8, "big")
+
+
+@as_root
+def test_a_tag_that_is_a_link_or_a_pipe_is_damaged_and_not_followed(theirs: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("sha256:" + "a" * 64)
+    current = theirs / "repositories/library/a/_manifests/tags/v1/current"
+    current.mkdir(parents=True)
+    (current / "link").write_text("sha256:" + "b" * 64)
+    (entry,) = os.scandir(current)
+    (current / "link").unlink()
+    plant(current / "link", outside)
+    give(theirs)
+    # Between the look at the directory and the opening somebody has put a link there.
+    assert pack_links.content_of("library/a/_manifests/tags/v1/current/link", entry) is None
+
+
+@as_root
+def test_a_secret_that_is_a_link_is_given_to_no_other_node(theirs: Path, precious: Path) -> None:
+    plant(theirs / "secretkey", precious)
+    give(theirs)
+    with pytest.raises(OSError, match="no regular file"):
+        secret_files.work({"give": str(theirs / "secretkey")})
+
+
+@as_root
+def test_a_log_that_is_a_link_is_not_told(theirs: Path, precious: Path) -> None:
+    plant(theirs / "postgresql.log", precious)
+    give(theirs)
+    assert "secret" not in pg_log.log_since(str(theirs / "postgresql.log"), 0)
 
 
 def _mode(call: ast.Call) -> str:

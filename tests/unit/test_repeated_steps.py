@@ -53,7 +53,7 @@ ONCE = {
     "tasks.operation.steps": (
         "acquire advance accept close release put_state pause unpause share_pause unshare_pause remember_primary"
     ),
-    "tasks.pitr.steps": "forget create_stanza begin restore_base recover check restore_links",
+    "tasks.pitr.steps": "forget create_stanza begin restore_base recover check",
     "tasks.postgres.ha_steps": (
         "stop_for_switchover prove_shutdown fence_by_ssh compensate restart_primary prove_write promote hold "
         "checkpoint ensure_slots drop_stale_slots follow clone try_reverse_path rewind lost_commits note_told "
@@ -66,7 +66,7 @@ ONCE = {
     ),
     "flows.machinery.backup_steps": (
         "restore_databases clear_stale_state restore_secrets restore_settings restore_links require_links ask_redis "
-        "empty_caches resave_schedule pull_sample"
+        "empty_caches resave_schedule pull_sample stop_stray make_links note_started"
     ),
 }
 

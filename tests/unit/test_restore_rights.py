@@ -9,7 +9,7 @@ import pytest
 
 from lab.oss.server import OssServer
 from tasks.backup.format.manifest import Manifest
-from tasks.backup.restore import application, recovery, revive, whole
+from tasks.backup.restore import application, done, links, recovery, revive, whole
 from tasks.backup.server import Server, query
 from tasks.errors import RemoteCommandFailed
 from tasks.pitr import images, restore
@@ -101,6 +101,8 @@ def believed(night: Night, target: Server, tmp_path: Path) -> Iterator[dict[str,
         patch.object(application, "server_of", lambda _: target),
         patch.object(application, "DIRECTORY", f"{target.sockets}/login"),
         patch.object(revive, "harbor_runs", lambda _: False),
+        patch.object(done, "NOTE", str(tmp_path / "done.json")),
+        patch.object(done, "server_of", lambda _: target),
     ):
         yield {"backup": manifest.backup_id, "identity_file": str(file)}
 
@@ -118,11 +120,13 @@ def test_a_whole_restore_runs_nothing_of_the_database_as_a_superuser(
     site, host = night.site, local_host()
     before = superusers(target)
     assert recovery.restore_databases(site, host, **believed).changed
-    settled = revive.clear_stale_state(site, host)
+    settled = revive.clear_stale_state(site, host, of=believed["backup"])
     digest = query(host, target, "registry", "SELECT digest FROM public.artifact LIMIT 1;")[0][0]
     with application.as_application(site, host) as login:
         named = whole.images_of(host, login, "registry", [digest])
     assert superusers(target) == before
+    again = revive.clear_stale_state(site, host, of=believed["backup"])
+    assert (again.changed, again.detail) == (False, "it was settled by an earlier run of this restore")
     # And the ambush was there: it was sprung, and got nothing.
     assert "1 read_only" in settled.detail
     assert named == ["ambushed"]
@@ -135,12 +139,9 @@ def test_after_a_point_in_time_nothing_of_the_database_is_run_as_a_superuser(
     site, host = night.site, local_host()
     recovery.restore_databases(site, host, **believed)
     before = superusers(target)
-    with (
-        patch.object(images, "server_of", lambda _: target),
-        patch.object(images, "harbor_runs", lambda _: False),
-    ):
+    with patch.object(images, "server_of", lambda _: target):
         assert "hold" in restore.check(site, host).detail
-        assert images.restore_links(site, host).changed
+        assert links.make_missing_links(site, host).changed
         lost = "SELECT digest, 'sha256:' || repeat('a', 64) FROM public.artifact"
         query(host, target, "registry", f"INSERT INTO public.artifact_blob (digest_af, digest_blob) {lost};")
         found = images.restore_images(site, host)
@@ -150,7 +151,7 @@ def test_after_a_point_in_time_nothing_of_the_database_is_run_as_a_superuser(
 
 def test_no_password_is_left_on_the_node(night: Night, target: Server, believed: dict[str, str]) -> None:
     recovery.restore_databases(night.site, local_host(), **believed)
-    revive.clear_stale_state(night.site, local_host())
+    revive.clear_stale_state(night.site, local_host(), of=believed["backup"])
     names = {path.name for path in Path(target.sockets).iterdir()}
     assert names.isdisjoint({"login", "restore"})
 

@@ -10,7 +10,9 @@ from tasks.backup.format.layout import parse_backup_id
 from tasks.backup.format.manifest import Manifest
 from tasks.backup.night.links import REGISTRY_ROOT
 from tasks.backup.restore.application import as_application
+from tasks.backup.restore.done import STARTED, done
 from tasks.backup.restore.fetch import Origin
+from tasks.backup.restore.links import make_missing_links
 from tasks.backup.restore.restore_blobs import bring_blobs, fetch_index, restore_links
 from tasks.backup.restore.restore_config import put_back_secrets, read_configuration
 from tasks.backup.restore.restore_database import restore_database
@@ -107,12 +109,17 @@ def restore_image_links(
     host: Host,
     *,
     backup: str,
+    of: str,
     identity_file: str | None = None,
     accept_unsigned: bool = False,
 ) -> Outcome:
-    """Unpack the links of all repositories; never under a Harbor that runs, whose links are newer."""
-    if harbor_runs(host):
-        return unchanged("Harbor runs already, on links that were restored")
+    """Unpack the links of the backup. Where this restore's Harbor has served they are newer: the missing are made.
+
+    Args:
+        of: which restore, as `done` knows it.
+    """
+    if harbor_runs(host) or STARTED in done(site, host, of):
+        return make_missing_links(site, host)
     origin, manifest = _backup(site, backup, identity_file, accept_unsigned)
     restore_links(host, origin, manifest, site.nas.registry)
     links = manifest.links

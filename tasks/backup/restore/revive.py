@@ -5,10 +5,12 @@ from typing import Any
 
 from blocks import HarborSite
 from tasks.backup.restore.application import as_application
+from tasks.backup.restore.done import SETTLED, STARTED, done, note
 from tasks.backup.restore.on_node import flush_redis
 from tasks.backup.server import query
 from tasks.errors import HarborHaError
 from tasks.harbor.api import HarborApi
+from tasks.harbor.migrate import stop_writers
 from tasks.harbor.web import HarborRefused, HarborUnreachable, through_node
 from tasks.hosts.connection import Host
 from tasks.node_program import node_program
@@ -36,19 +38,48 @@ class RedisRefused(HarborHaError):
 
 
 def harbor_runs(host: Host) -> bool:
-    """Whether a Harbor runs on the node: then an earlier run of the restore came that far."""
+    """Whether a Harbor runs on the node; whose it is only `done` knows."""
     names = host.run(["docker", "ps", "--format", "{{.Names}}"], check=False).stdout.split()
     return "harbor-core" in names
 
 
-def clear_stale_state(site: HarborSite, host: Host) -> Outcome:
+def stop_stray(site: HarborSite, host: Host, *, of: str) -> Outcome:
+    """Stop a Harbor that this restore has not started: it would write into the database while that is loaded.
+
+    Args:
+        of: which restore, as `done` knows it.
+
+    Raises:
+        HarborHaError: it cannot be stopped.
+    """
+    if not harbor_runs(host):
+        return unchanged("no Harbor runs")
+    if STARTED in done(site, host, of):
+        return unchanged("the Harbor that runs is this restore's")
+    stopped = stop_writers(site, host)
+    if harbor_runs(host):
+        raise HarborHaError(
+            "A Harbor of before this restore runs here and does not stop.",
+            where=host.name,
+            meaning="It would write into the database while it is loaded. Nothing was restored.",
+            remedy="Stop its containers (`docker ps`), and run the restore again.",
+        )
+    return stopped
+
+
+def clear_stale_state(site: HarborSite, host: Host, *, of: str) -> Outcome:
     """Take back what was true only at the time of the dump. Must run while Harbor is down.
 
     A dump made in read-only mode restores a read-only Harbor, and jobs that ran then would be shown as
-    running for ever: nobody will report their end.
+    running for ever: nobody will report their end. Once only: what is under way later is Harbor's own.
+
+    Args:
+        of: which restore, as `done` knows it.
     """
-    if harbor_runs(host):
-        return unchanged("Harbor runs already, on a database that was settled")
+    if SETTLED in done(site, host, of):
+        return unchanged("it was settled by an earlier run of this restore")
+    # It may have come back with the machine since the beginning.
+    stop_stray(site, host, of=of)
     database = site.postgres.database
     with as_application(site, host) as server:
         tables = {row[0] for row in query(host, server, database, _TABLES)}
@@ -56,8 +87,13 @@ def clear_stale_state(site: HarborSite, host: Host) -> Outcome:
         if {"task", "execution"} <= tables:
             script += _SETTLE_JOBS
         counts = [row[0].split() for row in query(host, server, database, script)]
-    done = [f"{count} {name}" for name, count in counts if count != "0"]
-    return changed(f"settled {', '.join(done)}") if done else unchanged("nothing was under way at the dump")
+    note(site, host, of, SETTLED)
+    settled = [f"{count} {name}" for name, count in counts if count != "0"]
+    return (
+        changed(f"settled {', '.join(settled)}")
+        if settled
+        else unchanged("nothing was under way at the dump")
+    )
 
 
 def ask_redis(site: HarborSite, host: Host) -> Outcome:
@@ -70,16 +106,20 @@ def ask_redis(site: HarborSite, host: Host) -> Outcome:
     return unchanged("Redis can be emptied")
 
 
-def empty_caches(site: HarborSite, host: Host) -> Outcome:
+def empty_caches(site: HarborSite, host: Host, *, of: str) -> Outcome:
     """Empty the site's Redis databases; must run while Harbor is down.
 
     They name blobs that may not be there, and jobs of a database that is gone.
 
+    Args:
+        of: which restore, as `done` knows it.
+
     Raises:
         RedisRefused: wrong password, not reachable from the node, or it forbids what emptying takes.
     """
-    if harbor_runs(host):
-        return unchanged("Harbor runs already; what is cached is its own")
+    if STARTED in done(site, host, of):
+        return unchanged("this restore has started Harbor before; what is cached is its own")
+    stop_stray(site, host, of=of)
     keys = sum(_speak(site, host, look=False).values())
     return changed(f"removed {keys} keys of the old Harbor") if keys else unchanged("Redis is empty")
 

@@ -85,7 +85,9 @@ def pull_sample(
         raise NotServed(
             f"{len(problems)} of {len(chosen)} images cannot be pulled: {'; '.join(problems)}",
             where=host.name,
-            remedy="Run the restore again with images=oss: what is there and whole is not copied again.",
+            meaning="Links, or what they lead to, are missing or damaged on the NAS. Harbor runs.",
+            remedy="Run the restore again with images=oss, which makes the links that are missing under a running "
+            "Harbor and fetches what is missing from the bucket; what is there is not copied again.",
         )
     if not chosen:
         return unchanged("there is no image that could be pulled", artifacts=0)

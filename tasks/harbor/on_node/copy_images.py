@@ -9,13 +9,21 @@ has a name already, and a push of it again does heal what has none.
 import contextlib
 import hashlib
 import os
-import stat
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
-from tasks.on_node.files import made_file, make_directories, opened_directory, put_in_place, sync_opened
+from tasks.on_node.files import (
+    Planted,
+    made_file,
+    make_directories,
+    opened_directory,
+    opened_regular,
+    put_in_place,
+    regular_bytes,
+    sync_opened,
+)
 from tasks.on_node.lib import payload, reply
 
 REGISTRY = "docker/registry/v2"
@@ -60,9 +68,9 @@ def missing_blobs(source: str, target: str, shelf: str) -> Tuple[int, List[str]]
 
 
 def same_size(one: str, other: str) -> bool:
-    """Tell whether two files are there and have the same size."""
+    """Tell whether two files are there and have the same size; a link is no file of the same size."""
     try:
-        return os.stat(one).st_size == os.stat(other).st_size
+        return os.lstat(one).st_size == os.lstat(other).st_size
     except FileNotFoundError:
         return False
 
@@ -94,9 +102,9 @@ def copy_blob(source: str, target: str, name: str) -> Copied:
     """Copy one blob, unless it is there; proven by what the target gives back."""
     given, place = (os.path.join(root, REGISTRY, "blobs", name) for root in (source, target))
     try:
-        size = os.stat(given + "/data").st_size
+        size = os.lstat(given + "/data").st_size
         with contextlib.suppress(FileNotFoundError):
-            if os.stat(place + "/data").st_size == size:
+            if os.lstat(place + "/data").st_size == size:
                 return Copied("there", size, name)
         wanted = name.rsplit("/", 1)[1]
         make_directories(place, 0o755, HARBOR_USER)
@@ -106,12 +114,18 @@ def copy_blob(source: str, target: str, name: str) -> Copied:
         if os.path.exists(given + "/data"):
             raise
         return Copied("gone", 0, name)
+    except Planted:
+        # Harbor makes none: whoever may write there has put a link in its place, to a file that he may not read.
+        return Copied("damaged", 0, name)
 
 
 def into_place(given: str, where: int, name: str, wanted: str, shown: str) -> str:
-    """Write a copy beside its place, read it back, and give it its name when it has the digest."""
+    """Write a copy beside its place, read it back, and give it its name when it has the digest.
+
+    Until then nobody else can read it: a link at the blob's place once brought a file of root's here, 0644.
+    """
     temporary = name + ".harbor-ha.tmp"
-    with open(given, "rb") as source, made_file(where, temporary, 0o644, HARBOR_USER) as copy:
+    with opened_regular(given) as source, made_file(where, temporary, 0o600) as copy:
         written = digest_of(source, copy)
     if written != wanted:
         os.unlink(temporary, dir_fd=where)
@@ -123,6 +137,12 @@ def into_place(given: str, where: int, name: str, wanted: str, shown: str) -> st
         if digest_of(back) != wanted:
             os.unlink(temporary, dir_fd=where)
             sys.exit("The NAS gives back something else than was written, for blob " + shown + ".")
+        if os.fstat(back.fileno()).st_nlink != 1:
+            raise Planted("%s has another name besides, and is not given away" % temporary)
+        if os.geteuid() == 0:
+            os.fchown(back.fileno(), HARBOR_USER[0], HARBOR_USER[1])
+        os.fchmod(back.fileno(), 0o644)
+        os.fsync(back.fileno())
     put_in_place(where, temporary, name)
     sync_opened(where)
     return "copied"
@@ -142,14 +162,14 @@ def copy_link(source: str, target: str, name: str) -> Copied:
     """Copy one small file whose content may change, such as a tag's; what is equal stays."""
     given, place = (os.path.join(root, REGISTRY, name) for root in (source, target))
     try:
-        if not stat.S_ISREG(os.lstat(given).st_mode):
-            return Copied("gone", 0, name)
-        with open(given, "rb") as file:
-            data = file.read()
-    except FileNotFoundError:
+        data = regular_bytes(given)
+    except Planted:
+        data = None
+    if data is None:
         return Copied("gone", 0, name)
-    with contextlib.suppress(FileNotFoundError), open(place, "rb") as file:
-        if file.read() == data:
+    # What is no file there is replaced.
+    with contextlib.suppress(Planted):
+        if regular_bytes(place) == data:
             return Copied("there", 0, name)
     make_directories(os.path.dirname(place), 0o755, HARBOR_USER)
     with opened_directory(os.path.dirname(place)) as where:

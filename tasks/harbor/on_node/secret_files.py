@@ -5,7 +5,7 @@ import hashlib
 import os
 from typing import Any, Dict, Optional
 
-from tasks.on_node.files import make_directories, write_file
+from tasks.on_node.files import make_directories, regular_bytes, write_file
 from tasks.on_node.lib import payload, read, reply
 
 # The user that Harbor's containers run as.
@@ -39,7 +39,7 @@ def work(given: Dict[str, Any]) -> Any:
     if "form" in given:
         return pem_form(given["form"]) or ""
     if "give" in given:
-        return base64.b64encode(read(given["give"]) or b"").decode()
+        return base64.b64encode(regular_bytes(given["give"]) or b"").decode()
     return [path for path, data in given["place"] if place(path, base64.b64decode(data))]
 
 

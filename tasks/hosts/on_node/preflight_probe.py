@@ -12,8 +12,9 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
+from tasks.on_node.bundled_core import ASK_CORE, CORE_FILE, uses_bundled
 from tasks.on_node.package_states import lacking
-from tasks.on_node.pg_cluster import data_elsewhere
+from tasks.on_node.pg_cluster import creation_open, data_elsewhere
 from tasks.on_node.pg_control import control_text
 
 
@@ -116,7 +117,6 @@ def database(p: Dict[str, Any]) -> Dict[str, Any]:
         "occupied": os.path.isdir(data) and bool(os.listdir(data)),
         "record_sysid": record and record["system_identifier"],
         "record_site": record and record["site"],
-        "creating": os.path.exists(p["state_dir"] + "/creating.json"),
         "standby": os.path.exists(data + "/standby.signal"),
         "sysid": None,
         "mount_points": [path for path in p["renamed"] if os.path.ismount(path)],
@@ -128,6 +128,10 @@ def database(p: Dict[str, Any]) -> Dict[str, Any]:
         except OSError:
             match = None
         found["sysid"] = match.group(1) if match else "unreadable"
+    known = None if found["sysid"] == "unreadable" else found["sysid"]
+    found["creating"] = creation_open(
+        text(p["state_dir"] + "/creating.json"), data, found["record_sysid"], known
+    )
     return found
 
 
@@ -172,13 +176,22 @@ def ancestors() -> List[int]:
     return chain
 
 
-def bundled_database(directory: str, record: str) -> Optional[str]:
-    """Return `running` or `stopped` for a database of Harbor's own that was not taken over; else None."""
+def bundled_database(directory: str, record: str, install_dir: str) -> Optional[str]:
+    """Return `running` or `stopped` for a database of Harbor's own that was not taken over; else None.
+
+    The note that it was counts once core has left it. Until then the old Harbor comes back with the engine's next
+    start, and what is pushed to it is in no copy: a run that was killed after the note was called a success.
+    """
     inside = [directory] + glob.glob(directory + "/*")
-    if not any(os.path.exists(path + "/PG_VERSION") for path in inside) or os.path.exists(record):
+    if not any(os.path.exists(path + "/PG_VERSION") for path in inside):
         return None
-    state = output(["docker", "inspect", "--format", "{{.State.Running}}", "harbor-db"])
-    return "running" if state.strip() == "true" else "stopped"
+    state = output(["docker", "inspect", "--format", "{{.State.Running}}", "harbor-db"]).strip()
+    if os.path.exists(record):
+        core = output(list(ASK_CORE)) or text(install_dir + CORE_FILE) or ""
+        # Without its container it has taken nothing since; compose removes it before it makes the new core.
+        if not state or not uses_bundled(core):
+            return None
+    return "running" if state == "true" else "stopped"
 
 
 def images_beside(registry: str, nas: str) -> bool:
@@ -224,7 +237,7 @@ def look(p: Dict[str, Any]) -> Dict[str, Any]:
         "lacking": lacking(p["packages"]),
         "harbor_sha256": recorded(p["state_dir"] + "/harbor_installed.json", "sha256"),
         "bundled_database": bundled_database(
-            p["data_volume"] + "/database", p["state_dir"] + "/harbor_migrated.json"
+            p["data_volume"] + "/database", p["state_dir"] + "/harbor_migrated.json", p["install_dir"]
         ),
         "images_beside": images_beside(p["data_volume"] + "/registry", p["nas"]),
         "wal_repository": os.path.exists(p["wal_repository"]),

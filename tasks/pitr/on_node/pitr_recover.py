@@ -6,8 +6,8 @@ import sys
 import time
 from typing import Any, Dict, Optional
 
-from tasks.on_node.pg_disk import postmaster_of, servers_in, text_of, write_durably
-from tasks.on_node.pg_log import log_since, log_size
+from tasks.on_node.pg_disk import control, postmaster_of, servers_in, text_of, write_durably
+from tasks.on_node.pg_log import log_since, log_size, log_text
 from tasks.on_node.pg_run import Failed, psql, start, systemctl
 from tasks.postgres.on_node.pg_follow import clean_auto_conf
 
@@ -19,7 +19,8 @@ SELECT coalesce(to_char(pg_last_xact_replay_timestamp() AT TIME ZONE 'UTC', 'YYY
 def recover(p: Dict[str, Any]) -> Dict[str, Any]:
     """Return what was reached: `replayed` is when the last replayed transaction was committed."""
     known: Dict[str, Any] = json.loads(text_of(p["marker"]) or "{}")
-    if known.get("done"):
+    # Another cluster in its place was once reported as recovered, and was empty.
+    if known.get("done") and control(p).get("Database system identifier") == known.get("sysid"):
         return {"changed": False, "replayed": known["replayed"], "timeline": known["timeline"]}
     before = log_size(p["log"])
     deadline = time.monotonic() + p["limit_s"]
@@ -31,9 +32,7 @@ def recover(p: Dict[str, Any]) -> Dict[str, Any]:
             problem = log_since(p["log"], before)
         time.sleep(0.2)
     systemctl("stop", p["unit"])
-    with open(p["log"], errors="replace") as log:
-        log.seek(before)
-        said = log.read()
+    said = log_text(p["log"], before)
     if "recovery ended before configured recovery target was reached" in said:
         last = re.findall(r"last completed transaction was at log time (.+)", said)
         return {"ended": last[-1].strip() if last else ""}

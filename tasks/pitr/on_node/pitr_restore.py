@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from typing import Any, Dict
 
 from tasks.on_node.files import move, new_directory, remove_tree
@@ -22,7 +23,7 @@ def marker(p: Dict[str, Any]) -> Dict[str, Any]:
 def restore(p: Dict[str, Any]) -> Dict[str, Any]:
     """Return whether anything was done, or `problem` with what pgBackRest said."""
     wanted = [p["base"], p["to_time"]]
-    if marker(p).get("restored") == wanted:
+    if marker(p).get("restored") == wanted and is_in_place(p):
         return {"changed": False}
     if servers_in(p["data"]):
         # An earlier recovery of ours, to another time; it never became a primary.
@@ -42,20 +43,45 @@ def restore(p: Dict[str, Any]) -> Dict[str, Any]:
         return {
             "problem": "ERROR: [000]: the base backup is of the database %s, not %s" % (found, p["sysid"])
         }
-    swap(p, new)
+    # Killed after the renames, what lies there is known by this as what was put there.
+    before = marker(p)
+    ours = bool(before.get("placing") or before.get("restored")) and is_in_place(p)
+    write_durably(p["marker"], json.dumps(dict(before, placing=wanted)))
+    swap(p, new, ours)
     write_durably(p["marker"], json.dumps(dict(marker(p), restored=wanted)))
     return {"changed": True}
 
 
-def swap(p: Dict[str, Any], new: str) -> None:
-    """Put the copy in the place of a cluster that never held anything."""
+def is_in_place(p: Dict[str, Any]) -> bool:
+    """Tell whether the directory holds what was restored: moved away, a new cluster of the same name is empty."""
+    found: Dict[str, str] = control(p)
+    return bool(found.get("Database system identifier") == p["sysid"])
+
+
+def holds_more_than_initdb_made(data: str) -> bool:
+    """Tell whether there is a database beside the three that every cluster has."""
+    try:
+        return len([name for name in os.listdir(data + "/base") if name.isdigit()]) > 3
+    except OSError:
+        return False
+
+
+def swap(p: Dict[str, Any], new: str, ours: bool = False) -> None:
+    """Put the copy in the place of a cluster that never held anything; one that does is kept aside.
+
+    Args:
+        ours: what is there is a base backup that was put there, for another time.
+    """
     intent = p["state_dir"] + "/creating.json"
-    unused = p["data"] + ".unused"
+    unused, kept = p["data"] + ".unused", False
     remove_tree(unused)
     # Killed in between, the next run finds a creation that was not finished, sets it aside and begins anew.
     write_durably(intent, json.dumps({"data": p["data"]}))
     remove_durably(p["record"])
     if os.path.exists(p["data"]):
+        if not ours and holds_more_than_initdb_made(p["data"]):
+            kept = True
+            unused = "%s.%d" % (unused, time.time())
         move(p["data"], unused)
     move(new, p["data"])
     set_archive_aside(p["archive"], p["sysid"])
@@ -67,7 +93,8 @@ def swap(p: Dict[str, Any], new: str) -> None:
         drop_shared(p, "restored")
     write_durably(p["record"], p["record_text"])
     remove_durably(intent)
-    remove_tree(unused)
+    if not kept:
+        remove_tree(unused)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ import time
 from typing import Any, Dict, Optional, Tuple
 
 from tasks.on_node.files import make_directories, move, write_file
-from tasks.on_node.pg_cluster import data_elsewhere
+from tasks.on_node.pg_cluster import creation_open, data_elsewhere
 from tasks.on_node.pg_control import control_text
 from tasks.on_node.pg_former import set_former_aside
+from tasks.on_node.pg_processes import proc_file, server_processes
 from tasks.on_node.shared_copy import drop_shared
 from tasks.postgres.on_node.pg_archive import set_archive_aside
 
@@ -33,35 +34,83 @@ def write(path: str, value: Any) -> None:
     write_file(path, json.dumps(value).encode(), 0o600)
 
 
+def text_of_file(path: str) -> Optional[str]:
+    """Return what a file of ours holds; None when there is none."""
+    try:
+        with open(path, errors="replace") as source:
+            return source.read()
+    except FileNotFoundError:
+        return None
+
+
+def server_of_cluster(conf: str, data: str) -> Optional[int]:
+    """Find a server that was started with this configuration, or for this directory, wherever its data is now."""
+    mine = ("%s/postgresql.conf" % conf, data)
+    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+        words = (proc_file(pid, "cmdline") or "").split("\0")
+        named = [word.partition("config_file=")[2] or word for word in words]
+        if any("postgres" in word for word in words[:4]) and set(mine) & set(named):
+            return pid
+    own, hidden = server_processes(data)
+    return next(iter(own + hidden), None)
+
+
+def free_name(stem: str) -> str:
+    """Give a name with the time in it that nothing has."""
+    now = int(time.time())
+    while os.path.lexists("%s.%d" % (stem, now)):
+        now += 1
+    return "%s.%d" % (stem, now)
+
+
 def set_aside(p: Dict[str, Any]) -> None:
-    """Clear away what an interrupted initdb of ours left: it was never started and holds nothing."""
-    quiet = subprocess.DEVNULL
-    subprocess.run(["pg_dropcluster", p["major"], p["cluster"]], timeout=60, stdout=quiet, stderr=quiet)
+    """Set aside what lies in the way of pg_createcluster: a configuration without its data, or what was half made.
+
+    pg_dropcluster would remove both. Below /etc/postgresql it would be a cluster still, and start with the machine.
+    """
+    if os.path.isdir(p["conf"]):
+        place = os.path.dirname(os.path.dirname(p["conf"])) + ".aside"
+        make_directories(place, 0o700)
+        move(p["conf"], free_name("%s/%s-%s" % (place, p["major"], p["cluster"])))
     if os.path.exists(p["data"]) and os.listdir(p["data"]):
-        move(p["data"], "%s.unfinished.%d" % (p["data"], time.time()))
+        move(p["data"], free_name(p["data"] + ".unfinished"))
 
 
 def create(p: Dict[str, Any]) -> Tuple[str, Optional[str]]:
     """Return the state (`present`, `foreign`, `created`) and the system identifier.
 
-    `taken`: the cluster's name belongs to a database elsewhere, whose directory comes with it.
+    `taken`: the cluster's name belongs to a database elsewhere, whose directory comes with it. `runs`: a server runs
+    from what would have to be set aside, whose process comes with it.
     """
     intent = p["state_dir"] + "/creating.json"
     make_directories(p["state_dir"], 0o700)
     here = system_identifier(p)
-    if os.path.exists(p["record"]):
-        with open(p["record"], errors="replace") as source:
-            if json.load(source)["system_identifier"] == here:
-                return "present", here
-    # An intent of ours says nothing of a cluster that somebody else has under this name; it would be dropped.
+    recorded = json.loads(text_of_file(p["record"]) or "{}").get("system_identifier")
+    begun = creation_open(text_of_file(intent), p["data"], recorded, here)
+    if here is not None and recorded == here:
+        # The record is written last: the cluster is whole, whatever was begun.
+        if os.path.exists(intent):
+            os.unlink(intent)
+        return "present", here
+    # An intent of ours says nothing of a cluster that somebody else has under this name; it would be set aside.
     taken = data_elsewhere(p["conf"], p["data"])
     if taken is not None:
         return "taken", taken
-    if os.path.exists(intent):
-        set_aside(p)
-    elif os.path.exists(p["data"]) and os.listdir(p["data"]):
+    if not begun and os.path.exists(p["data"]) and os.listdir(p["data"]):
         return "foreign", here or "in an unreadable state"
+    running = server_of_cluster(p["conf"], p["data"])
+    if running is not None:
+        return "runs", str(running)
+    return make(p, intent)
+
+
+def make(p: Dict[str, Any], intent: str) -> Tuple[str, Optional[str]]:
+    """Make the cluster; what is in the way is set aside, and was looked at."""
     write(intent, {"data": p["data"]})
+    # Of a database that is not here any more: beside the new one it would call that somebody else's.
+    if os.path.exists(p["record"]):
+        move(p["record"], p["record"] + ".aside")
+    set_aside(p)
     make_directories(os.path.dirname(p["data"]), 0o755)
     argv = ["pg_createcluster", "-d", p["data"], "-p", p["port"], "-e", "UTF8", "--locale", "C.UTF-8"]
     argv += ["--start-conf", "auto", p["major"], p["cluster"], "--", "--data-checksums"]

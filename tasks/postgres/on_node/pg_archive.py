@@ -10,7 +10,7 @@ import struct
 import time
 from typing import Any, Dict, List, Optional
 
-from tasks.on_node.files import move, new_directory
+from tasks.on_node.files import move, new_directory, opened_regular
 from tasks.on_node.pg_disk import control, text_of
 from tasks.postgres.on_node.pg_wal import forks_of, segment_name, segment_size
 
@@ -30,7 +30,7 @@ def archived_segments(archive: str) -> List[str]:
 def segment_owner(path: str) -> Optional[str]:
     """Return the system identifier of the database that wrote a segment; None when it does not say."""
     try:
-        with open(path, "rb") as source:
+        with opened_regular(path) as source:
             head = source.read(_IDENTIFIER_AT + 8)
     except OSError:
         return None

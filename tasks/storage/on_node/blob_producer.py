@@ -11,8 +11,10 @@ import json
 import os
 import struct
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import BinaryIO
+
+from tasks.on_node.files import opened_regular
 
 NO_BLOB = 2**64 - 1
 UNREADABLE = 2**64 - 2
@@ -25,16 +27,17 @@ def send(root: str, digest: bytes, out: BinaryIO) -> None:
     """Write one frame."""
     name = binascii.hexlify(digest).decode()
     path = os.path.join(root, name[:2], name, "data")
-    try:
-        source = open(path, "rb", buffering=0)  # noqa: SIM115
-    except FileNotFoundError:
-        out.write(digest + struct.pack(">Q", NO_BLOB))
-        return
-    except OSError as error:
-        reason = str(error.strerror).encode()
-        out.write(digest + struct.pack(">QI", UNREADABLE, len(reason)) + reason)
-        return
-    with source:
+    with ExitStack() as stack:
+        try:
+            # The storage is Harbor's user's: behind a link that he has put there may be any file of root's.
+            source = stack.enter_context(opened_regular(path))
+        except FileNotFoundError:
+            out.write(digest + struct.pack(">Q", NO_BLOB))
+            return
+        except OSError as error:
+            reason = str(error.strerror or "it is a link, or no regular file").encode()
+            out.write(digest + struct.pack(">QI", UNREADABLE, len(reason)) + reason)
+            return
         left = os.fstat(source.fileno()).st_size
         out.write(digest + struct.pack(">Q", left))
         if left >= BLOCK:

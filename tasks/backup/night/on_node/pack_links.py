@@ -11,6 +11,8 @@ import sys
 from operator import attrgetter
 from typing import Any, BinaryIO, Dict, Iterator, List, Optional, Set, Tuple
 
+from tasks.on_node.files import Planted, opened_regular
+
 LINK_BYTES = 71
 NAMED_AT_MOST = 100
 DERIVED = re.compile(
@@ -115,8 +117,11 @@ def content_of(path: str, entry: "os.DirEntry[str]") -> Optional[bytes]:
     derived = DERIVED.search(path)
     if derived and entry.stat(follow_symlinks=False).st_size == LINK_BYTES:
         return ("sha256:" + derived.group(2)).encode()
-    with open(entry.path, "rb") as source:
-        data = source.read(4096)
+    try:
+        with opened_regular(entry.path) as source:
+            data = source.read(4096)
+    except Planted:
+        return None
     # An empty link is what a full disk or a power cut leaves; restored, it would hide the good blob for ever.
     return data if LINK.match(data) else None
 
