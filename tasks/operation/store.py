@@ -323,7 +323,7 @@ def _lost(node: str, op_id: str, lock: dict[str, Any] | None) -> LockLost:
     return LockLost(
         f"The lock of operation {op_id} is held by {describe(lock['holder']) if lock else 'nobody'}.",
         where=node,
-        meaning="Another run works on the site, or has since; this one has stopped, its next step was not begun.",
+        meaning="Another run works on the site, or has since; this one has stopped, and its next step was not begun.",
         remedy="Look at the other run. Run again when it has ended; the flow looks anew.",
     )
 

@@ -29,6 +29,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     program(tmp_path / "bin", "pg_createcluster", body)
     program(tmp_path / "bin", "pg_dropcluster", f"rm -rf {conf} {data}\n")
     program(tmp_path / "bin", "pg_controldata", CONTROL)
+    program(tmp_path / "bin", "systemctl", "exit 0\n")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     (tmp_path / "next").write_text("7100")
     state = tmp_path / "state"
@@ -41,6 +42,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "record": str(state / "cluster.json"),
         "state_dir": str(state),
         "port": "5432",
+        "unit": "postgresql@15-main",
         "archive": str(tmp_path / "archive"),
         "site": "example",
     }

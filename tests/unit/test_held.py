@@ -124,7 +124,7 @@ def test_after_a_failover_that_has_come_and_gone_meanwhile_a_bootstrap_that_wake
     assert site.called == [("node-a",)]
     said = str(caught.value)
     assert "held by nobody" in said
-    assert "its next step was not begun" in said
+    assert "this one has stopped, and its next step was not begun" in said
     assert "What this run had changed before: Start Harbor on node-a." in said
     assert "-> Look at the other run" in said
 

@@ -123,7 +123,8 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     names = {name: str(tmp_path / name) for name in ("marker", "data", "record", "archive", "log")}
     monkeypatch.setattr(pitr_restore, "servers_in", lambda _: [])
     monkeypatch.setattr(pitr_restore, "set_archive_aside", lambda *_: None)
-    return {**names, "state_dir": str(tmp_path / "state"), "sysid": "7100", "base": BASE, "to_time": TIME}
+    names |= {"state_dir": str(tmp_path / "state"), "unit": "postgresql@15-main"}
+    return {**names, "sysid": "7100", "base": BASE, "to_time": TIME}
 
 
 def test_an_empty_cluster_in_its_place_is_not_taken_for_the_restored_one(

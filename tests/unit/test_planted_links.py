@@ -290,7 +290,7 @@ def writes_by_name(tree: ast.AST) -> set[str]:
 
 # What opens a file by its name to read it: what another user has put there may lead to any file of root's.
 READ_AND_WHY = {
-    "tasks.guard.on_node.guard_watch": "its own program, which only root writes",
+    "tasks.guard.on_node.guard_look": "the guard's own program, which only root writes",
     "tasks.harbor.on_node.install": "the installer, in a directory of root's",
     "tasks.harbor.on_node.storage": "/proc",
     "tasks.hosts.on_node.nas_mount": "/proc and /etc/fstab",

@@ -35,7 +35,7 @@ REPEATED = {
     ),
 }
 ONCE = {
-    "tasks.balancer.steps": "undrain end_drain hurry listen admit",
+    "tasks.balancer.steps": "undrain end_drain drain_others hurry listen admit",
     "tasks.docker.steps": "configure",
     "tasks.fencing.steps": "fence_by_command drain",
     "tasks.guard.steps": "install_guard accept_primary accept_running_primary",
@@ -66,7 +66,7 @@ ONCE = {
     ),
     "flows.machinery.backup_steps": (
         "restore_databases clear_stale_state restore_secrets restore_settings restore_links require_links ask_redis "
-        "empty_caches resave_schedule pull_sample stop_stray make_links note_started"
+        "empty_caches resave_schedule pull_sample stop_stray make_links note_started tell_restored"
     ),
 }
 
