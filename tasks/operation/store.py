@@ -391,7 +391,7 @@ def _require(done: Sequence[Host], required: Iterable[str], missed: dict[str, st
     names = {host.name for host in done}
     lacking = [name for name in required if name not in names]
     if lacking or not names:
-        reasons = "; ".join(f"{name}: {missed.get(name, 'not given')}" for name in lacking or missed)
+        reasons = "; ".join(f"{name}: {missed.get(name, 'not reached')}" for name in lacking or missed)
         raise NotMirrored(
             f"{what} could not be written on {', '.join(lacking) or 'any node'}: {reasons}",
             meaning="Another orchestrator could not see what this one does, so it stops.",

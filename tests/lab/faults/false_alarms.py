@@ -10,7 +10,7 @@ from pathlib import Path
 from lab.faults import accidents
 from lab.faults.unattended import Unattended
 from tests.lab.faults.scene import Scene
-from tests.lab.faults.slow_disk import slow_disk
+from tests.lab.faults.slow_disk import DISK_S, slow_disk
 
 STANDSTILL_S = 2
 LOSS_S = 6
@@ -21,8 +21,6 @@ _COMMIT_S, _PUSH_S = 3.0, 4.0
 _HEALTH_S = 12.0
 # A container of a service is started and answers.
 _SERVICE_S = 4.0
-# A disk of five writes a second.
-_DISK_S = 6.0
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,8 @@ KINDS = (
         "disk",
         "slow disk of the primary",
         _slow_disk,
-        _DISK_S + _COMMIT_S,
-        _DISK_S + _HEALTH_S + _PUSH_S,
+        DISK_S + _COMMIT_S,
+        DISK_S + _HEALTH_S + _PUSH_S,
         "commits wait for the disk, and Harbor's health for commits",
     ),
     Kind(
