@@ -49,6 +49,7 @@ class Promotion:
         rung: by which the old primary was fenced.
         in_touch: some old primary lived then, and saw somebody.
         unguarded: the guard of some old primary did not run.
+        asked_at: when it was told to: from then on the old primary is replaced.
     """
 
     node: str
@@ -58,6 +59,7 @@ class Promotion:
     rung: str
     in_touch: bool
     unguarded: bool
+    asked_at: float
 
 
 class Monitor:
@@ -150,7 +152,9 @@ class Monitor:
         )
         rung, operation = rung_and_operation(node)
         now, unguarded = self.world.engine.now, any(not other.guard for other in old)
-        self.promotions.append(Promotion(write.node, operation, write.branch, now, rung, in_touch, unguarded))
+        self.promotions.append(
+            Promotion(write.node, operation, write.branch, now, rung, in_touch, unguarded, node.asked_at)
+        )
         allowed = self.world.site.failover.max_lag_bytes
         for other in old:
             more = other.data.end - write.branch.fork if other.data else 0
@@ -220,7 +224,7 @@ class Monitor:
             return "self_fence_s: its guard was stopped after it had been seen"
         # It may have booted while the promotion was on its way; its server has started after that.
         started = node.server.started if node.server is not None else -1e9
-        switched_on = node.boot > 1 and started > promotion.at
+        switched_on = node.boot > 1 and started > promotion.asked_at
         if promotion.rung == "ATTESTED" and switched_on and write.by == "job":
             return "attest_fenced: somebody switched it on before rejoin"
         if promotion.rung == "COMMANDED" and switched_on and node.unwarned:
@@ -229,7 +233,9 @@ class Monitor:
             new = world.nodes[promotion.node].server
             # Also until the old one's guard has looked again, which is a while after the new one is back.
             away = new is None or world.engine.now - new.started < LOOKING_S
-            if away or world.engine.now - node.back_at < LOOKING_S:
+            # The run that asked for it has ended before the promotion did, and nobody has called again.
+            open_still = unfinished(world.nodes[promotion.node], promotion.operation)
+            if away or open_still or world.engine.now - node.back_at < LOOKING_S:
                 return "fence_command: switched on again, and back before the failover has ended"
         return ""
 
@@ -367,6 +373,12 @@ class Monitor:
                         "no lock outlives its operation",
                         f"the lock on {node.name} lives for {left:.0f} s more",
                     )
+
+
+def unfinished(node: Node, operation: str) -> bool:
+    """Tell whether a promotion was asked for by an operation that has not come further since."""
+    record = SIM_JSON.loads(node.files.get(OPERATION, "null"))
+    return bool(record) and record["op_id"] == operation and record["phase"] == "promoting"
 
 
 def rung_and_operation(node: Node) -> tuple[str, str]:

@@ -166,6 +166,7 @@ class Node(Machine):
         root, disk: the file systems of the system and of the data: `ok`, `full`, `read-only`; disk also `hang`.
         files: the content of files by path.
         dirs: data directories by path.
+        asked_at: when its server was told to promote itself last.
         unwarned: when its server started, no other node's server answered, and no NAS that knew better.
         back_at: when its network was repaired last.
         guard: whether the guard's service works; the boot guard is systemd's to run.
@@ -188,6 +189,7 @@ class Node(Machine):
         self.redis_at = -1e9
         self.next_pid = 100
         self.slow_promotion = 0.0
+        self.asked_at = -1e9
         self.slow_start = 0.0
 
     @property

@@ -238,6 +238,7 @@ class World(Links):
         server = node.server
         assert server is not None
         node.files[node.data_path + "/promote"] = ""
+        node.asked_at = self.engine.now
         self.note(f"{node.name}: asked to promote itself")
         self.engine.at(node.slow_promotion or 0.2, lambda: self._promoted(node, server))
 
