@@ -96,11 +96,11 @@ def test_what_was_restored_is_told_here_and_on_the_nas(
     monkeypatch.setattr(tell_restored, "psql", lambda p, sql: "1|99")
     monkeypatch.setattr(tell_restored, "read_shared", lambda p, name: nas.get(name))
     monkeypatch.setattr(tell_restored, "keep_shared", keep)
-    assert tell_restored.tell_restored({**p, "node": "node-c"}) == {
-        "sysid": "99",
-        "timeline": 1,
-        "shared": True,
-    }
+    told = {"sysid": "99", "timeline": 1, "shared": True, "changed": True}
+    assert tell_restored.tell_restored({**p, "node": "node-c"}) == told
+    when = nas["restored"]["at"]
+    assert tell_restored.tell_restored({**p, "node": "node-c"}) == {**told, "changed": False}
+    assert nas["restored"]["at"] == when
     accepted = {"primary": "node-c", "timeline": 1, "system_identifier": "99", "term": 7}
     assert nas["accepted"] == accepted
     assert json.loads((Path(p["state_dir"]) / "accepted.json").read_text()) == accepted

@@ -87,6 +87,16 @@ def test_links_are_unpacked_where_nothing_has_served_yet(world: World) -> None:
     assert world.did == ["read", "unpacked"]
 
 
+def test_links_that_this_restore_has_unpacked_are_not_made_again_by_the_database(world: World) -> None:
+    """A run that had nothing to do made 6,600 links that the lost site itself had not had."""
+    world.runs = False
+    assert links(world).changed
+    done.note_started(world.site, world.host, of=OF)
+    world.runs = True
+    assert not links(world).changed
+    assert world.did == ["read", "unpacked"]
+
+
 def test_a_harbor_of_before_is_stopped_and_the_caches_are_emptied(world: World) -> None:
     """Its core was taken for the restore's, and Redis kept what it said of blobs that are not there."""
     assert revive.stop_stray(world.site, world.host, of=OF).changed

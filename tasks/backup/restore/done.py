@@ -14,8 +14,8 @@ from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.layout import STATE_DIR, layout_of
 
 NOTE = f"{STATE_DIR}/disaster_restore.json"
-# What was true only at the time of the dump is settled; Harbor was started, on links and empty caches.
-SETTLED, STARTED = "settled", "started"
+# What was true only at the time of the dump is settled; the links are there; Harbor was started, on empty caches.
+SETTLED, LINKED, STARTED = "settled", "linked", "started"
 # Another load of the same backup is another database, and so is one in another cluster.
 _DATABASE = """
 SELECT system_identifier || '/' || coalesce((SELECT oid::text FROM pg_database WHERE datname = :'v0'), '')

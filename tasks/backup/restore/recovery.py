@@ -10,7 +10,7 @@ from tasks.backup.format.layout import parse_backup_id
 from tasks.backup.format.manifest import Manifest
 from tasks.backup.night.links import REGISTRY_ROOT
 from tasks.backup.restore.application import as_application
-from tasks.backup.restore.done import STARTED, done
+from tasks.backup.restore.done import LINKED, STARTED, done, note
 from tasks.backup.restore.fetch import Origin
 from tasks.backup.restore.links import make_missing_links
 from tasks.backup.restore.restore_blobs import bring_blobs, fetch_index, restore_links
@@ -118,10 +118,15 @@ def restore_image_links(
     Args:
         of: which restore, as `done` knows it.
     """
-    if harbor_runs(host) or STARTED in done(site, host, of):
+    so_far = done(site, host, of)
+    if LINKED in so_far:
+        # Of what the database refers to, the lost site itself may have lacked some.
+        return unchanged("they were restored by an earlier run of this restore")
+    if harbor_runs(host) or STARTED in so_far:
         return make_missing_links(site, host)
     origin, manifest = _backup(site, backup, identity_file, accept_unsigned)
     restore_links(host, origin, manifest, site.nas.registry)
+    note(site, host, of, LINKED)
     links = manifest.links
     return changed(f"{links.files} links of {links.repositories} repositories" if links else "none")
 

@@ -4,7 +4,7 @@ from blocks import HarborSite
 from tasks.backup.restore.on_node import tell_restored
 from tasks.hosts.connection import Host
 from tasks.node_program import node_program
-from tasks.outcome import Outcome, changed
+from tasks.outcome import Outcome, changed, unchanged
 from tasks.postgres.run_on_node import run_on_node
 
 _TELL_RESTORED = node_program(tell_restored)
@@ -19,5 +19,6 @@ def tell(site: HarborSite, host: Host) -> Outcome:
     answer = run_on_node(site, host, _TELL_RESTORED, limit=60)
     whose = f"{host.name} with the database {answer['sysid']} on timeline {answer['timeline']}"
     if answer["shared"]:
-        return changed(f"the NAS tells that the site is {whose}", shared=True)
+        said = changed if answer["changed"] else unchanged
+        return said(f"the NAS tells that the site is {whose}", shared=True)
     return changed(f"the site is {whose}; the NAS could not be told", shared=False)
