@@ -88,12 +88,12 @@ def test_f7_with_witnesses_alone_only_what_no_client_reaches_goes_on_beside_the_
     ):
         old, new = scene.first_primary, scene.first_standby
         scene.wait_until_settled_primary()
+        # Its guard would stop it before anybody has looked: also while it is isolated, since the NAS tells it.
+        stage.shell(old, f"systemctl stop {GUARD_UNIT}")
         accidents.isolate(stage, old)
         run = scene.flow("failover", expected_primary=old)
         assert "WITNESSES" in run.headline
         assert stage.served()[old] == "drained"
-        # Its guard would stop it before anybody has looked.
-        stage.shell(old, f"systemctl stop {GUARD_UNIT}")
         stage.lab.heal()
         # A busy lab does not answer the first look after the cut.
         wait_for(lambda: stage.check()["verdict"] == "SPLIT_BRAIN", 60.0, "two primaries are not told")
