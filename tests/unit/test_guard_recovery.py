@@ -10,9 +10,9 @@ import pytest
 
 from tasks.guard.on_node.guard_rules import NONE, YIELD
 from tasks.on_node.pg_disk import postmaster_of, servers_in
+from tests.unit.guarded_server import accept, guard_of, p, passes_until
 from tests.unit.local_host import as_user
 from tests.unit.local_postgres import programs
-from tests.unit.test_guard_servers import accept, guard_of, p, passes_until
 
 pytestmark = [
     pytest.mark.servers,

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.guard.on_node import guard_watch
 from tasks.guard.on_node.guard_share import must_share
-from tests.unit.test_guard_servers import accept, guard_of, p  # noqa: F401 - a fixture
+from tests.unit.guarded_server import accept, guard_of, p  # noqa: F401 - a fixture
 
 # Something is mounted there on each Linux; what is written to a mount point without its NAS nobody else sees.
 MOUNTED = Path("/dev/shm")
