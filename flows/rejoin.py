@@ -25,6 +25,7 @@ from tasks.postgres import steps as pair
 from tasks.postgres.layout import slot_of
 from tasks.postgres.rejoin import CannotFollow
 
+_UNREAD = "what a rejoin has found there stays noted: run rejoin again, which reads it"
 _COMMITS_SHOWN = 20
 _WAYS = {
     Rejoin.NOTHING: "follows already",
@@ -69,7 +70,7 @@ def rejoin(site: str, node: str, dry_run: bool = False) -> dict[str, Any]:
         serve_again(work, node, primary, harbors)
         # Told before the end is recorded: killed between the two it is run again, and tells again what was lost.
         told = publish(run, headline(work, node, primary, way), work.sections)
-        run.try_each(postgres.note_told, [node])
+        note_told(work, node)
         work.close()
         return told
 
@@ -85,8 +86,14 @@ def tell(work: Operation, node: str) -> dict[str, Any]:
     list_losses(work, node, node, kept_only=True, interrupted=False)
     said = work.sections.get("Lost commits", ["nothing is left to tell"])[0]
     told = publish(work.run, f"{node} is the primary; of before: {said}.", work.sections)
-    work.run.try_each(postgres.note_told, [node])
+    note_told(work, node)
     return told
+
+
+def note_told(work: Operation, node: str) -> None:
+    """Note on the node that the report has told what was lost; where that was not read, the next one has to."""
+    if _UNREAD not in work.sections.get("Lost commits", ()):
+        work.run.try_each(postgres.note_told, [node])
 
 
 def find_primary(work: Operation, node: str) -> str:
@@ -281,7 +288,7 @@ def list_losses(
     try:
         lost = work.run.on(postgres.lost_commits, node, primary, **given)
     except HarborHaError as error:
-        work.sections["Lost commits"] = [f"it cannot be known what was lost: {error}"]
+        work.sections["Lost commits"] = [f"it cannot be known what was lost: {error}", _UNREAD]
         return
     if lost.data["none"]:
         return

@@ -8,6 +8,7 @@ import pytest
 import flows.rejoin as flow
 from flows.rules.rejoin import Rejoin
 from tasks.clock import Moment
+from tasks.errors import HarborHaError
 from tasks.observation.look import SiteLook
 from tasks.operation.record import Phase
 from tasks.postgres.rejoin import CannotFollow, NotFollowing
@@ -101,6 +102,20 @@ def test_after_a_copy_that_another_run_completed_only_the_kept_list_tells() -> N
     way = flow.return_of_the_data(work, "node-a", "node-b", Rejoin.START_ONLY, NO_HARBOR)
     assert way is Rejoin.START_ONLY
     assert steps.done == ["List what only the old primary had"]
+
+
+def test_losses_that_could_not_be_read_are_not_noted_as_told() -> None:
+    """The node still has the list; a report that only knew of a broken connection would have been its last word."""
+    title = "List what only the old primary had"
+    steps = Steps({title: [HarborHaError("No answer within 30 s.", where="node-a")]})
+    work = work_at(Phase.SETTLING, steps)
+    flow.list_losses(work, "node-a", "node-b", kept_only=True)
+    flow.note_told(work, "node-a")
+    assert steps.done == [title]
+    assert "run rejoin again" in work.sections["Lost commits"][1]
+    flow.list_losses(work, "node-a", "node-b", kept_only=True)
+    flow.note_told(work, "node-a")
+    assert steps.done[1:] == [title, "Note that the losses are told"]
 
 
 def test_a_rejoin_that_ends_after_it_has_stopped_the_server_says_so() -> None:
