@@ -1,6 +1,6 @@
 """Part of node programs: which of two records of an accepted primary is the later one."""
 
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 
 def newer(known: Dict[str, Any], given: Dict[str, Any]) -> bool:
@@ -9,7 +9,9 @@ def newer(known: Dict[str, Any], given: Dict[str, Any]) -> bool:
         return False
     if known.get("primary") == given["primary"] and known.get("timeline") == given["timeline"]:
         return False
-    return (int(known.get("timeline") or 0), int(known.get("term") or 0)) > (
-        int(given["timeline"]),
-        int(given.get("term") or 0),
-    )
+    return rank(known) > rank(given)
+
+
+def rank(claim: Dict[str, Any]) -> Tuple[int, int]:
+    """Give what the acceptances of one database are ordered by: timeline and term."""
+    return int(claim.get("timeline") or 0), int(claim.get("term") or 0)

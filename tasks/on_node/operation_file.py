@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Optional
 from tasks.on_node.acceptance import newer
 from tasks.on_node.authority import Busy, alive, known_term, moment, state_lock
 from tasks.on_node.pg_disk import remove_durably, text_of, write_durably
-from tasks.on_node.shared_copy import keep_shared, read_shared
+from tasks.on_node.shared_copy import keep_shared, on_nas
 
 Answer = Dict[str, Any]
 
@@ -73,13 +73,6 @@ def claim_term(p: Dict[str, Any]) -> Optional[Answer]:
         write_durably(path(p, "term"), text)
         keep_shared(p, "term", text)
     return None
-
-
-def on_nas(p: Dict[str, Any], name: str) -> Optional[Dict[str, Any]]:
-    """Return the NAS's copy of a file; None for one whose numbers are none: the NAS is a witness, and ends nothing."""
-    found = read_shared(p, name)
-    numbers = [] if found is None else [found.get(key) or 0 for key in ("term", "timeline")]
-    return found if all(isinstance(number, int) for number in numbers) else None
 
 
 def operation(p: Dict[str, Any]) -> Any:

@@ -72,6 +72,13 @@ def read_shared(p: Dict[str, Any], name: str) -> Optional[Dict[str, Any]]:
     return value if isinstance(value, dict) else None
 
 
+def on_nas(p: Dict[str, Any], name: str) -> Optional[Dict[str, Any]]:
+    """Return the NAS's copy of a file; None for one whose numbers are none: the NAS is a witness, and ends nothing."""
+    found = read_shared(p, name)
+    numbers = [] if found is None else [found.get(key) or 0 for key in ("term", "timeline")]
+    return found if all(isinstance(number, int) for number in numbers) else None
+
+
 def shared_answers(p: Dict[str, Any]) -> bool:
     """Tell whether a NAS is mounted and answers in time."""
     return bool(p.get("nas_path")) and _limited(_ANSWERS, [p["nas_path"]], "") is not None

@@ -233,9 +233,7 @@ class Monitor:
             new = world.nodes[promotion.node].server
             # Also until the old one's guard has looked again, which is a while after the new one is back.
             away = new is None or world.engine.now - new.started < LOOKING_S
-            # The run that asked for it has ended before the promotion did, and nobody has called again.
-            open_still = unfinished(world.nodes[promotion.node], promotion.operation)
-            if away or open_still or world.engine.now - node.back_at < LOOKING_S:
+            if away or world.engine.now - node.back_at < LOOKING_S:
                 return "fence_command: switched on again, and back before the failover has ended"
         return ""
 
@@ -373,12 +371,6 @@ class Monitor:
                         "no lock outlives its operation",
                         f"the lock on {node.name} lives for {left:.0f} s more",
                     )
-
-
-def unfinished(node: Node, operation: str) -> bool:
-    """Tell whether a promotion was asked for by an operation that has not come further since."""
-    record = SIM_JSON.loads(node.files.get(OPERATION, "null"))
-    return bool(record) and record["op_id"] == operation and record["phase"] == "promoting"
 
 
 def rung_and_operation(node: Node) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Optional
 from tasks.guard.on_node.guard_rules import (
     DOWN,
     PRIMARY,
+    PROMOTED,
     SILENT,
     STANDBY,
     STARTING,
@@ -24,7 +25,7 @@ from tasks.on_node.pg_told import TOLD
 
 CONFIG = "/etc/harbor-ha/node.json"
 # What a server says: whether it is in recovery, and whether it was told to promote itself since its start.
-_ROLES = {"t|f": STANDBY, "t|t": TOLD_TO_PROMOTE, "f|f": PRIMARY, "f|t": PRIMARY}
+_ROLES = {"t|f": STANDBY, "t|t": TOLD_TO_PROMOTE, "f|f": PRIMARY, "f|t": PROMOTED}
 
 
 def local(p: Dict[str, Any]) -> Optional[Local]:

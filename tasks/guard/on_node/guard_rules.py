@@ -1,8 +1,11 @@
 """Part of node programs: may this node be a primary? Pure decisions over what it sees of itself and its peers."""
 
-from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from tasks.on_node.acceptance import rank
 
 PRIMARY = "primary"
+PROMOTED = "promoted"  # a primary, and made one by an operation since its start
 STANDBY = "standby"
 TOLD_TO_PROMOTE = "told to promote"  # a standby still, that nothing but a start of its server keeps from it
 DOWN = "down"  # its machine answers, its server does not run
@@ -23,6 +26,8 @@ START_AFTER_S = 10.0
 
 # What the guard does next.
 NONE, YIELD, FENCE, HOLD, START, FORGET = "none", "yield", "fence", "hold", "start", "forget"
+
+_PRIMARIES = (PRIMARY, PROMOTED)
 
 Claim = Optional[Dict[str, Any]]
 
@@ -101,7 +106,7 @@ def judge_start(
     if local.standby_signal:
         return Start(True, "it is a standby")
     against = must_leave(local, restored) or _peer_against(local, peers)
-    for claim in claims:
+    for claim in _not_outdone(local, claims):
         against = against or _claim_against_start(local, claim)
     if against is not None:
         return Start(False, against)
@@ -135,7 +140,7 @@ def _peer_against(local: Local, peers: Sequence[Peer]) -> Optional[str]:
         words = (peer.name, peer.timeline, local.timeline)
         if peer.sysid != local.sysid:
             continue
-        if peer.state == PRIMARY and peer.timeline >= local.timeline:
+        if peer.state in _PRIMARIES and peer.timeline >= local.timeline:
             return "%s is the primary on timeline %d, this node has timeline %d" % words
         if peer.state in (STANDBY, TOLD_TO_PROMOTE) and peer.timeline > local.timeline:
             return "%s follows timeline %d, this node has timeline %d" % words
@@ -178,8 +183,10 @@ def must_yield(
     """Say why a running primary must stop for another one; None when it need not.
 
     Whoever was accepted on this timeline or a newer one is the primary, however long this server has run: it
-    was started past the boot guard, or before the record came. A peer that nobody has accepted outranks only a
-    server that has just started (two machines that boot at once: neither saw the other one's server).
+    was started past the boot guard, or before the record came. So is a peer that an operation has promoted, where
+    nobody has come to write that down or the NAS is away; two records of one timeline are ordered by their terms. A
+    peer that somebody made a primary by hand outranks only a server that has just started (two machines that boot
+    at once: neither saw the other one's server).
 
     Args:
         running_s: seconds, by the monotonic clock; the wall clock may have been stepped.
@@ -188,7 +195,7 @@ def must_yield(
     if local.standby_signal:
         return None
     ours = [claim for claim in claims if claim is not None and of_this_database(local, claim)]
-    for claim in ours:
+    for claim in _not_outdone(local, ours):
         named, timeline = claim.get("primary"), int(claim.get("timeline", 0))
         if named != local.node and timeline >= local.timeline:
             return "%s was accepted as the primary on timeline %d, this node has timeline %d" % (
@@ -197,11 +204,26 @@ def must_yield(
                 local.timeline,
             )
     for peer in peers:
-        if peer.state != PRIMARY or peer.sysid != local.sysid or peer.timeline <= local.timeline:
+        if peer.state not in _PRIMARIES or peer.sysid != local.sysid or peer.timeline <= local.timeline:
             continue
-        if running_s <= YIELD_S or any(claim.get("primary") == peer.name for claim in ours):
+        if (
+            peer.state == PROMOTED
+            or running_s <= YIELD_S
+            or any(claim.get("primary") == peer.name for claim in ours)
+        ):
             return "%s is the primary on timeline %d" % (peer.name, peer.timeline)
     return None
+
+
+def _not_outdone(local: Local, claims: Sequence[Claim]) -> List[Dict[str, Any]]:
+    """Leave out what an acceptance of this node itself outdoes.
+
+    Of three nodes a second one that had been told to promote itself became a primary on the same timeline after the
+    third, which could not reach it, had been accepted by a later term.
+    """
+    there = [claim for claim in claims if claim is not None]
+    own = max((rank(claim) for claim in there if claim.get("primary") == local.node), default=(0, 0))
+    return [claim for claim in there if claim.get("primary") == local.node or rank(claim) >= own]
 
 
 def must_leave(local: Local, restored: Claim) -> Optional[str]:
@@ -247,7 +269,7 @@ def must_fence(silent_s: float, self_fence_s: Optional[float]) -> Optional[str]:
 
 def may_resume(local: Local, accepted: Claim, peers: Sequence[Peer], claims: Sequence[Claim] = ()) -> bool:
     """Tell whether a primary that has fenced itself may start again: all peers answer, none took over."""
-    answered = all(peer.state in (PRIMARY, STANDBY, DOWN) for peer in peers)
+    answered = all(peer.state in (PRIMARY, PROMOTED, STANDBY, DOWN) for peer in peers)
     return answered and judge_start(local, (accepted,) + tuple(claims), peers).allowed
 
 

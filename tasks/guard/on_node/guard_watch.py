@@ -39,6 +39,7 @@ from tasks.guard.on_node.guard_note import (
     note_held_start,
     write_volatile,
 )
+from tasks.guard.on_node.guard_promoted import accept_own_promotion
 from tasks.guard.on_node.guard_question import Question, beside
 from tasks.guard.on_node.guard_rules import (
     FENCE,
@@ -170,7 +171,7 @@ class Guard:
         self.back = Question(lambda: gone_back(self.p))
         self.shared = Question(lambda: shared_claim(self.p))
         self.restored = Question(lambda: restored_site(self.p))
-        self.sharing = Question(lambda: share_acceptance(self.p))
+        self.sharing = Question(lambda: (accept_own_promotion(self.p), share_acceptance(self.p)))
         self.peers: Dict[str, Question] = {}
         self.said: Set[Tuple[str, str]] = set()
 
@@ -228,6 +229,9 @@ class Guard:
         if not running and why_not is None and p["self_fence_s"] is None:
             return Sight(False, standby)
         silent_s = self.silence()
+        if silent_s > 0.0:
+            # Whoever was away looks at the others in the first pass in which they answer, not some seconds later.
+            self.looked_at = float("-inf")
         seen = Sight(running, standby, None, (), (), self.age(), silent_s, why_not)
         if silent_s > 0.0 and p["self_fence_s"] is not None:
             # Nobody could be asked, and the self-fence must not come late for it.
@@ -300,11 +304,11 @@ class Guard:
         return [question.younger_than(PEER_AGE_S) or Peer(name, STARTING) for name, question in found]
 
     def share(self) -> None:
-        """Have the NAS say who was accepted, where it does not; not waited for, as it may hang."""
-        if self.p.get("nas_path") and time.monotonic() - self.shared_at >= SHARE_S:
+        """Have this node and the NAS say who was accepted, where they do not; not waited for, as it may hang."""
+        if time.monotonic() - self.shared_at >= SHARE_S:
             self.shared_at = time.monotonic()
             self.sharing.put(0.0)
-            self.heard("accepted.json to the NAS", self.sharing)
+            self.heard("accepted.json here and to the NAS", self.sharing)
 
     def without_looking(self) -> str:
         """Decide when the look itself has failed: nobody was in touch."""

@@ -10,7 +10,7 @@ import sys
 from typing import Any, Dict
 
 from tasks.on_node.authority import Busy, boot_id, state_lock, state_of, uptime, why_replaced
-from tasks.on_node.pg_disk import postmaster_of, text_of
+from tasks.on_node.pg_disk import postmaster_of, remove_durably, text_of
 from tasks.on_node.pg_run import Failed, psql, standby_timeline
 
 _ROLE = "SELECT pg_is_in_recovery()"
@@ -32,6 +32,9 @@ def hold(p: Dict[str, Any]) -> Dict[str, Any]:
     except Failed as error:
         return {"state": "down", "timeline": None, "why": str(error)}
     asked = os.path.exists(p["data"] + "/promote") or requested(p, postmaster)
+    if not asked:
+        # Void, and what is decided on this answer is that this node stays a standby: guard_promoted goes by the note.
+        remove_durably(p["state_dir"] + "/promotion.json")
     return {"state": "pending" if asked else "standby", "timeline": timeline}
 
 

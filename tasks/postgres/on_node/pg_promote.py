@@ -11,12 +11,12 @@ import sys
 import time
 from typing import Any, Dict, List, Optional
 
+from tasks.on_node.accepted_here import accept_promoted
 from tasks.on_node.authority import authorized, moment
-from tasks.on_node.pg_disk import ENGLISH, control, text_of, write_durably
+from tasks.on_node.pg_disk import ENGLISH, control, write_durably
 from tasks.on_node.pg_run import Failed, psql, psql_argv, standby_timeline
 from tasks.on_node.pg_sync import set_sync
 from tasks.on_node.pg_told import say_told
-from tasks.on_node.shared_copy import keep_shared
 from tasks.postgres.on_node.pg_heartbeat import HEARTBEAT
 
 _TIMELINE = "('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
@@ -148,7 +148,10 @@ def judge(p: Dict[str, Any], said: Dict[str, str], was_standby: bool) -> Dict[st
 
 def note_request(p: Dict[str, Any]) -> None:
     """Write down, and tell who asks, that this server is told to promote itself, before it is: pg_hold, pg_told."""
-    note = dict(moment(), operation=p["operation"])
+    note = dict(moment(), operation=p["operation"], from_timeline=p["from_timeline"])
+    if p.get("authority"):
+        # With these the guard accepts what comes true when nobody waits for it any more: see guard_promoted.
+        note.update(term=p["authority"]["term"], system_identifier=sysid_of(p))
     write_durably(p["state_dir"] + "/promotion.json", json.dumps(note, sort_keys=True) + "\n")
     say_told(p)
 
@@ -161,13 +164,12 @@ def accept_here(p: Dict[str, Any], timeline: int) -> None:
     given = p.get("authority")
     if given is None or timeline <= p["from_timeline"]:
         return
-    accepted = {"primary": p["node"], "timeline": timeline, "term": given["term"]}
-    accepted["system_identifier"] = control(p).get("Database system identifier", "")
-    text = json.dumps(accepted, sort_keys=True) + "\n"
-    path = p["state_dir"] + "/accepted.json"
-    if text_of(path) != text:
-        write_durably(path, text)
-        keep_shared(p, "accepted", text)
+    accept_promoted(p, timeline, given["term"], sysid_of(p))
+
+
+def sysid_of(p: Dict[str, Any]) -> str:
+    """Return the system identifier of this node's database."""
+    return control(p).get("Database system identifier", "")
 
 
 def gone(path: str) -> bool:

@@ -160,6 +160,8 @@ def psql(p: dict[str, Any], sql: str, limit: float = 5.0, database: str = "postg
         return "standby" if recovering else f"primary {data.branch.timeline}"
     if sql.strip().startswith("SELECT ('x' ||"):
         return str(data.branch.timeline)
+    if "pg_control_system" in sql:
+        return f"{'t' if recovering else 'f'}|{'' if recovering else data.branch.timeline}|{SYSTEM}"
     if "pg_walfile_name" in sql and sql.strip().startswith("SELECT pg_is_in_recovery()"):
         return "t|" if recovering else f"f|{data.branch.timeline}"
     if "DECLARE until" in sql:
