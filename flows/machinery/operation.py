@@ -325,9 +325,7 @@ class Operation:
             return []
         if self.held.phase not in _ABORTABLE:
             self._release()
-            return [
-                f"{self.held.kind} {self.held.op_id} stays open at `{self.held.phase}`; run again, it goes on"
-            ]
+            return [f"{self._unfinished()}; run again, it goes on", *self._still_drained()]
         try:
             # Also who was replaced comes this way, and would put back what is another's by now.
             self.run.on(operation.advance, *self._locked_paths(), record=self.held, required=[])
@@ -335,15 +333,16 @@ class Operation:
             self.close(Phase.ABORTED)
         except HarborHaError as error:
             self._release()
-            drained = [
-                f"{node} is still drained at the load balancer, unless another run has it served again"
-                for node in self.held.drained
-            ]
-            return [
-                f"{self.held.kind} {self.held.op_id} stays open at `{self.held.phase}`: {error}",
-                *drained,
-            ]
+            return [f"{self._unfinished()}: {error}", *self._still_drained()]
         return left
+
+    def _unfinished(self) -> str:
+        return f"{self.held.kind} {self.held.op_id} stays open at `{self.held.phase}`"
+
+    def _still_drained(self) -> list[str]:
+        # Said also past the promotion: a run that stood still there has lost its lock, and another one has closed it.
+        told = "is still drained at the load balancer, unless another run has it served again"
+        return [f"{node} {told}" for node in self.held.drained]
 
     def paths(self) -> list[str]:
         """Name all nodes that are reached, with the way there where it is not the direct one."""

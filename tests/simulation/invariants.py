@@ -216,6 +216,8 @@ class Monitor:
             return "witnesses: whatever writes on the isolated node itself"
         if promotion.rung == "WITNESSES" and world.engine.now - node.back_at < WAKING_S:
             return "witnesses: an isolated primary that comes back, until its guard has looked"
+        if promotion.rung == "WITNESSES" and write.node in world.noise.no_threads:
+            return "witnesses: a machine on which no thread can be started, so that its guard cannot look"
         if promotion.rung == "SELF_FENCE" and write.by == "job" and promotion.in_touch:
             return "self_fence_s: a primary that still sees the load balancer or Redis"
         if promotion.rung == "SELF_FENCE" and world.engine.now - thawed < WAKING_S:
@@ -225,6 +227,15 @@ class Monitor:
         # It may have booted while the promotion was on its way; its server has started after that.
         started = node.server.started if node.server is not None else -1e9
         switched_on = node.boot > 1 and started > promotion.asked_at
+        in_touch = not isolated(node)
+        if (
+            promotion.rung == "SELF_FENCE"
+            and switched_on
+            and node.unwarned
+            and in_touch
+            and write.by == "job"
+        ):
+            return "self_fence_s: switched on again while nobody who knew answered"
         if promotion.rung == "ATTESTED" and switched_on and write.by == "job":
             return "attest_fenced: somebody switched it on before rejoin"
         if promotion.rung == "COMMANDED" and switched_on and node.unwarned:

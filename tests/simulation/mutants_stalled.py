@@ -46,7 +46,78 @@ UNTOLD = Edit(
     "tasks.guard.on_node.guard_look:ask", "_ROLES[lines[1]]", 'STANDBY if lines[1][0] == "t" else PRIMARY'
 )
 
+
+def _booted_meanwhile() -> Iterator[Plan]:
+    """A is switched on while B waits for its self-fence, is cut off from it, and asks the NAS around the promotion."""
+    for second in range(10, 40):
+        events = [event(3, "power_off", A), event(5, "cut", A, B), failover(8), event(second, "power_on", A)]
+        yield plan(1, SELF_FENCE, events, quiet_s=200.0)
+
+
+THREE_WITNESSES = replace(WITNESSES, nodes=3)
+# The run ends before the promotion that it asked for, and nobody calls again; A is back when that has come true.
+OUTLASTED = (
+    event(3, "isolate", A),
+    event(5, "slow_promotion", B, 100.0),
+    failover(30),
+)
+
 STALLED: tuple[Mutant, ...] = (
+    Mutant(
+        "S36",
+        "the boot guard decides by what the NAS had said before it waited for the others",
+        (
+            Edit(
+                "tasks.guard.on_node.boot_guard:decide",
+                "shared, restored = asked(nas, NAS_S)",
+                "shared, restored = [question.answer for question in nas]",
+            ),
+        ),
+        _booted_meanwhile,
+        ("two writers",),
+    ),
+    Mutant(
+        "S35",
+        "a standby that was told to promote itself, and is cut off since, keeps the old primary from nothing",
+        (Edit("tasks.guard.on_node.guard_note:held", "PROMOTION_HELD if", "START_HELD if"),),
+        once(
+            CONFIRMED,
+            event(1, "slow_promotion", B, 100.0),
+            event(3, "power_off", A),
+            failover(8),
+            event(65, "power_on", A),
+            event(90, "isolate", B),
+            quiet_s=300.0,
+        ),
+        ("two writers",),
+    ),
+    Mutant(
+        "S33",
+        "a promotion that outlasts its run is accepted by nobody",
+        (Edit("tasks.guard.on_node.guard_promoted:is_open", "if note is None or", "if True or"),),
+        once(
+            THREE_WITNESSES,
+            *OUTLASTED,
+            event(150, "power_off", B),
+            event(160, "power_on", B),
+            event(200, "mend", A),
+            quiet_s=300.0,
+        ),
+        ("two writers",),
+    ),
+    Mutant(
+        "S34",
+        "a primary that an operation has promoted outranks no other one, while the NAS is away",
+        (Edit("tasks.guard.on_node.guard_rules:must_yield", "peer.state == PROMOTED or ", ""),),
+        once(
+            WITNESSES,
+            *OUTLASTED,
+            event(120, "down", "nas"),
+            event(200, "mend", A),
+            quiet_s=300.0,
+        ),
+        ("two writers",),
+    ),
     Mutant(
         "S30",
         "a standby that was told to promote itself consents to the old primary's start",
@@ -78,7 +149,9 @@ STALLED: tuple[Mutant, ...] = (
                 "return self.written_at + 1e9",
             ),
             Edit(
-                "flows.machinery.operation:Operation.abort", "for node in self.held.drained", "for node in ()"
+                "flows.machinery.operation:Operation._still_drained",
+                "for node in self.held.drained",
+                "for node in ()",
             ),
         ),
         at_boundaries(

@@ -18,7 +18,7 @@ from blocks import HarborSite
 from tasks.errors import HostUnreachable, Superseded
 from tasks.hosts.connection import Host
 from tasks.on_node import authority as authority_module
-from tasks.on_node import operation_file
+from tasks.on_node import operation_file, shared_copy
 from tasks.on_node.authority import authorized, begun, still_mine, stopping
 from tasks.operation import holder, store
 from tasks.operation.record import (
@@ -236,7 +236,7 @@ def test_a_copy_on_the_nas_that_says_nothing_ends_no_operation(
 ) -> None:
     # It is a witness more: the look took it for unknown, and the node for a damaged record of its own.
     damaged = {"term": "nine", "timeline": "two", "primary": "node-a", "system_identifier": "7"}
-    monkeypatch.setattr(operation_file, "read_shared", lambda p, name: damaged)
+    monkeypatch.setattr(shared_copy, "read_shared", lambda p, name: damaged)
     store.acquire(SITE, *hosts(nodes), op_id="op-1", term=1)
     accepted = acceptance("node-b", 2, "7", 1)
     promoted = replace(record(Phase.OPENING), term=1)

@@ -75,5 +75,5 @@ def test_the_nas_that_was_away_is_told_of_the_accepted_primary_and_a_newer_one_i
     accept(p, nas, "node-b", timeline=4)
     asked_at = time.monotonic()
     passes_until(guard, lambda: guard.sharing.asked_at > asked_at)
-    assert guard.sharing.answer is False
+    assert guard.sharing.answer == (False, False)
     assert json.loads(nas.read_text())["primary"] == "node-b"

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Tuple
 
 from tasks.guard.on_node.guard_look import (
     CONFIG,
@@ -58,15 +58,15 @@ def judge(instance: str, config: str = CONFIG) -> int:
     except ValueError as error:
         print("refused: accepted.json or restored.json cannot be read: %s" % error)
         return 1
-    shared, restored = asked_of_nas(p)
-    start = decide(p, here, still_claims(here, [known, shared], back), restored)
+    nas = [Question(lambda: shared_claim(p)), Question(lambda: restored_site(p))]
+    start, restored = decide(p, here, known, back, nas)
     problems: List[str] = []
     if must_leave(here, restored) is not None:
         # Its Harbor is not started by it either.
         note = {"at": time.time(), "why": start.why}
         attempt(problems, "the note for the guard", lambda: note_fence(p, note))
     elif start.transient:
-        attempt(problems, "the note for the guard", lambda: note_held_start(p, start.why))
+        attempt(problems, "the note for the guard", lambda: note_held_start(p, start.why, start.told))
     else:
         attempt(problems, "the note for the guard", lambda: remove_durably(run_path(p, "held_start")))
     word = "allowed" if start.allowed else "refused for now" if start.transient else "refused"
@@ -74,10 +74,9 @@ def judge(instance: str, config: str = CONFIG) -> int:
     return 0 if start.allowed else 1
 
 
-def asked_of_nas(p: Dict[str, Any]) -> List[Claim]:
-    """Ask the NAS who was accepted, and which database the site was restored as; None for what it does not say."""
-    questions = [Question(lambda: shared_claim(p)), Question(lambda: restored_site(p))]
-    deadline = time.monotonic() + NAS_S
+def asked(questions: List[Question], wait_s: float) -> List[Claim]:
+    """Ask the NAS once more, unless it hangs; None for what it has never said."""
+    deadline = time.monotonic() + wait_s
     for question in questions:
         question.put(0.0)
     for question in questions:
@@ -85,14 +84,26 @@ def asked_of_nas(p: Dict[str, Any]) -> List[Claim]:
     return [question.answer for question in questions]
 
 
-def decide(p: Dict[str, Any], here: Local, claims: Sequence[Claim], restored: Claim = None) -> Start:
-    """Ask everybody, with some patience for those that boot at the same time."""
+def decide(
+    p: Dict[str, Any], here: Local, known: Claim, back: Claim, nas: List[Question]
+) -> Tuple[Start, Claim]:
+    """Ask everybody, with some patience for those that boot at the same time; with what the site was restored as.
+
+    The NAS last of all: what it had said before the patience was eight seconds old, and an acceptance came in them.
+
+    Args:
+        known, back: what this node knows, see `still_claims`.
+        nas: who was accepted, and which database the site was restored as.
+    """
+    asked(nas, 0.0)
     deadline = time.monotonic() + PATIENCE_S
     while True:
         peers, alone = ask_all(p), is_alone(p)
         late = time.monotonic() >= deadline
         if late or not (alone or any(peer.state in (SILENT, STARTING) for peer in peers)):
-            return judge_start(here, claims, peers, alone, restored)
+            shared, restored = asked(nas, NAS_S)
+            claims = still_claims(here, [known, shared], back)
+            return judge_start(here, claims, peers, alone, restored), restored
         time.sleep(0.5)
 
 

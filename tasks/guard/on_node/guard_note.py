@@ -7,7 +7,7 @@ import json
 import os
 from typing import Any, Dict, Optional
 
-from tasks.guard.on_node.guard_rules import SELF_FENCED, START_HELD
+from tasks.guard.on_node.guard_rules import PROMOTION_HELD, SELF_FENCED, START_HELD
 from tasks.on_node.files import make_directories, write_file
 from tasks.on_node.pg_disk import remove_durably, text_of, write_durably
 
@@ -44,16 +44,28 @@ def note_fence(p: Dict[str, Any], note: Dict[str, Any]) -> None:
         write_durably(state_path(p), text)
 
 
-def note_held_start(p: Dict[str, Any], why: str) -> None:
-    """Note that a start was refused for now; after the next boot the boot guard decides anew."""
-    write_volatile(run_path(p, "held_start"), json.dumps({"why": why}) + "\n")
+def note_held_start(p: Dict[str, Any], why: str, told: bool) -> None:
+    """Note that a start was refused for now; after the next boot the boot guard decides anew.
+
+    Args:
+        told: because a standby was told to promote itself; that stays so while nothing is heard of it.
+    """
+    write_volatile(run_path(p, "held_start"), json.dumps({"why": why, "told": told}) + "\n")
 
 
 def held(p: Dict[str, Any]) -> Optional[str]:
     """Tell why the server does not run, if the guard may start it again."""
     if os.path.exists(run_path(p, "self_fence")) or os.path.exists(state_path(p)):
         return SELF_FENCED
-    return START_HELD if os.path.exists(run_path(p, "held_start")) else None
+    text = text_of(run_path(p, "held_start"))
+    if text is None:
+        return None
+    try:
+        told = bool(json.loads(text)["told"])
+    except (ValueError, KeyError, TypeError):
+        # Damaged: the more careful of the two.
+        told = True
+    return PROMOTION_HELD if told else START_HELD
 
 
 def forget(p: Dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from tasks.on_node.authority import Busy, state_lock, state_of
 from tasks.on_node.pg_run import Failed, psql
 
 # One answer, so that a promotion between two of them is not taken for what was before it.
-_SERVES = """
+SERVES_SQL = """
 SELECT pg_is_in_recovery(),
   CASE WHEN NOT pg_is_in_recovery() THEN ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END,
   (SELECT system_identifier FROM pg_control_system());
@@ -40,11 +40,8 @@ def accept_own_promotion(p: Dict[str, Any]) -> bool:
 
 def is_open(note: Optional[Dict[str, Any]], own: Claim) -> bool:
     """Tell whether this node was told to promote itself, and nobody was accepted by that term or a later one."""
-    if (
-        note is None
-        or not isinstance(note.get("term"), int)
-        or not isinstance(note.get("from_timeline"), int)
-    ):
+    numbers = [(note or {}).get(key) for key in ("term", "from_timeline")]
+    if note is None or not all(isinstance(number, int) for number in numbers):
         return False
     ours = own is not None and own.get("system_identifier") == note.get("system_identifier")
     return not ours or int((own or {}).get("term") or 0) < note["term"]
@@ -71,7 +68,7 @@ def came_true(
 def serves(p: Dict[str, Any]) -> Optional[Serves]:
     """Ask this node's server whether it is a primary."""
     try:
-        recovering, timeline, sysid = psql(p, _SERVES).split("|")
+        recovering, timeline, sysid = psql(p, SERVES_SQL).split("|")
     except (Failed, ValueError):
         return None
     return None if recovering == "t" else (int(timeline), sysid)

@@ -19,6 +19,7 @@ YIELD_S = 120.0
 # What kept a server from running, that the guard may start again by itself.
 SELF_FENCED = "self-fence"
 START_HELD = "held start"
+PROMOTION_HELD = "held for a promotion"
 
 # How long nothing must have spoken against it. A standby that is being promoted still says that it is one, and has
 # tried this node's port: a network mended just then made two writers.
@@ -51,11 +52,17 @@ class Peer(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Whether a server may start. `transient`: it may later, with nothing done but waiting."""
+    """Whether a server may start.
+
+    Attributes:
+        transient: it may later, with nothing done but waiting.
+        told: what is waited for is the promotion of a standby that was told to.
+    """
 
     allowed: bool
     why: str
     transient: bool = False
+    told: bool = False
 
 
 class Sight(NamedTuple):
@@ -70,7 +77,7 @@ class Sight(NamedTuple):
         running_s: how long the server has run, by the monotonic clock; infinite when it is not known.
         silent_s: seconds since a witness last answered a question, by the monotonic clock. A question that could
             not be put counts as one without an answer.
-        held: `SELF_FENCED`, `START_HELD`, or None: why it does not run although it should.
+        held: `SELF_FENCED`, `PROMOTION_HELD`, `START_HELD`, or None: why it does not run although it should.
         restored: which database the site was restored as, as the NAS says.
     """
 
@@ -112,7 +119,7 @@ def judge_start(
         return Start(False, against)
     pending = must_wait(local, peers)
     if pending is not None:
-        return Start(False, pending, True)
+        return Start(False, pending, True, True)
     unasked = [peer.name for peer in peers if peer.state == STARTING]
     if unasked:
         told = "%s is there and cannot be asked (it recovers, or it turns the login away); that is no consent"
@@ -206,11 +213,8 @@ def must_yield(
     for peer in peers:
         if peer.state not in _PRIMARIES or peer.sysid != local.sysid or peer.timeline <= local.timeline:
             continue
-        if (
-            peer.state == PROMOTED
-            or running_s <= YIELD_S
-            or any(claim.get("primary") == peer.name for claim in ours)
-        ):
+        made = peer.state == PROMOTED or any(claim.get("primary") == peer.name for claim in ours)
+        if made or running_s <= YIELD_S:
             return "%s is the primary on timeline %d" % (peer.name, peer.timeline)
     return None
 
@@ -268,7 +272,11 @@ def must_fence(silent_s: float, self_fence_s: Optional[float]) -> Optional[str]:
 
 
 def may_resume(local: Local, accepted: Claim, peers: Sequence[Peer], claims: Sequence[Claim] = ()) -> bool:
-    """Tell whether a primary that has fenced itself may start again: all peers answer, none took over."""
+    """Tell whether a primary that knew a reason to stop may start again: all peers answer, none took over.
+
+    That a standby was told to promote itself stays so while it is cut off: the old primary started again then, and
+    took clients' writes beside it.
+    """
     answered = all(peer.state in (PRIMARY, PROMOTED, STANDBY, DOWN) for peer in peers)
     return answered and judge_start(local, (accepted,) + tuple(claims), peers).allowed
 
@@ -321,7 +329,7 @@ def _when_stopped(sight: Sight, self_fence_s: Optional[float]) -> Tuple[str, str
     if must_leave(sight.local, sight.restored) is not None:
         return NONE, ""
     alone = sight.silent_s > 0.0
-    if sight.held == SELF_FENCED:
+    if sight.held in (SELF_FENCED, PROMOTION_HELD):
         if not alone and may_resume(sight.local, None, sight.peers, sight.claims):
             return START, "in touch again and still the accepted primary"
         return NONE, ""

@@ -144,7 +144,7 @@ def hold_back(p: Dict[str, Any], why: str) -> List[str]:
     """Stop, and start again when nothing speaks against it any more. Returns what could not be done."""
     problems: List[str] = []
     stop_server(p)
-    attempt(problems, "the note for its start", lambda: note_held_start(p, why))
+    attempt(problems, "the note for its start", lambda: note_held_start(p, why, told=True))
     return problems
 
 
@@ -163,7 +163,7 @@ class Guard:
         self.touched_at = time.monotonic()
         self.free_since: Optional[float] = None
         self.p: Dict[str, Any] = {}
-        self.looked_at = self.shared_at = float("-inf")
+        self.looked_at = self.shared_at = self.away_at = float("-inf")
         self.config = Question(lambda: read_config(config))
         self.signal = Question(lambda: os.path.exists(self.p["data"] + "/standby.signal"))
         self.local = Question(lambda: local(self.p))
@@ -230,8 +230,7 @@ class Guard:
             return Sight(False, standby)
         silent_s = self.silence()
         if silent_s > 0.0:
-            # Whoever was away looks at the others in the first pass in which they answer, not some seconds later.
-            self.looked_at = float("-inf")
+            self.away_at = time.monotonic()
         seen = Sight(running, standby, None, (), (), self.age(), silent_s, why_not)
         if silent_s > 0.0 and p["self_fence_s"] is not None:
             # Nobody could be asked, and the self-fence must not come late for it.
@@ -281,10 +280,12 @@ class Guard:
     def due(self, seen: Sight, claims: List[Claim]) -> bool:
         """Tell whether the cluster and the peers are looked at in this pass."""
         another = any(claim is not None and claim.get("primary") != self.p["node"] for claim in claims)
-        late = time.monotonic() - self.looked_at >= LOOK_S
+        now = time.monotonic()
+        # Whoever was away asks the others as soon as one of them answers, not up to ten seconds later.
+        late = now - self.looked_at >= LOOK_S or now - self.away_at < LOOK_S
         if not (another or late or seen.held or seen.running_s <= YIELD_S):
             return False
-        self.looked_at = time.monotonic()
+        self.looked_at = now
         return True
 
     def ask_peers(self) -> List[Peer]:

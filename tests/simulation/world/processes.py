@@ -5,6 +5,7 @@ import signal
 import subprocess as real_subprocess
 from typing import Any
 
+from tasks.guard.on_node.guard_promoted import SERVES_SQL
 from tasks.on_node.pg_run import Failed
 from tasks.on_node.pg_told import told_path
 from tests.simulation.world.here import machine, node, world
@@ -160,7 +161,7 @@ def psql(p: dict[str, Any], sql: str, limit: float = 5.0, database: str = "postg
         return "standby" if recovering else f"primary {data.branch.timeline}"
     if sql.strip().startswith("SELECT ('x' ||"):
         return str(data.branch.timeline)
-    if "pg_control_system" in sql:
+    if sql == SERVES_SQL:
         return f"{'t' if recovering else 'f'}|{'' if recovering else data.branch.timeline}|{SYSTEM}"
     if "pg_walfile_name" in sql and sql.strip().startswith("SELECT pg_is_in_recovery()"):
         return "t|" if recovering else f"f|{data.branch.timeline}"

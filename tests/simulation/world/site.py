@@ -149,10 +149,11 @@ class World(Links):
         data = node.data
         if data is None:
             return "there is no cluster"
-        peers = [name for name in self.databases if name != node.name]
-        node.unwarned = not self.nas_warns(node) and all(self.port(node.name, p) != "open" for p in peers)
         if not self.judge_boot(node):
             return "the boot guard refused the start"
+        # By what could be seen when it was let through, not when it began to wait for the others.
+        peers = [name for name in self.databases if name != node.name]
+        node.unwarned = not self.nas_warns(node) and all(self.port(node.name, p) != "open" for p in peers)
         if not node.lives or node.server is not None:
             return "it did not answer"
         if node.disk != "ok":
