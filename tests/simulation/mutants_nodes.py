@@ -43,7 +43,7 @@ NODES: tuple[Mutant, ...] = (
         "the self-fence notes before it stops",
         (
             Edit(
-                "tasks.guard.on_node.guard_watch:fence",
+                "tasks.guard.on_node.guard_acts:fence",
                 "    stop_server(p)\n",
                 '    note_fence(p, {"why": why})\n    stop_server(p)\n',
             ),

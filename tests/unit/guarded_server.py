@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks.guard.on_node import boot_guard, guard_rules, guard_watch
+from tasks.guard.on_node import boot_guard, guard_acts, guard_rules, guard_watch
 from tasks.guard.on_node.guard_look import local
 from tasks.on_node.pg_disk import servers_in
 from tasks.postgres.on_node import pg_fence
@@ -22,7 +22,7 @@ NOWHERE = ["redis", "255.255.255.255", 6379]
 @pytest.fixture
 def p(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """What a node's programs are given, for a real primary; nothing of systemd or Docker is touched."""
-    monkeypatch.setattr(guard_watch, "stop_containers", lambda: None)
+    monkeypatch.setattr(guard_acts, "stop_containers", lambda: None)
     monkeypatch.setattr(guard_watch, "start_containers", lambda: None)
     monkeypatch.setattr(guard_watch, "systemctl", lambda *words: "")
     monkeypatch.setattr(pg_fence, "mask", lambda p: True)
@@ -104,7 +104,7 @@ def accept(p: dict[str, Any], path: Path, node: str, timeline: int = 1) -> None:
 
 def stopped(p: dict[str, Any], tmp_path: Path) -> str:
     """Stop the server and give the configuration's path."""
-    guard_watch.stop_server(p)
+    guard_acts.stop_server(p)
     assert servers_in(p["data"]) == []
     (tmp_path / "node.json").write_text(json.dumps(p))
     return str(tmp_path / "node.json")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tasks.guard.on_node import guard_look
-from tasks.guard.on_node.guard_rules import PRIMARY, STANDBY, TOLD_TO_PROMOTE
+from tasks.guard.on_node.guard_promoted import accept_own_promotion
+from tasks.guard.on_node.guard_rules import PRIMARY, PROMOTED, STANDBY, TOLD_TO_PROMOTE
 from tasks.on_node import operation_file
 from tasks.on_node.pg_told import TOLD, say_told
 from tasks.operation.record import OperationKind, OperationRecord, Phase, to_json
@@ -116,6 +117,9 @@ def test_a_standby_that_was_told_to_promote_itself_does_not_pass_for_one_that_st
     clusters.stop("b")
     clusters.start("b")
     assert clusters.program(pg_hold, "b", authority=authority(Phase.PROMOTING))["state"] == "standby"
+    assert not (state / "promotion.json").exists(), (
+        "what is void would let the guard accept a promotion by hand"
+    )
 
 
 def test_a_standby_that_was_told_to_promote_itself_says_so_to_an_old_primary_that_asks(
@@ -137,7 +141,28 @@ def test_a_standby_that_was_told_to_promote_itself_says_so_to_an_old_primary_tha
     # The word is out before the request: what the promotion left behind is what was said during it.
     assert promote(clusters, authority=authority(Phase.PROMOTING))["state"] == "promoted"
     assert clusters.sql("b", f"SELECT {TOLD};") == "t"
+    assert asked() == PROMOTED
+    clusters.stop("b")
+    clusters.start("b")
     assert asked() == PRIMARY
+
+
+def test_a_promotion_that_comes_true_when_its_run_is_gone_is_accepted_by_the_node_itself(
+    clusters: Clusters,
+) -> None:
+    # The replay took longer than the run waited, nobody called again, and the old primary came back into touch.
+    record(clusters, "b", Phase.PROMOTING)
+    given = clusters.given("b", operation="op-1", from_timeline=1, authority=authority(Phase.PROMOTING))
+    pg_promote.note_request(given)
+    assert not accept_own_promotion(given), "it is a standby still"
+    accepted = clusters.root / "b.state" / "accepted.json"
+    assert not accepted.exists()
+    clusters.sql("b", "SELECT pg_promote();")
+    assert accept_own_promotion(given)
+    told = json.loads(accepted.read_text())
+    sysid = clusters.sql("b", "SELECT system_identifier FROM pg_control_system();")
+    assert told == {"primary": "b", "timeline": 2, "term": 1, "system_identifier": sysid}
+    assert not accept_own_promotion(given), "once is enough"
 
 
 def test_an_old_primary_is_not_taken_back_for_an_operation_that_is_not_at_taking_back(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tasks.guard.on_node.guard_promoted import came_true
 from tasks.guard.on_node.guard_rules import (
     DOWN,
     FENCE,
@@ -12,6 +13,8 @@ from tasks.guard.on_node.guard_rules import (
     HOLD,
     NONE,
     PRIMARY,
+    PROMOTED,
+    PROMOTION_HELD,
     SELF_FENCED,
     SILENT,
     STANDBY,
@@ -187,6 +190,58 @@ def test_a_primary_of_long_standing_does_not_yield_to_one_that_somebody_made() -
     assert must_yield(ME, 5.0, [peer(PRIMARY, 4)])
     assert must_yield(ME, 3600.0, [peer(PRIMARY, 4)], [ACCEPTED]) is None
     assert must_yield(ME, 5.0, [peer(PRIMARY, 3)]) is None
+
+
+def test_a_primary_that_an_operation_has_promoted_is_yielded_to_at_any_age_whoever_accepted_it() -> None:
+    # The NAS was away, and the run that had asked for the promotion was gone before it came true.
+    assert must_yield(ME, 1e7, [peer(PROMOTED, 4)], [ACCEPTED])
+    assert must_yield(ME, 1e7, [peer(PROMOTED, 3)], [ACCEPTED]) is None
+    assert must_yield(ME, 1e7, [peer(PROMOTED, 4, "other")], [ACCEPTED]) is None
+    assert not may_start(ME, ACCEPTED, [peer(PROMOTED, 4)])[0]
+    assert not may_resume(ME, ACCEPTED, [peer(PROMOTED, 4)])
+
+
+def test_of_two_acceptances_on_one_timeline_the_one_with_the_later_term_counts() -> None:
+    # A third node was told to promote itself before, could not be reached, and came true after this one.
+    mine = {"primary": "node-a", "timeline": 3, "term": 6, "system_identifier": "77"}
+    theirs = {"primary": "node-b", "timeline": 3, "term": 5, "system_identifier": "77"}
+    assert must_yield(ME, 1e7, [], [mine, theirs]) is None
+    assert judge_start(ME, [mine, theirs], []).allowed
+    assert must_yield(ME, 1e7, [], [mine, {**theirs, "term": 7}])
+    assert not judge_start(ME, [mine, {**theirs, "term": 7}], []).allowed
+
+
+def test_a_start_that_waits_for_a_promotion_goes_on_waiting_while_nothing_is_heard_of_it() -> None:
+    # The standby was cut off, and the old primary started and took clients' writes beside it.
+    for state, act in ((SILENT, NONE), (STARTING, NONE), (DOWN, START), (STANDBY, START), (PROMOTED, NONE)):
+        seen = Sight(False, False, ME, [ACCEPTED], [peer(state, 4 if state == PROMOTED else 3)])
+        assert next_act(seen._replace(held=PROMOTION_HELD), None)[0] == act, state
+    alone = Sight(False, False, ME, [ACCEPTED], [peer(SILENT)], held=START_HELD)
+    assert next_act(alone, None)[0] == START
+
+
+NOTE = {"term": 5, "from_timeline": 2, "system_identifier": "77"}
+
+
+@pytest.mark.parametrize(
+    ("note", "own", "serves", "accepted"),
+    [
+        (NOTE, None, (3, "77"), (3, 5, "77")),
+        (NOTE, {"timeline": 2, "term": 4, "system_identifier": "77"}, (3, "77"), (3, 5, "77")),
+        (NOTE, {"timeline": 9, "term": 9, "system_identifier": "55"}, (3, "77"), (3, 5, "77")),
+        (NOTE, {"timeline": 3, "term": 5, "system_identifier": "77"}, (3, "77"), None),
+        (NOTE, {"timeline": 2, "term": 6, "system_identifier": "77"}, (3, "77"), None),
+        (NOTE, None, (2, "77"), None),
+        (NOTE, None, (3, "55"), None),
+        (NOTE, None, None, None),
+        ({"operation": "op-1"}, None, (3, "77"), None),
+        (None, None, (3, "77"), None),
+    ],
+)
+def test_a_node_accepts_itself_only_for_what_it_was_told_and_nobody_has_decided_since(
+    note: dict[str, Any] | None, own: dict[str, Any] | None, serves: Any, accepted: Any
+) -> None:
+    assert came_true(note, own, serves) == accepted
 
 
 @pytest.mark.parametrize("running_s", [5.0, 121.0, 1e7])

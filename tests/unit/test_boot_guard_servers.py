@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks.guard.on_node import boot_guard, guard_rules, guard_watch
+from tasks.guard.on_node import boot_guard, guard_acts, guard_rules, guard_watch
 from tasks.guard.on_node.guard_look import local
 from tasks.guard.on_node.guard_rules import FENCE, HOLD, NONE, START
 from tasks.on_node.pg_disk import servers_in
@@ -154,7 +154,7 @@ def test_a_server_started_past_the_boot_guard_while_isolated_is_stopped_at_once(
     p: dict[str, Any], tmp_path: Path
 ) -> None:
     guard = guard_of({**p, "self_fence_s": 60}, tmp_path)
-    guard_watch.stop_server(p)
+    guard_acts.stop_server(p)
     guard.one_pass()
     guard.touched_at -= 120
     guard.one_pass()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks.guard.on_node import guard_watch
+from tasks.guard.on_node import guard_acts, guard_watch
 from tasks.guard.on_node.guard_rules import FENCE, NONE, START, YIELD
 from tasks.on_node.pg_disk import age_of, postmaster_in, postmaster_of, servers_in
 from tasks.postgres.on_node import pg_compensate, pg_fence, pg_stop
@@ -37,7 +37,7 @@ __all__ = ["listener", "p", "soon"]
 
 def test_a_self_fence_that_can_note_nothing_has_stopped_the_server(p: dict[str, Any], tmp_path: Path) -> None:
     p["state_dir"] = p["run_dir"] = unwritable(tmp_path)
-    guard_watch.fence(p, "a test")
+    guard_acts.fence(p, "a test")
     assert servers_in(p["data"]) == []
 
 
@@ -69,7 +69,7 @@ def test_a_note_of_a_self_fence_in_memory_alone_is_found_by_the_next_guard(
     p: dict[str, Any], tmp_path: Path, listener: int
 ) -> None:
     p["state_dir"] = unwritable(tmp_path)
-    assert guard_watch.fence(p, "a test") != []
+    assert guard_acts.fence(p, "a test") != []
     p["witnesses"] = [["redis", "127.0.0.1", listener]]
     passes_until(guard_of(p, tmp_path), START)
 
@@ -170,7 +170,7 @@ def test_an_old_acceptance_or_its_own_stops_no_primary(
 def test_a_yield_that_can_write_nothing_has_stopped_the_server(p: dict[str, Any], tmp_path: Path) -> None:
     block_standby_signal(p)
     p["conf"] = unwritable(tmp_path)
-    problems = guard_watch.yield_to_peer(p, "a test")
+    problems = guard_acts.yield_to_peer(p, "a test")
     assert servers_in(p["data"]) == []
     assert [problem.partition(":")[0] for problem in problems] == ["standby.signal", "start.conf"]
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tasks.guard.on_node import guard_watch
+from tasks.guard.on_node.guard_look import local
 from tasks.guard.on_node.guard_share import must_share
 from tests.unit.guarded_server import accept, guard_of, p  # noqa: F401 - a fixture
 
@@ -75,5 +76,30 @@ def test_the_nas_that_was_away_is_told_of_the_accepted_primary_and_a_newer_one_i
     accept(p, nas, "node-b", timeline=4)
     asked_at = time.monotonic()
     passes_until(guard, lambda: guard.sharing.asked_at > asked_at)
-    assert guard.sharing.answer == (False, False)
+    assert guard.sharing.answer is False
     assert json.loads(nas.read_text())["primary"] == "node-b"
+
+
+@pytest.mark.servers
+@pytest.mark.skipif(not os.path.ismount(MOUNTED), reason="nothing is mounted there")
+@pytest.mark.parametrize("newer", [False, True])
+def test_the_guard_of_a_promoted_node_accepts_it_here_and_on_the_nas_unless_that_knows_a_later_one(
+    p: dict[str, Any],  # noqa: F811
+    nas: Path,
+    tmp_path: Path,
+    newer: bool,
+) -> None:
+    here = local(p)
+    assert here is not None
+    state = tmp_path / "state"
+    state.mkdir()
+    note = {"operation": "op-5", "term": 5, "from_timeline": 0, "system_identifier": here.sysid}
+    (state / "promotion.json").write_text(json.dumps(note))
+    if newer:
+        accept(p, nas, "node-a", timeline=2)
+    guard = guard_of(p, tmp_path)
+    passes_until(guard, (state / "accepted.json").exists)
+    own = json.loads((state / "accepted.json").read_text())
+    assert own == {"primary": "node-a", "timeline": 1, "term": 5, "system_identifier": here.sysid}
+    passes_until(guard, nas.exists)
+    assert json.loads(nas.read_text())["timeline"] == (2 if newer else 1)

@@ -15,6 +15,8 @@ def share_acceptance(p: Dict[str, Any]) -> bool:
     Both are read here, at once before the write: a machine that stood still for minutes would else write what was
     true before over the acceptance of who took over meanwhile. May hang with the NAS.
     """
+    if not p.get("nas_path"):
+        return False
     own, shared = accepted(p), shared_claim(p)
     if own is None or not must_share(own, shared):
         return False

@@ -12,13 +12,11 @@ be looked at is no sign of life: a pass that fails counts toward the self-fence.
 
 import json
 import os
-import signal
-import subprocess
 import sys
-import threading
 import time
 from typing import Any, Dict, List, Optional, Set, Tuple
 
+from tasks.guard.on_node.guard_acts import fence, hold_back, start_containers, yield_to_peer
 from tasks.guard.on_node.guard_look import (
     CONFIG,
     accepted,
@@ -35,8 +33,6 @@ from tasks.guard.on_node.guard_note import (
     forget,
     heartbeat_path,
     held,
-    note_fence,
-    note_held_start,
     write_volatile,
 )
 from tasks.guard.on_node.guard_promoted import accept_own_promotion
@@ -64,21 +60,15 @@ from tasks.on_node.pg_disk import (
     attempt,
     postmaster_in,
     servers_in,
-    set_standby_signal,
-    set_start_conf,
-    signal_all,
     single_user,
     up_s,
-    wait_gone,
 )
 from tasks.on_node.pg_run import systemctl
 
-# A pass in which nothing answers takes 3.5 s, the fast and the immediate stop five: together well within the ten
-# seconds that a failover adds to the limit.
+# A pass in which nothing answers takes 3.5 s, the fast and the immediate stop five (guard_acts): together well within
+# the ten seconds that a failover adds to the limit.
 PERIOD_S = 1.0
 DISK_S = 0.5
-FAST_S = 3.0
-IMMEDIATE_S = 2.0
 # What peers say of a server of long standing; right after a start, and when a record speaks against it, each pass.
 LOOK_S = 10.0
 # The slowest honest answer of a peer; see `ask`.
@@ -86,66 +76,6 @@ PEER_S = 1.0
 PEER_AGE_S = 6.0
 # How often it is seen to that the NAS has what this node has.
 SHARE_S = 5.0
-# They write to the shared storage without asking PostgreSQL for each byte.
-CONTAINERS = ["harbor-jobservice", "harbor-core", "registryctl"]
-# The core for another database that waits beside it; who switches to it starts it.
-NEXT_CORE = "harbor-core.next"
-
-
-def stop_server(p: Dict[str, Any]) -> None:
-    """Stop the server within five seconds; looks at processes only, no disk can keep it from that."""
-    postmaster = postmaster_in(p["data"])
-    if postmaster is not None:
-        signal_all([postmaster], signal.SIGINT)
-        if wait_gone(p["data"], FAST_S):
-            return
-        signal_all([postmaster], signal.SIGQUIT)
-        if wait_gone(p["data"], IMMEDIATE_S):
-            return
-    signal_all(servers_in(p["data"]), signal.SIGKILL)
-
-
-def stop_containers() -> None:
-    """Stop what writes without PostgreSQL."""
-    script = 'timeout 10 docker stop -t 1 "$@" >/dev/null 2>&1'
-    subprocess.call(["sh", "-c", script, "sh"] + CONTAINERS + [NEXT_CORE], cwd="/")
-
-
-def start_containers() -> None:
-    """Start it again; core has another address now, and nginx resolves the name once: it answered 502."""
-    script = '{ docker start "$@"; docker exec nginx nginx -s reload || docker restart -t 1 nginx; } >/dev/null 2>&1'
-    subprocess.call(["timeout", "60", "sh", "-c", script, "sh"] + CONTAINERS, cwd="/")
-
-
-def fence(p: Dict[str, Any], why: str) -> List[str]:
-    """Stop the server, and the containers at the same time; then note what for. Returns what could not be done."""
-    problems: List[str] = []
-    stopping: List[threading.Thread] = []
-    attempt(problems, "containers", lambda: stopping.append(beside(stop_containers)))
-    stop_server(p)
-    note = {"at": time.time(), "why": why}
-    attempt(problems, "note", lambda: note_fence(p, note))
-    for thread in stopping:
-        thread.join(10)
-    return problems
-
-
-def yield_to_peer(p: Dict[str, Any], why: str) -> List[str]:
-    """Stop, and become a standby to be: another one is the primary. Returns what could not be done."""
-    problems: List[str] = []
-    stop_server(p)
-    attempt(problems, "standby.signal", lambda: set_standby_signal(p))
-    # Not `manual`: pg_ctlcluster starts such a cluster for the user postgres, past systemd and the boot guard.
-    attempt(problems, "start.conf", lambda: set_start_conf(p, "disabled"))
-    return problems
-
-
-def hold_back(p: Dict[str, Any], why: str) -> List[str]:
-    """Stop, and start again when nothing speaks against it any more. Returns what could not be done."""
-    problems: List[str] = []
-    stop_server(p)
-    attempt(problems, "the note for its start", lambda: note_held_start(p, why, told=True))
-    return problems
 
 
 class Guard:
@@ -171,7 +101,8 @@ class Guard:
         self.back = Question(lambda: gone_back(self.p))
         self.shared = Question(lambda: shared_claim(self.p))
         self.restored = Question(lambda: restored_site(self.p))
-        self.sharing = Question(lambda: (accept_own_promotion(self.p), share_acceptance(self.p)))
+        self.accepting = Question(lambda: accept_own_promotion(self.p))
+        self.sharing = Question(lambda: share_acceptance(self.p))
         self.peers: Dict[str, Question] = {}
         self.said: Set[Tuple[str, str]] = set()
 
@@ -308,8 +239,11 @@ class Guard:
         """Have this node and the NAS say who was accepted, where they do not; not waited for, as it may hang."""
         if time.monotonic() - self.shared_at >= SHARE_S:
             self.shared_at = time.monotonic()
+            # Two of them: a NAS that hangs keeps no node from saying here that it was promoted.
+            self.accepting.put(0.0)
+            self.heard("acceptance of its own promotion", self.accepting)
             self.sharing.put(0.0)
-            self.heard("accepted.json here and to the NAS", self.sharing)
+            self.heard("accepted.json to the NAS", self.sharing)
 
     def without_looking(self) -> str:
         """Decide when the look itself has failed: nobody was in touch."""
