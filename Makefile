@@ -29,7 +29,7 @@ test-lab: venv
 # The whole fault suite, with the table of its results in docs/faults.md, and bootstrap killed after each of
 # its steps. An hour on two cores.
 test-faults: venv
-	$(RUN) -m pytest tests/lab/test_bootstrap.py -m faults
+	$(RUN) -m pytest tests/lab/test_bootstrap.py tests/lab/test_bootstrap_migration.py -m faults
 	$(RUN) -m pytest tests/unit -m "servers and faults" --numprocesses auto
 	HARBOR_HA_FAULTS_PAGE=docs/faults.md $(RUN) -m pytest tests/lab/faults tests/lab/test_from_nothing.py tests/lab/test_adopt_external.py tests/lab/test_disaster.py tests/lab/test_point_in_time.py -m "faults or not faults"
 

@@ -64,6 +64,7 @@ def bare(standing_lab: Lab) -> None:
 
 
 @pytest.mark.timeout(1200)
+@pytest.mark.faults
 def test_killed_again_and_again_on_the_way_it_still_ends_as_one_site(lab_site: LabSite) -> None:
     # On the other node apt goes on, and the next run has to wait for it.
     for node, package in (("node-b", "postgresql-15"), ("node-a", "docker.io")):

@@ -45,6 +45,7 @@ def test_f7_an_isolated_primary_is_switched_off_by_the_sites_command(stage: Stag
         scene.saw("switched off and replaced")
 
 
+@pytest.mark.faults
 def test_f7_an_isolated_primary_stops_itself_before_the_other_is_promoted(stage: Stage) -> None:
     title, expected = (
         "F7c primary isolated, self-fence of 10 s",

@@ -70,6 +70,7 @@ def test_s3_a_switchover_to_a_standby_that_is_not_ready_is_refused_before_anythi
         scene.saw(refusal.splitlines()[1].strip(" -")[:120])
 
 
+@pytest.mark.faults
 def test_s4_when_the_standby_dies_after_the_primary_was_stopped_the_primary_comes_back(stage: Stage) -> None:
     with Scene(
         stage, "S4 standby dies after the primary was stopped", "primary taken back, timeline unchanged"

@@ -60,7 +60,6 @@ def test_the_doctor_finds_a_whole_chain_and_names_the_link_that_is_taken_out(
             assert "broken      Alertmanager, receiver: it took the alert" in told, told
 
 
-@pytest.mark.faults
 def test_a_power_cut_is_survived_by_prometheus_and_alertmanager_where_the_watcher_may_not_call(
     stage: Stage,
 ) -> None:
@@ -93,7 +92,6 @@ def test_a_power_cut_is_survived_by_prometheus_and_alertmanager_where_the_watche
     best_of_two(ALERTED_LIMIT_S, attempt, stage.shell, under_load(stage))
 
 
-@pytest.mark.faults
 def test_a_power_cut_is_survived_with_nobodys_help_and_two_seconds_of_standstill_start_nothing(
     stage: Stage,
 ) -> None:
