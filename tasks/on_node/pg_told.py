@@ -5,13 +5,16 @@ switched on within them, asked, found nothing against it, and took clients' writ
 A request is not taken back but by a start of the server, so what is said names the start that it was made to.
 """
 
+import json
 import os
 import signal
 import time
 from typing import Any, Dict
 
-from tasks.on_node.pg_disk import postmaster_of, write_durably
+from tasks.on_node.authority import boot_id, state_of, uptime
+from tasks.on_node.pg_disk import postmaster_of, remove_durably, text_of, write_durably
 from tasks.on_node.pg_run import Failed, psql
+from tasks.on_node.shared_copy import drop_shared, read_shared
 
 _SETTING = "harbor_ha.told_to_promote"
 _STARTED = "extract(epoch FROM pg_postmaster_start_time())::text"
@@ -37,6 +40,39 @@ def say_told(p: Dict[str, Any]) -> None:
     deadline = time.monotonic() + _RELOAD_S
     while time.monotonic() < deadline and not says_told(p):
         time.sleep(0.01)
+
+
+def requested(p: Dict[str, Any], postmaster: int) -> bool:
+    """Tell whether this very server was told to promote itself; a start forgets it."""
+    note = state_of(p, "promotion")
+    if note is None or note.get("void") or note.get("boot") != boot_id():
+        return False
+    return float(note["uptime"]) >= started(postmaster)
+
+
+def started(pid: int) -> float:
+    """Return when a process started, in seconds since the boot."""
+    ticks = (text_of("/proc/%d/stat" % pid) or "").rpartition(")")[2].split()
+    return float(ticks[19]) / os.sysconf("SC_CLK_TCK") if len(ticks) > 19 else uptime()
+
+
+def forget_request(p: Dict[str, Any]) -> None:
+    """Take back a request that is void, here and on the NAS: whoever finds it there goes by it.
+
+    While the NAS is away a void one stays here, and the guard comes back to it: left on the NAS, it would stop a sound
+    primary as soon as its standby is lost.
+    """
+    path, note = p["state_dir"] + "/promotion.json", state_of(p, "promotion")
+    if note is None:
+        return
+    if not note.get("void"):
+        write_durably(path, json.dumps(dict(note, void=True), sort_keys=True) + "\n")
+    if p.get("nas_path"):
+        told = read_shared(p, "promotion")
+        others = told is not None and told.get("node") != p["node"]
+        if not others and not drop_shared(p, "promotion"):
+            return
+    remove_durably(path)
 
 
 def says_told(p: Dict[str, Any]) -> bool:

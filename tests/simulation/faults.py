@@ -191,6 +191,7 @@ KINDS: dict[str, Callable[..., None]] = {
     "slow_start": lambda world, cast, name, seconds: _set(world, name, slow_start=seconds),
     "clock": lambda world, cast, name, seconds: setattr(world.machines[name], "skew", seconds),
     "down": _down,
+    "up": lambda world, cast, name: world.down.discard(name),
     "unhang": lambda world, cast, name: _unhang(world, name),
     "no_threads": lambda world, cast, name: world.noise.no_threads.add(name),
     "harbor_read_only": lambda world, cast: setattr(world.noise, "read_only", True),

@@ -241,10 +241,11 @@ class Monitor:
         if promotion.rung == "COMMANDED" and switched_on and node.unwarned:
             if write.by == "job":
                 return "fence_command: switched on again while nobody who knew answered"
-            new = world.nodes[promotion.node].server
+            new = world.nodes[promotion.node]
             # Also until the old one's guard has looked again, which is a while after the new one is back.
-            away = new is None or world.engine.now - new.started < LOOKING_S
-            if away or world.engine.now - node.back_at < LOOKING_S:
+            away = new.server is None or world.engine.now - new.server.started < LOOKING_S
+            cut_off = world.port(node.name, new.name) != "open"
+            if away or cut_off or world.engine.now - max(node.back_at, new.back_at) < LOOKING_S:
                 return "fence_command: switched on again, and back before the failover has ended"
         return ""
 

@@ -64,13 +64,34 @@ OUTLASTED = (
 
 STALLED: tuple[Mutant, ...] = (
     Mutant(
+        "S37",
+        "an old primary that cannot ask the standby finds nowhere that it was told to promote itself",
+        (
+            Edit(
+                "tasks.postgres.on_node.pg_promote:note_request",
+                'keep_shared(p, "promotion", text)',
+                "None",
+            ),
+        ),
+        once(
+            CONFIRMED,
+            event(1, "slow_promotion", B, 100.0),
+            event(3, "power_off", A),
+            failover(8),
+            event(47, "isolate", B),
+            event(49, "power_on", A),
+            quiet_s=300.0,
+        ),
+        ("two writers",),
+    ),
+    Mutant(
         "S36",
         "the boot guard decides by what the NAS had said before it waited for the others",
         (
             Edit(
                 "tasks.guard.on_node.boot_guard:decide",
-                "shared, restored = asked(nas, NAS_S)",
-                "shared, restored = [question.answer for question in nas]",
+                "shared, restored, pending = asked(nas, NAS_S)",
+                "shared, restored, pending = [question.answer for question in nas]",
             ),
         ),
         _booted_meanwhile,
@@ -83,6 +104,7 @@ STALLED: tuple[Mutant, ...] = (
         once(
             CONFIRMED,
             event(1, "slow_promotion", B, 100.0),
+            event(1, "down", "nas"),
             event(3, "power_off", A),
             failover(8),
             event(65, "power_on", A),
@@ -98,6 +120,8 @@ STALLED: tuple[Mutant, ...] = (
         once(
             THREE_WITNESSES,
             *OUTLASTED,
+            event(25, "down", "nas"),
+            event(60, "up", "nas"),
             event(150, "power_off", B),
             event(160, "power_on", B),
             event(200, "mend", A),
@@ -112,7 +136,7 @@ STALLED: tuple[Mutant, ...] = (
         once(
             WITNESSES,
             *OUTLASTED,
-            event(120, "down", "nas"),
+            event(25, "down", "nas"),
             event(200, "mend", A),
             quiet_s=300.0,
         ),

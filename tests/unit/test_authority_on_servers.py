@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.guard.on_node import guard_look
-from tasks.guard.on_node.guard_promoted import accept_own_promotion
+from tasks.guard.on_node.guard_promoted import settle_own_promotion
 from tasks.guard.on_node.guard_rules import PRIMARY, PROMOTED, STANDBY, TOLD_TO_PROMOTE
 from tasks.on_node import operation_file
 from tasks.on_node.pg_told import TOLD, say_told
@@ -154,15 +154,15 @@ def test_a_promotion_that_comes_true_when_its_run_is_gone_is_accepted_by_the_nod
     record(clusters, "b", Phase.PROMOTING)
     given = clusters.given("b", operation="op-1", from_timeline=1, authority=authority(Phase.PROMOTING))
     pg_promote.note_request(given)
-    assert not accept_own_promotion(given), "it is a standby still"
+    assert settle_own_promotion(given) == "", "it is a standby still"
     accepted = clusters.root / "b.state" / "accepted.json"
     assert not accepted.exists()
     clusters.sql("b", "SELECT pg_promote();")
-    assert accept_own_promotion(given)
+    assert settle_own_promotion(given) == "accepted"
     told = json.loads(accepted.read_text())
     sysid = clusters.sql("b", "SELECT system_identifier FROM pg_control_system();")
     assert told == {"primary": "b", "timeline": 2, "term": 1, "system_identifier": sysid}
-    assert not accept_own_promotion(given), "once is enough"
+    assert settle_own_promotion(given) == "", "once is enough"
 
 
 def test_an_old_primary_is_not_taken_back_for_an_operation_that_is_not_at_taking_back(

@@ -17,6 +17,7 @@ from tasks.guard.on_node.guard_look import (
     gone_back,
     in_touch,
     local,
+    pending_promotion,
     restored_site,
     shared_claim,
 )
@@ -58,7 +59,7 @@ def judge(instance: str, config: str = CONFIG) -> int:
     except ValueError as error:
         print("refused: accepted.json or restored.json cannot be read: %s" % error)
         return 1
-    nas = [Question(lambda: shared_claim(p)), Question(lambda: restored_site(p))]
+    nas = [Question(lambda q=q: q(p)) for q in (shared_claim, restored_site, pending_promotion)]  # type: ignore[misc]
     start, restored = decide(p, here, known, back, nas)
     problems: List[str] = []
     if must_leave(here, restored) is not None:
@@ -93,7 +94,7 @@ def decide(
 
     Args:
         known, back: what this node knows, see `still_claims`.
-        nas: who was accepted, and which database the site was restored as.
+        nas: who was accepted, which database the site was restored as, and who was told to promote itself.
     """
     asked(nas, 0.0)
     deadline = time.monotonic() + PATIENCE_S
@@ -101,9 +102,9 @@ def decide(
         peers, alone = ask_all(p), is_alone(p)
         late = time.monotonic() >= deadline
         if late or not (alone or any(peer.state in (SILENT, STARTING) for peer in peers)):
-            shared, restored = asked(nas, NAS_S)
+            shared, restored, pending = asked(nas, NAS_S)
             claims = still_claims(here, [known, shared], back)
-            return judge_start(here, claims, peers, alone, restored), restored
+            return judge_start(here, claims, peers, alone, restored, pending), restored
         time.sleep(0.5)
 
 

@@ -66,6 +66,16 @@ def restored_site(p: Dict[str, Any]) -> Optional[Dict[str, Any]]:
     return note_in(os.path.dirname(p["nas_accepted"]) + "/restored.json") if p.get("nas_accepted") else None
 
 
+def pending_promotion(p: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    """Read on the NAS which node was told to promote itself last; may hang, and raises ValueError like the others."""
+    if not p.get("nas_accepted"):
+        return None
+    found = note_in(os.path.dirname(p["nas_accepted"]) + "/promotion.json")
+    if found is not None and not all(isinstance(found.get(key), int) for key in ("term", "from_timeline")):
+        raise ValueError("promotion.json on the NAS has no term or timeline")
+    return found
+
+
 def note_in(path: str) -> Optional[Dict[str, Any]]:
     """Read a note; None when there is none. Raises ValueError when it is none of ours."""
     found = json.loads(text_of(path) or "null")

@@ -79,6 +79,7 @@ class Sight(NamedTuple):
             not be put counts as one without an answer.
         held: `SELF_FENCED`, `PROMOTION_HELD`, `START_HELD`, or None: why it does not run although it should.
         restored: which database the site was restored as, as the NAS says.
+        asked: which node was told to promote itself last, as the NAS says.
     """
 
     running: bool
@@ -90,6 +91,7 @@ class Sight(NamedTuple):
     silent_s: float = 0.0
     held: Optional[str] = None
     restored: Claim = None
+    asked: Claim = None
 
 
 def judge_start(
@@ -98,6 +100,7 @@ def judge_start(
     peers: Sequence[Peer],
     alone: Optional[bool] = None,
     restored: Claim = None,
+    asked: Claim = None,
 ) -> Start:
     """Decide whether this node's server may start, and say why.
 
@@ -109,6 +112,7 @@ def judge_start(
         claims: the records of who was accepted last, of this node and of the NAS; None for one that never was.
         alone: no witness answers; None when the site has no self-fence, and being alone is no reason.
         restored: which database the site was restored as, as the NAS says.
+        asked: which node was told to promote itself last, as the NAS says.
     """
     if local.standby_signal:
         return Start(True, "it is a standby")
@@ -117,7 +121,7 @@ def judge_start(
         against = against or _claim_against_start(local, claim)
     if against is not None:
         return Start(False, against)
-    pending = must_wait(local, peers)
+    pending = must_wait(local, peers, asked, claims)
     if pending is not None:
         return Start(False, pending, True, True)
     unasked = [peer.name for peer in peers if peer.state == STARTING]
@@ -245,18 +249,43 @@ def must_leave(local: Local, restored: Claim) -> Optional[str]:
     ) % ((restored or {}).get("node"), now, local.sysid)
 
 
-def must_wait(local: Local, peers: Sequence[Peer]) -> Optional[str]:
+def must_wait(
+    local: Local, peers: Sequence[Peer], asked: Claim = None, claims: Sequence[Claim] = ()
+) -> Optional[str]:
     """Say why a primary must not run for now: a standby of its database was told to promote itself; None without one.
 
     Whoever told it took this node for fenced, and the request stands. It ends with a primary on a newer timeline, or
     with a start of that server, which forgets it; then this node may go on.
+
+    Args:
+        asked: which node was told to last, as the NAS says. Somebody switches the old primary on meanwhile, and it
+            cannot ask that node.
+        claims: the records of who was accepted.
     """
     for peer in peers:
         if peer.state == TOLD_TO_PROMOTE and peer.sysid == local.sysid:
             return (
                 "%s was told to promote itself; only a start of its server makes it forget that" % peer.name
             )
-    return None
+    return _asked_and_open(local, peers, asked, claims)
+
+
+def _asked_and_open(
+    local: Local, peers: Sequence[Peer], asked: Claim, claims: Sequence[Claim]
+) -> Optional[str]:
+    """Say who was told to promote itself, by the NAS, where nothing shows what has become of that."""
+    if asked is None or not of_this_database(local, asked) or asked.get("node") == local.node:
+        return None
+    if int(asked["from_timeline"]) < local.timeline:
+        return None
+    if any(claim is not None and int(claim.get("term") or 0) >= asked["term"] for claim in claims):
+        return None
+    if any(peer.name == asked.get("node") and peer.state == STANDBY for peer in peers):
+        return None
+    return (
+        "the NAS says that %s was told to promote itself, and it does not answer as a standby; if it is gone for good, "
+        "remove promotion.json from the site's .harbor-ha there"
+    ) % asked.get("node")
 
 
 def must_fence(silent_s: float, self_fence_s: Optional[float]) -> Optional[str]:
@@ -271,14 +300,16 @@ def must_fence(silent_s: float, self_fence_s: Optional[float]) -> Optional[str]:
     return "no witness has answered for %d s" % self_fence_s
 
 
-def may_resume(local: Local, accepted: Claim, peers: Sequence[Peer], claims: Sequence[Claim] = ()) -> bool:
+def may_resume(
+    local: Local, accepted: Claim, peers: Sequence[Peer], claims: Sequence[Claim] = (), asked: Claim = None
+) -> bool:
     """Tell whether a primary that knew a reason to stop may start again: all peers answer, none took over.
 
     That a standby was told to promote itself stays so while it is cut off: the old primary started again then, and
     took clients' writes beside it.
     """
     answered = all(peer.state in (PRIMARY, PROMOTED, STANDBY, DOWN) for peer in peers)
-    return answered and judge_start(local, (accepted,) + tuple(claims), peers).allowed
+    return answered and judge_start(local, (accepted,) + tuple(claims), peers, asked=asked).allowed
 
 
 def next_act(sight: Sight, self_fence_s: Optional[float]) -> Tuple[str, str]:
@@ -302,7 +333,7 @@ def next_act(sight: Sight, self_fence_s: Optional[float]) -> Tuple[str, str]:
     if why is not None:
         return FENCE, why
     if sight.local is not None:
-        why = must_wait(sight.local, sight.peers)
+        why = must_wait(sight.local, sight.peers, sight.asked, sight.claims)
         if why is not None:
             return HOLD, why
     if sight.held and sight.silent_s == 0.0:
@@ -330,8 +361,9 @@ def _when_stopped(sight: Sight, self_fence_s: Optional[float]) -> Tuple[str, str
         return NONE, ""
     alone = sight.silent_s > 0.0
     if sight.held in (SELF_FENCED, PROMOTION_HELD):
-        if not alone and may_resume(sight.local, None, sight.peers, sight.claims):
+        if not alone and may_resume(sight.local, None, sight.peers, sight.claims, sight.asked):
             return START, "in touch again and still the accepted primary"
         return NONE, ""
-    start = judge_start(sight.local, sight.claims, sight.peers, None if self_fence_s is None else alone)
+    alone_s = None if self_fence_s is None else alone
+    start = judge_start(sight.local, sight.claims, sight.peers, alone_s, asked=sight.asked)
     return (START, start.why) if start.allowed else (NONE, "")

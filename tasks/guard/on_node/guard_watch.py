@@ -24,6 +24,7 @@ from tasks.guard.on_node.guard_look import (
     gone_back,
     in_touch,
     local,
+    pending_promotion,
     read_config,
     restored_site,
     shared_claim,
@@ -35,7 +36,7 @@ from tasks.guard.on_node.guard_note import (
     held,
     write_volatile,
 )
-from tasks.guard.on_node.guard_promoted import accept_own_promotion
+from tasks.guard.on_node.guard_promoted import settle_own_promotion
 from tasks.guard.on_node.guard_question import Question, beside
 from tasks.guard.on_node.guard_rules import (
     FENCE,
@@ -101,7 +102,8 @@ class Guard:
         self.back = Question(lambda: gone_back(self.p))
         self.shared = Question(lambda: shared_claim(self.p))
         self.restored = Question(lambda: restored_site(self.p))
-        self.accepting = Question(lambda: accept_own_promotion(self.p))
+        self.asked = Question(lambda: pending_promotion(self.p))
+        self.settling = Question(lambda: settle_own_promotion(self.p))
         self.sharing = Question(lambda: share_acceptance(self.p))
         self.peers: Dict[str, Question] = {}
         self.said: Set[Tuple[str, str]] = set()
@@ -176,7 +178,8 @@ class Guard:
         here = self.local.answer if self.local.asked_at >= before else None
         if here is not None:
             claims = list(still_claims(here, claims, self.back.answer))
-        return seen._replace(local=here, claims=claims, peers=self.ask_peers(), restored=self.restored.answer)
+        seen = seen._replace(local=here, claims=claims, peers=self.ask_peers())
+        return seen._replace(restored=self.restored.answer, asked=self.asked.answer)
 
     def silence(self) -> float:
         """Return for how long no witness has answered; 0 when one has in this pass."""
@@ -206,11 +209,14 @@ class Guard:
         self.heard("accepted.json on the NAS", self.shared)
         self.restored.put(0.0)
         self.heard("restored.json on the NAS", self.restored)
+        self.asked.put(0.0)
+        self.heard("promotion.json on the NAS", self.asked)
         return [self.own.answer, self.shared.answer]
 
     def due(self, seen: Sight, claims: List[Claim]) -> bool:
         """Tell whether the cluster and the peers are looked at in this pass."""
         another = any(claim is not None and claim.get("primary") != self.p["node"] for claim in claims)
+        another = another or (self.asked.answer or {}).get("node", self.p["node"]) != self.p["node"]
         now = time.monotonic()
         # Whoever was away asks the others as soon as one of them answers, not up to ten seconds later.
         late = now - self.looked_at >= LOOK_S or now - self.away_at < LOOK_S
@@ -240,8 +246,8 @@ class Guard:
         if time.monotonic() - self.shared_at >= SHARE_S:
             self.shared_at = time.monotonic()
             # Two of them: a NAS that hangs keeps no node from saying here that it was promoted.
-            self.accepting.put(0.0)
-            self.heard("acceptance of its own promotion", self.accepting)
+            self.settling.put(0.0)
+            self.heard("its own promotion", self.settling)
             self.sharing.put(0.0)
             self.heard("accepted.json to the NAS", self.sharing)
 

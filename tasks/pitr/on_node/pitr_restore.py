@@ -91,6 +91,8 @@ def swap(p: Dict[str, Any], new: str, ours: bool = False) -> None:
     write_durably(p["state_dir"] + "/restored.json", json.dumps({"over": read_shared(p, "accepted")}) + "\n")
     if p.get("nas_path"):
         drop_shared(p, "restored")
+        # A promotion that was under way is one of the time that it goes back behind.
+        drop_shared(p, "promotion")
     write_durably(p["record"], p["record_text"])
     remove_durably(intent)
     if not kept:

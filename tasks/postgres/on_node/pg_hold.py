@@ -9,9 +9,10 @@ import os
 import sys
 from typing import Any, Dict
 
-from tasks.on_node.authority import Busy, boot_id, state_lock, state_of, uptime, why_replaced
-from tasks.on_node.pg_disk import postmaster_of, remove_durably, text_of
+from tasks.on_node.authority import Busy, state_lock, why_replaced
+from tasks.on_node.pg_disk import postmaster_of
 from tasks.on_node.pg_run import Failed, psql, standby_timeline
+from tasks.on_node.pg_told import forget_request, requested
 
 _ROLE = "SELECT pg_is_in_recovery()"
 _TIMELINE = "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
@@ -33,23 +34,9 @@ def hold(p: Dict[str, Any]) -> Dict[str, Any]:
         return {"state": "down", "timeline": None, "why": str(error)}
     asked = os.path.exists(p["data"] + "/promote") or requested(p, postmaster)
     if not asked:
-        # Void, and what is decided on this answer is that this node stays a standby: guard_promoted goes by the note.
-        remove_durably(p["state_dir"] + "/promotion.json")
+        # What is decided on this answer is that this node stays a standby: no guard may go by the note any more.
+        forget_request(p)
     return {"state": "pending" if asked else "standby", "timeline": timeline}
-
-
-def requested(p: Dict[str, Any], postmaster: int) -> bool:
-    """Tell whether this very server was told to promote itself; a start forgets it."""
-    note = state_of(p, "promotion")
-    if note is None or note.get("boot") != boot_id():
-        return False
-    return float(note["uptime"]) >= started(postmaster)
-
-
-def started(pid: int) -> float:
-    """Return when a process started, in seconds since the boot."""
-    ticks = (text_of("/proc/%d/stat" % pid) or "").rpartition(")")[2].split()
-    return float(ticks[19]) / os.sysconf("SC_CLK_TCK") if len(ticks) > 19 else uptime()
 
 
 def held(p: Dict[str, Any]) -> Dict[str, Any]:

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from typing import Any, Dict, List, Optional
 
@@ -17,6 +18,7 @@ from tasks.on_node.pg_disk import ENGLISH, control, write_durably
 from tasks.on_node.pg_run import Failed, psql, psql_argv, standby_timeline
 from tasks.on_node.pg_sync import set_sync
 from tasks.on_node.pg_told import say_told
+from tasks.on_node.shared_copy import keep_shared
 from tasks.postgres.on_node.pg_heartbeat import HEARTBEAT
 
 _TIMELINE = "('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
@@ -30,6 +32,8 @@ SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming'
 """
 
 PORT_S = 0.5
+# A NAS that answers takes milliseconds; on one that hangs nobody will read it either.
+NAS_S = 0.3
 
 # pg_promote(false) and our own look every 10 ms: the waiting form looks every 100 ms.
 _PROMOTE = """
@@ -147,13 +151,21 @@ def judge(p: Dict[str, Any], said: Dict[str, str], was_standby: bool) -> Dict[st
 
 
 def note_request(p: Dict[str, Any]) -> None:
-    """Write down, and tell who asks, that this server is told to promote itself, before it is: pg_hold, pg_told."""
+    """Write down, and tell who asks, that this server is told to promote itself, before it is: pg_hold, pg_told.
+
+    Also on the NAS, for an old primary that is switched on meanwhile and cannot ask this server. That is not waited
+    for longer than the rest takes and a moment: the NAS is a witness, never a condition.
+    """
     note = dict(moment(), operation=p["operation"], from_timeline=p["from_timeline"])
     if p.get("authority"):
         # With these the guard accepts what comes true when nobody waits for it any more: see guard_promoted.
-        note.update(term=p["authority"]["term"], system_identifier=sysid_of(p))
-    write_durably(p["state_dir"] + "/promotion.json", json.dumps(note, sort_keys=True) + "\n")
+        note.update(node=p["node"], term=p["authority"]["term"], system_identifier=sysid_of(p))
+    text = json.dumps(note, sort_keys=True) + "\n"
+    shared = threading.Thread(target=lambda: keep_shared(p, "promotion", text), daemon=True)
+    shared.start()
+    write_durably(p["state_dir"] + "/promotion.json", text)
     say_told(p)
+    shared.join(NAS_S)
 
 
 def accept_here(p: Dict[str, Any], timeline: int) -> None:

@@ -137,6 +137,7 @@ def write_volatile(path: str, text: str) -> None:
     place = node()
     if place.files.get(path) != text:
         place.files[path] = text
+        place.heard = place.heard or (path.endswith("/held_start.json") and '"told": true' in text)
         if not path.endswith("/guard.json"):
             world().changed()
 

@@ -167,7 +167,9 @@ class Node(Machine):
         files: the content of files by path.
         dirs: data directories by path.
         asked_at: when its server was told to promote itself last.
-        unwarned: when its server started, no other node's server answered, and no NAS that knew better.
+        asked_with_nas: the NAS could be told of that.
+        heard: since its boot it has held a start for a standby that was told to promote itself.
+        unwarned: when its server started, no other node's server answered, no NAS knew better, and it had not `heard`.
         back_at: when its network was repaired last.
         guard: whether the guard's service works; the boot guard is systemd's to run.
     """
@@ -190,6 +192,7 @@ class Node(Machine):
         self.next_pid = 100
         self.slow_promotion = 0.0
         self.asked_at = -1e9
+        self.asked_with_nas = self.heard = False
         self.slow_start = 0.0
 
     @property

@@ -33,6 +33,7 @@ def power_on(here: World, node: Node) -> None:
     here.note(f"{node.name}: is switched on")
     node.power = True
     node.boot += 1
+    node.heard = False
     boot = node.boot
 
     def booted() -> None:

@@ -152,8 +152,8 @@ class World(Links):
         if not self.judge_boot(node):
             return "the boot guard refused the start"
         # By what could be seen when it was let through, not when it began to wait for the others.
-        peers = [name for name in self.databases if name != node.name]
-        node.unwarned = not self.nas_warns(node) and all(self.port(node.name, p) != "open" for p in peers)
+        seen = any(self.port(node.name, peer) == "open" for peer in self.databases if peer != node.name)
+        node.unwarned = not (seen or node.heard or self.nas_warns(node))
         if not node.lives or node.server is not None:
             return "it did not answer"
         if node.disk != "ok":
@@ -181,10 +181,15 @@ class World(Links):
         return None
 
     def nas_warns(self, node: Node) -> bool:
-        """Tell whether a node finds on the NAS that another one was accepted on a newer timeline."""
+        """Tell whether a node finds on the NAS that another one was accepted on a newer timeline, or told to be."""
         texts = [text for path, text in self.nas_files.items() if path.endswith("/accepted.json")]
         timeline = node.data.branch.timeline if node.data else 0
-        return self.has_nas(node.name) and any(SIM_JSON.loads(text)["timeline"] > timeline for text in texts)
+        told = any(SIM_JSON.loads(text)["timeline"] > timeline for text in texts)
+        # By what was asked, not by the file: without it the invariants would except what the file is there for.
+        asked = [other for other in self.nodes.values() if other is not node and other.asked_with_nas]
+        told = told or any(other.data_path + "/promote" in other.files for other in asked)
+        told = told or any(other.data and other.data.branch.timeline > timeline for other in asked)
+        return self.has_nas(node.name) and told
 
     def _recovered(self, node: Node, server: Server) -> None:
         if node.server is not server or server.state != "recovering":
@@ -239,7 +244,7 @@ class World(Links):
         server = node.server
         assert server is not None
         node.files[node.data_path + "/promote"] = ""
-        node.asked_at = self.engine.now
+        node.asked_at, node.asked_with_nas = self.engine.now, self.has_nas(node.name)
         self.note(f"{node.name}: asked to promote itself")
         self.engine.at(node.slow_promotion or 0.2, lambda: self._promoted(node, server))
 
