@@ -1,13 +1,18 @@
 """Programs that come late, twice, or for somebody who was replaced; on real PostgreSQL."""
 
 import json
+import os
+import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tasks.guard.on_node import guard_look
+from tasks.guard.on_node.guard_look import pending_promotion
 from tasks.guard.on_node.guard_promoted import settle_own_promotion
 from tasks.guard.on_node.guard_rules import PRIMARY, PROMOTED, STANDBY, TOLD_TO_PROMOTE
 from tasks.on_node import operation_file
@@ -19,6 +24,18 @@ from tests.unit.local_pair import PORTS, Clusters, clusters, wait_for
 pytestmark = pytest.mark.servers
 
 __all__ = ["clusters"]
+
+# Something is mounted there on each Linux.
+MOUNTED = "/dev/shm"
+
+
+@pytest.fixture
+def nas() -> Iterator[dict[str, str]]:
+    """A NAS that is mounted, of a site that nobody else has."""
+    site = f"test-{os.getpid()}"
+    yield {"nas_path": MOUNTED, "site": site}
+    shutil.rmtree(f"{MOUNTED}/.harbor-ha/{site}", ignore_errors=True)
+
 
 RECORD = OperationRecord("op-1", OperationKind.SWITCHOVER, "demo", "a", "b", 1, 1.0, "o1", term=1)
 O1 = {"holder": "o1:1", "op_id": "op-1", "ttl_s": 60.0, "site": "demo", "nas_path": None}
@@ -163,6 +180,32 @@ def test_a_promotion_that_comes_true_when_its_run_is_gone_is_accepted_by_the_nod
     sysid = clusters.sql("b", "SELECT system_identifier FROM pg_control_system();")
     assert told == {"primary": "b", "timeline": 2, "term": 1, "system_identifier": sysid}
     assert settle_own_promotion(given) == "", "once is enough"
+
+
+def test_what_a_standby_was_told_is_on_the_nas_until_it_has_forgotten_it(
+    clusters: Clusters, nas: dict[str, str]
+) -> None:
+    """An old primary that is switched on meanwhile, and cannot ask this server, finds it there."""
+    record(clusters, "b", Phase.PROMOTING)
+    more = {"operation": "op-1", "from_timeline": 1, "authority": authority(Phase.PROMOTING), **nas}
+    given = clusters.given("b", **more)
+    pg_promote.note_request(given)
+    shared = Path(nas["nas_path"], ".harbor-ha", nas["site"], "promotion.json")
+    told = json.loads(shared.read_text())
+    assert (told["node"], told["term"], told["from_timeline"]) == ("b", 1, 1)
+    assert pending_promotion({"nas_accepted": str(shared.with_name("accepted.json"))}) == told
+    assert settle_own_promotion(given) == "", "it stands"
+    clusters.stop("b")
+    clusters.start("b")
+    away = {**given, "nas_path": "/nowhere"}
+    assert settle_own_promotion(away) == "void"
+    note = clusters.root / "b.state" / "promotion.json"
+    assert json.loads(note.read_text())["void"], "a NAS that is away is told later"
+    assert settle_own_promotion(given) == "void"
+    assert not shared.exists()
+    assert not note.exists()
+    clusters.sql("b", "SELECT pg_promote();")
+    assert settle_own_promotion(given) == "", "what was taken back is no acceptance of what a hand has done"
 
 
 def test_an_old_primary_is_not_taken_back_for_an_operation_that_is_not_at_taking_back(

@@ -220,6 +220,49 @@ def test_a_start_that_waits_for_a_promotion_goes_on_waiting_while_nothing_is_hea
     assert next_act(alone, None)[0] == START
 
 
+ASKED = {"node": "node-b", "term": 5, "from_timeline": 3, "system_identifier": "77"}
+
+
+@pytest.mark.parametrize("state", [SILENT, DOWN, STARTING])
+def test_what_the_nas_says_of_a_promotion_holds_whoever_cannot_ask_for_itself(state: str) -> None:
+    """It was switched on while the other one replayed, cut off from it, and nothing else spoke against its start."""
+    start = judge_start(ME, [ACCEPTED], [peer(state)], asked=ASKED)
+    assert (start.allowed, start.transient, start.told) == (False, True, True)
+    assert "the NAS says that node-b was told to promote itself" in start.why
+    running = Sight(True, False, ME, [ACCEPTED], [peer(state)], 1e7, asked=ASKED)
+    assert next_act(running, None)[0] == HOLD
+    for held in (SELF_FENCED, START_HELD, PROMOTION_HELD):
+        assert next_act(running._replace(running=False, held=held), 30.0)[0] == NONE
+
+
+@pytest.mark.parametrize(
+    ("asked", "claims", "other"),
+    [
+        (ASKED, [ACCEPTED], peer(STANDBY, 3)),
+        (ASKED, [{**ACCEPTED, "term": 5}], peer(SILENT)),
+        (ASKED, [{**ACCEPTED, "term": 6}], peer(SILENT)),
+        ({**ASKED, "from_timeline": 2}, [ACCEPTED], peer(SILENT)),
+        ({**ASKED, "node": "node-a"}, [ACCEPTED], peer(SILENT)),
+        ({**ASKED, "system_identifier": "55"}, [ACCEPTED], peer(SILENT)),
+        (None, [ACCEPTED], peer(SILENT)),
+    ],
+    ids=[
+        "forgotten",
+        "accepted by it",
+        "accepted later",
+        "before this timeline",
+        "its own",
+        "another's",
+        "none",
+    ],
+)
+def test_a_promotion_of_which_it_is_known_what_became_holds_nobody(
+    asked: dict[str, Any] | None, claims: list[dict[str, Any] | None], other: Peer
+) -> None:
+    assert judge_start(ME, claims, [other], asked=asked).allowed
+    assert must_wait(ME, [other], asked, claims) is None
+
+
 NOTE = {"term": 5, "from_timeline": 2, "system_identifier": "77"}
 
 
