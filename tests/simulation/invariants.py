@@ -216,8 +216,8 @@ class Monitor:
             return "witnesses: whatever writes on the isolated node itself"
         if promotion.rung == "WITNESSES" and world.engine.now - node.back_at < WAKING_S:
             return "witnesses: an isolated primary that comes back, until its guard has looked"
-        if promotion.rung == "WITNESSES" and write.node in world.noise.no_threads:
-            return "witnesses: a machine on which no thread can be started, so that its guard cannot look"
+        if promotion.rung == "WITNESSES" and (not node.guard or write.node in world.noise.no_threads):
+            return "witnesses: a machine on which no guard looks"
         if promotion.rung == "SELF_FENCE" and write.by == "job" and promotion.in_touch:
             return "self_fence_s: a primary that still sees the load balancer or Redis"
         if promotion.rung == "SELF_FENCE" and world.engine.now - thawed < WAKING_S:

@@ -29,6 +29,8 @@ def open_operation(world: World) -> OperationRecord | None:
     return last if last is not None and last.open else None
 
 
+# No program of a drawn history is longer on its way.
+LATEST_S = 1000.0
 START_CONF = "/etc/postgresql/15/main/start.conf"
 
 
@@ -45,10 +47,10 @@ class Operator:
         """Act until the site is healthy; return what is wrong with it at the end."""
         for number in range(rounds):
             self.cast.engine.sleep(20.0 if number else 60.0)
-            late = any(not program.done for program in self.world.programs) and number < rounds - 1
+            self.await_the_late()
             why, (kind, told) = self.unhealthy(), self.check()
-            if kind is Verdict.IN_OPERATION or (late and not why and not told):
-                # Of a process that is dead or stands still: its lock runs out. And what is on its way still arrives.
+            if kind is Verdict.IN_OPERATION:
+                # Of a process that is dead or stands still: its lock runs out.
                 continue
             if not why and (not told or number == rounds - 1):
                 return f"check still says: {told}" if told else ""
@@ -59,6 +61,14 @@ class Operator:
                 self.cast.monitor.violated("check tells", f"it says HEALTHY, and {why}")
             self.act(why, told)
         return f"{self.unhealthy()} after: {'; '.join(self.log[-6:])}"
+
+    def await_the_late(self) -> None:
+        """Wait for what is on its way where nothing is wrong: it arrives when everybody has gone home."""
+        until = self.cast.engine.now + LATEST_S
+        while not self.unhealthy() and any(not program.done for program in self.world.programs):
+            if self.cast.engine.now > until:
+                return
+            self.cast.engine.sleep(20.0)
 
     def check(self) -> tuple[Verdict, str]:
         """Give the real verdict, and what it complains of; empty when it calls the site healthy."""
