@@ -116,6 +116,15 @@ class Engine:
         self.wake(actor, max(seconds, 0.0))
         self._hub.switch()
 
+    def doze(self, seconds: float) -> None:
+        """Let the others run for so many seconds, or until somebody wakes this one."""
+        actor = self.current
+        assert actor is not None
+        self.wake(actor, seconds)
+        actor.parked = True
+        self._hub.switch()
+        actor.parked = False
+
     def park(self) -> None:
         """Let the others run until somebody wakes this one."""
         actor = self.current

@@ -31,9 +31,13 @@ def _booting() -> Iterator[Plan]:
 
 
 def _back() -> Iterator[Plan]:
-    """An isolated A, which has fenced itself, is in touch again while B is promoted, a little later each time."""
-    for later in range(12):
-        gone = [event(3, "isolate", A), failover(20.2), event(56.2 + later * 0.04, "mend", A)]
+    """An isolated A, which has fenced itself, is in touch again while B is promoted, a little later each time.
+
+    The NAS is away: it would tell A of the promotion as soon as B is told.
+    """
+    for later in range(24):
+        back = event(55.6 + later * 0.04, "mend", A)
+        gone = [event(3, "isolate", A), event(4, "down", "nas"), failover(20.2), back]
         yield plan(1, replace(SELF_FENCE, harbor=OLD_HARBOR.harbor), gone, quiet_s=100.0)
 
 

@@ -47,13 +47,6 @@ UNTOLD = Edit(
 )
 
 
-def _booted_meanwhile() -> Iterator[Plan]:
-    """A is switched on while B waits for its self-fence, is cut off from it, and asks the NAS around the promotion."""
-    for second in range(10, 40):
-        events = [event(3, "power_off", A), event(5, "cut", A, B), failover(8), event(second, "power_on", A)]
-        yield plan(1, SELF_FENCE, events, quiet_s=200.0)
-
-
 THREE_WITNESSES = replace(WITNESSES, nodes=3)
 # The run ends before the promotion that it asked for, and nobody calls again; A is back when that has come true.
 OUTLASTED = (
@@ -82,19 +75,6 @@ STALLED: tuple[Mutant, ...] = (
             event(49, "power_on", A),
             quiet_s=300.0,
         ),
-        ("two writers",),
-    ),
-    Mutant(
-        "S36",
-        "the boot guard decides by what the NAS had said before it waited for the others",
-        (
-            Edit(
-                "tasks.guard.on_node.boot_guard:decide",
-                "shared, restored, pending = asked(nas, NAS_S)",
-                "shared, restored, pending = [question.answer for question in nas]",
-            ),
-        ),
-        _booted_meanwhile,
         ("two writers",),
     ),
     Mutant(

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,21 @@ def test_the_nas_tells_a_node_that_was_off_of_the_new_primary(p: dict[str, Any],
         '{"primary": "node-b", "timeline": 9, "system_identifier": "another"}'
     )
     assert boot_guard.judge("15-main", config) == 0
+
+
+def test_what_the_nas_tells_while_the_boot_guard_waits_for_the_others_counts(
+    p: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asked the NAS before its eight seconds of patience, and the new primary was accepted in them."""
+    monkeypatch.setattr(boot_guard, "PATIENCE_S", 3.0)
+    p["peers"] = [["node-b", "255.255.255.255", 5432]]
+    config = stopped(p, tmp_path)
+    accept(p, tmp_path / "state" / "accepted.json", "node-a")
+    accept(p, tmp_path / "nas" / "accepted.json", "node-a")
+    nas = threading.Timer(1.0, accept, (p, tmp_path / "nas" / "accepted.json", "node-b", 2))
+    nas.start()
+    assert boot_guard.judge("15-main", config) == 1
+    nas.join()
 
 
 def test_an_old_machine_that_boots_after_the_site_was_restored_elsewhere_does_not_serve(

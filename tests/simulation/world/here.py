@@ -84,7 +84,7 @@ def guard_sleeps(seconds: float) -> None:
     if isolated(place) or self_fenced(place) or quiet < 1.0:
         here.engine.sleep(seconds)
     elif quiet < GUARD_LOOKS_S:
-        here.engine.sleep(GUARD_LOOKS_S)
+        here.engine.doze(GUARD_LOOKS_S)
     else:
         here.engine.park()
 
