@@ -227,26 +227,21 @@ class Monitor:
         # It may have booted while the promotion was on its way; its server has started after that.
         started = node.server.started if node.server is not None else -1e9
         switched_on = node.boot > 1 and started > promotion.asked_at
-        in_touch = not isolated(node)
-        if (
-            promotion.rung == "SELF_FENCE"
-            and switched_on
-            and node.unwarned
-            and in_touch
-            and write.by == "job"
-        ):
-            return "self_fence_s: switched on again while nobody who knew answered"
         if promotion.rung == "ATTESTED" and switched_on and write.by == "job":
             return "attest_fenced: somebody switched it on before rejoin"
-        if promotion.rung == "COMMANDED" and switched_on and node.unwarned:
+        # With a self-fence an isolated node does not start as a primary at all.
+        off = promotion.rung == "COMMANDED" or (promotion.rung == "SELF_FENCE" and not isolated(node))
+        if off and switched_on and node.unwarned:
             if write.by == "job":
-                return "fence_command: switched on again while nobody who knew answered"
+                return "fence_command, self_fence_s: switched on again while nobody who knew answered"
             new = world.nodes[promotion.node]
             # Also until the old one's guard has looked again, which is a while after the new one is back.
             away = new.server is None or world.engine.now - new.server.started < LOOKING_S
             cut_off = world.port(node.name, new.name) != "open"
             if away or cut_off or world.engine.now - max(node.back_at, new.back_at) < LOOKING_S:
-                return "fence_command: switched on again, and back before the failover has ended"
+                return (
+                    "fence_command, self_fence_s: switched on again, and back before the failover has ended"
+                )
         return ""
 
     # --- what reports say -----------------------------------------------------------------------------------------

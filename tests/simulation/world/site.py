@@ -22,6 +22,7 @@ from tests.simulation.world.machines import (
 )
 from tests.simulation.world.noise import Noise, Write
 from tests.simulation.world.texts import SIM_JSON
+from tests.simulation.world.warned import nas_warns, peer_warns
 
 WALL = 1_700_000_000.0
 # How often clients and jobs write at the least while time goes on.
@@ -152,8 +153,7 @@ class World(Links):
         if not self.judge_boot(node):
             return "the boot guard refused the start"
         # By what could be seen when it was let through, not when it began to wait for the others.
-        seen = any(self.port(node.name, peer) == "open" for peer in self.databases if peer != node.name)
-        node.unwarned = not (seen or node.heard or self.nas_warns(node))
+        node.unwarned = not (node.heard or nas_warns(self, node) or peer_warns(self, node))
         if not node.lives or node.server is not None:
             return "it did not answer"
         if node.disk != "ok":
@@ -179,17 +179,6 @@ class World(Links):
         self.write_pid_file(node)
         self.changed()
         return None
-
-    def nas_warns(self, node: Node) -> bool:
-        """Tell whether a node finds on the NAS that another one was accepted on a newer timeline, or told to be."""
-        texts = [text for path, text in self.nas_files.items() if path.endswith("/accepted.json")]
-        timeline = node.data.branch.timeline if node.data else 0
-        told = any(SIM_JSON.loads(text)["timeline"] > timeline for text in texts)
-        # By what was asked, not by the file: without it the invariants would except what the file is there for.
-        asked = [other for other in self.nodes.values() if other is not node and other.asked_with_nas]
-        told = told or any(other.data_path + "/promote" in other.files for other in asked)
-        told = told or any(other.data and other.data.branch.timeline > timeline for other in asked)
-        return self.has_nas(node.name) and told
 
     def _recovered(self, node: Node, server: Server) -> None:
         if node.server is not server or server.state != "recovering":
