@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tasks.hosts.on_node import preflight_probe
-from tasks.on_node import pg_disk
+from tasks.on_node import accepted_here, pg_disk
 from tasks.postgres.on_node import (
     base_backup,
     pg_archive,
@@ -379,9 +379,9 @@ def test_a_promoted_node_tells_the_nas_at_once_who_is_the_primary(monkeypatch: p
     # found itself accepted on its own disk and on the NAS, and both were primaries.
     kept: list[tuple[str, str]] = []
     monkeypatch.setattr(pg_promote, "control", lambda p: {"Database system identifier": "7"})
-    monkeypatch.setattr(pg_promote, "text_of", lambda path: None)
-    monkeypatch.setattr(pg_promote, "write_durably", lambda path, text: kept.append((path, text)))
-    monkeypatch.setattr(pg_promote, "keep_shared", lambda p, name, text: kept.append((name, text)))
+    monkeypatch.setattr(accepted_here, "text_of", lambda path: None)
+    monkeypatch.setattr(accepted_here, "write_durably", lambda path, text: kept.append((path, text)))
+    monkeypatch.setattr(accepted_here, "keep_shared", lambda p, name, text: kept.append((name, text)))
     p = {
         "node": "node-b",
         "from_timeline": 1,

@@ -4,6 +4,7 @@ Exit status 0 lets the start go on; 1 makes systemd skip it, without calling it 
 only for now is noted; the guard starts the server when nothing stands against it any more.
 """
 
+import functools
 import json
 import os
 import sys
@@ -59,7 +60,7 @@ def judge(instance: str, config: str = CONFIG) -> int:
     except ValueError as error:
         print("refused: accepted.json or restored.json cannot be read: %s" % error)
         return 1
-    nas = [Question(lambda q=q: q(p)) for q in (shared_claim, restored_site, pending_promotion)]  # type: ignore[misc]
+    nas = [Question(functools.partial(read, p)) for read in (shared_claim, restored_site, pending_promotion)]
     start, restored = decide(p, here, known, back, nas)
     problems: List[str] = []
     if must_leave(here, restored) is not None:

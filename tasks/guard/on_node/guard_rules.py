@@ -284,7 +284,7 @@ def _asked_and_open(
         return None
     return (
         "the NAS says that %s was told to promote itself, and it does not answer as a standby; if it is gone for good, "
-        "remove promotion.json from the site's .harbor-ha there"
+        "remove promotion.json from the site's .harbor-ha there, and start PostgreSQL here"
     ) % asked.get("node")
 
 
