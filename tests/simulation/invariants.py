@@ -116,14 +116,19 @@ class Monitor:
             return
         if self.world.required and not self._kept_twice(write):
             self.violated("required is kept", f"{write.node} acknowledged a write that no other node has")
+        known: list[Branch] = []
         for promotion in self.promotions:
             if promotion.branch is write.branch or promotion.branch.left_at(write.branch) is None:
+                continue
+            if any(promotion.branch.left_at(branch) is not None for branch in known):
+                # A switchover later, of a primary whose own promotion stands beside this write as documented.
                 continue
             if promotion.branch.left_at(write.branch) > write.lsn:  # type: ignore[operator]
                 continue
             excepted = self._excepted(write, promotion)
             if excepted:
                 self.excepted.add(excepted)
+                known.append(promotion.branch)
                 continue
             self.violated(
                 "two writers",

@@ -170,6 +170,8 @@ class Operator:
                 # Only where a report has said so: a drain does not outlive its operation unheard.
                 world.note(f"the operator ends the drain of {node.name}")
                 world.drained.discard(node.name)
+            if "would not start at boot" in told and f"node={node.name} " in told and not node.primary:
+                self.call("rejoin", node=node.name)
             if "would not start at boot" in told and node.primary:
                 world.note(f"the operator lets the boot start {node.name} again")
                 node.files.pop(MASK, None)
