@@ -235,18 +235,17 @@ class Monitor:
         if promotion.rung == "ATTESTED" and switched_on and write.by == "job":
             return "attest_fenced: somebody switched it on before rejoin"
         # With a self-fence an isolated node does not start as a primary at all.
-        off = promotion.rung == "COMMANDED" or (promotion.rung == "SELF_FENCE" and not isolated(node))
+        off = promotion.rung in ("COMMANDED", "WITNESSES")
+        off = off or (promotion.rung == "SELF_FENCE" and not isolated(node))
         if off and switched_on and node.unwarned:
             if write.by == "job":
-                return "fence_command, self_fence_s: switched on again while nobody who knew answered"
+                return "fence_command and others: switched on again while nobody who knew answered"
             new = world.nodes[promotion.node]
             # Also until the old one's guard has looked again, which is a while after the new one is back.
             away = new.server is None or world.engine.now - new.server.started < LOOKING_S
             cut_off = world.port(node.name, new.name) != "open"
             if away or cut_off or world.engine.now - max(node.back_at, new.back_at) < LOOKING_S:
-                return (
-                    "fence_command, self_fence_s: switched on again, and back before the failover has ended"
-                )
+                return "fence_command and others: switched on again, and back before the failover has ended"
         return ""
 
     # --- what reports say -----------------------------------------------------------------------------------------
